@@ -1,0 +1,3 @@
+//! Tollgate: a rate limiter that every Redis client already speaks to.
+
+pub mod quota;
