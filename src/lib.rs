@@ -1,3 +1,20 @@
 //! Tollgate: a rate limiter that every Redis client already speaks to.
+//!
+//! A check travels one straight line: bytes ([`session`], [`resp`]), command ([`command`]), limiter ([`limiter`]),
+//! store ([`store`]), decision ([`quota`]), bytes again.
 
+pub mod cli;
+pub mod clock;
+pub mod command;
+pub mod config;
+pub mod dial;
+pub mod info;
+pub mod limiter;
+pub mod net;
 pub mod quota;
+pub mod resp;
+pub mod server;
+pub mod session;
+pub mod stats;
+pub mod store;
+pub mod worker;

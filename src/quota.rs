@@ -22,6 +22,9 @@ pub struct Window {
 }
 
 impl Window {
+    /// The shortest window.
+    pub const MIN: Self = Self { ms: 1 };
+
     /// A window of `ms` milliseconds, or `None` outside 1 to [`MAX_WINDOW_MS`].
     pub const fn from_ms(ms: u64) -> Option<Self> {
         match ms {
@@ -66,14 +69,7 @@ impl Check<'_> {
     /// nothing is known of what the window holds: remaining and reset are 0.
     pub fn never_fits(&self) -> Option<Decision> {
         let quota = self.quotas.iter().find(|quota| self.cost > quota.limit)?;
-        Some(Decision {
-            allowed: false,
-            limit: quota.limit,
-            remaining: 0,
-            retry_after: RetryAfter::Never,
-            reset_after_ms: 0,
-            degraded: false,
-        })
+        Some(Decision { limit: quota.limit, ..Decision::NOTHING_ASKED })
     }
 }
 
@@ -127,6 +123,17 @@ pub struct Decision {
     pub degraded: bool,
 }
 
+impl Decision {
+    const NOTHING_ASKED: Self = Self {
+        allowed: false,
+        limit: 0,
+        remaining: 0,
+        retry_after: RetryAfter::Never,
+        reset_after_ms: 0,
+        degraded: false,
+    };
+}
+
 /// Whether a request of `cost` fits into every window as it stands.
 pub fn fits(quotas: &[Quota], states: &[WindowState], cost: u32) -> bool {
     quotas.iter().zip(states).all(|(quota, state)| state.used + u64::from(cost) <= u64::from(quota.limit))
@@ -135,22 +142,21 @@ pub fn fits(quotas: &[Quota], states: &[WindowState], cost: u32) -> bool {
 /// Decides a request of `cost` by the states of its windows, which stand in the quotas' order. Counts nothing: a
 /// store that admits the request counts it itself.
 pub fn decide(quotas: &[Quota], states: &[WindowState], cost: u32) -> Decision {
+    decide_and_name(quotas, states, cost).0
+}
+
+/// As [`decide`], and which window binds, by its place.
+pub fn decide_and_name(quotas: &[Quota], states: &[WindowState], cost: u32) -> (Decision, usize) {
     debug_assert_eq!(quotas.len(), states.len());
-    let mut binding: Option<Decision> = None;
-    for (quota, state) in quotas.iter().zip(states) {
-        let answer = decide_window(*quota, *state, cost);
-        if binding.is_none_or(|so_far| binds_more(&answer, &so_far)) {
-            binding = Some(answer);
+    let mut windows = quotas.iter().zip(states).map(|(quota, state)| decide_window(*quota, *state, cost)).enumerate();
+    // No check is without a window; one that were could only be denied.
+    let Some((mut place, mut binding)) = windows.next() else { return (Decision::NOTHING_ASKED, 0) };
+    for (index, answer) in windows {
+        if binds_more(&answer, &binding) {
+            (place, binding) = (index, answer);
         }
     }
-    binding.unwrap_or(Decision {
-        allowed: false,
-        limit: 0,
-        remaining: 0,
-        retry_after: RetryAfter::Never,
-        reset_after_ms: 0,
-        degraded: false,
-    })
+    (binding, place)
 }
 
 fn decide_window(quota: Quota, mut state: WindowState, cost: u32) -> Decision {

@@ -1,0 +1,14 @@
+//! The one monotonic clock of this process. Pure modules take its readings as arguments; only the edges read it.
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+static START: OnceLock<Instant> = OnceLock::new();
+
+/// Microseconds since the first reading. Never steps back, and begins at one hour, so that subtracting a delay cannot
+/// pass below zero.
+pub fn now_us() -> u64 {
+    const HEAD_START: Duration = Duration::from_secs(3600);
+    let since_start = START.get_or_init(Instant::now).elapsed() + HEAD_START;
+    u64::try_from(since_start.as_micros()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,211 @@
+//! What Tollgate says of its own commands: one table for RL.HELP and for COMMAND's INFO, DOCS, LIST and COUNT.
+
+use crate::resp::reply::{self, Protocol};
+use bytes::BytesMut;
+
+/// One of Tollgate's own commands, in the terms of Redis's COMMAND.
+#[derive(Debug)]
+pub struct Doc {
+    /// In lower case, as COMMAND has it.
+    pub name: &'static str,
+    /// Arguments as RL.HELP shows them.
+    usage: &'static str,
+    summary: &'static str,
+    /// More lines for RL.HELP.
+    help: &'static [&'static str],
+    /// Number of arguments with the name; negative: at least so many.
+    arity: i64,
+    flags: &'static [&'static str],
+    /// First key, last key, step.
+    keys: (i64, i64, i64),
+    categories: &'static [&'static str],
+    complexity: &'static str,
+    arguments: &'static [Argument],
+}
+
+#[derive(Debug)]
+struct Argument {
+    name: &'static str,
+    kind: Kind,
+    token: Option<&'static str>,
+    flags: &'static [&'static str],
+}
+
+#[derive(Debug)]
+enum Kind {
+    Key,
+    Text,
+    Integer,
+    Block(&'static [Argument]),
+}
+
+const KEY: Argument = Argument { name: "key", kind: Kind::Key, token: None, flags: &[] };
+const CHECK_ARGUMENTS: &[Argument] = &[
+    KEY,
+    Argument {
+        name: "quota",
+        kind: Kind::Block(&[
+            Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
+            Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
+        ]),
+        token: None,
+        flags: &["multiple"],
+    },
+    Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
+];
+
+/// Tollgate's own commands.
+pub const DOCS: [Doc; 4] = [
+    Doc {
+        name: "rl.check",
+        usage: "key limit window [limit window ...] [COST n]",
+        summary: "May this request go ahead? Counts it if so.",
+        help: &[
+            "At most <limit> may pass in any <window>: seconds, or a number with ms, s, m, h or d.",
+            "Several windows are checked together, all or nothing. COST is what the request weighs (1).",
+            "Reply: allowed, limit, remaining, retry_after_ms, reset_after_ms, degraded.",
+        ],
+        arity: -4,
+        flags: &["write", "fast"],
+        keys: (1, 1, 1),
+        categories: &["@write", "@fast"],
+        complexity: "O(log(N)) for each window, N being the requests counted in it",
+        arguments: CHECK_ARGUMENTS,
+    },
+    Doc {
+        name: "rl.peek",
+        usage: "key limit window [limit window ...] [COST n]",
+        summary: "The reply that RL.CHECK would give now. Counts nothing.",
+        help: &[],
+        arity: -4,
+        flags: &["readonly", "fast"],
+        keys: (1, 1, 1),
+        categories: &["@read", "@fast"],
+        complexity: "O(log(N)) for each window, N being the requests counted in it",
+        arguments: CHECK_ARGUMENTS,
+    },
+    Doc {
+        name: "rl.reset",
+        usage: "key [key ...]",
+        summary: "Forgets all that was counted for the keys, in all windows. Reply: how many had any.",
+        help: &[],
+        arity: -2,
+        flags: &["write"],
+        keys: (1, -1, 1),
+        categories: &["@write", "@slow"],
+        complexity: "O(K*W), K being the keys and W the different windows in use",
+        arguments: &[Argument { name: "key", kind: Kind::Key, token: None, flags: &["multiple"] }],
+    },
+    Doc {
+        name: "rl.help",
+        usage: "",
+        summary: "This text.",
+        help: &[],
+        arity: 1,
+        flags: &["loading", "stale", "fast"],
+        keys: (0, 0, 0),
+        categories: &["@fast"],
+        complexity: "O(1)",
+        arguments: &[],
+    },
+];
+
+impl Doc {
+    /// Whether this is the command's name, in any case.
+    pub fn is_named(&self, name: &[u8]) -> bool {
+        self.name.as_bytes().eq_ignore_ascii_case(name)
+    }
+}
+
+/// The command of this name, in any case.
+pub fn find(name: &[u8]) -> Option<&'static Doc> {
+    DOCS.iter().find(|doc| doc.is_named(name))
+}
+
+/// The reply to RL.HELP.
+pub fn help(out: &mut BytesMut) {
+    let lines: usize = DOCS.iter().map(|doc| 2 + doc.help.len()).sum();
+    reply::array(out, 1 + lines);
+    reply::status(out, "Tollgate's own commands, beside all of Redis's. They are:");
+    for doc in &DOCS {
+        reply::status(out, format!("{} {}", doc.name.to_uppercase(), doc.usage).trim_end());
+        for line in [&[doc.summary], doc.help].concat() {
+            reply::status(out, &format!("    {line}"));
+        }
+    }
+}
+
+/// A command's entry in the reply to COMMAND and COMMAND INFO.
+pub fn info(out: &mut BytesMut, doc: &Doc, protocol: Protocol) {
+    let (first, last, step) = doc.keys;
+    reply::array(out, 10);
+    reply::bulk(out, doc.name.as_bytes());
+    reply::integer(out, doc.arity);
+    statuses(out, doc.flags, protocol);
+    reply::integer(out, first);
+    reply::integer(out, last);
+    reply::integer(out, step);
+    statuses(out, doc.categories, protocol);
+    // No tips, no key specifications beyond first, last and step, no subcommands.
+    reply::array(out, 0);
+    reply::array(out, 0);
+    reply::array(out, 0);
+}
+
+/// A command's name and entry in the reply to COMMAND DOCS.
+pub fn docs(out: &mut BytesMut, doc: &Doc, protocol: Protocol) {
+    reply::bulk(out, doc.name.as_bytes());
+    reply::map(out, if doc.arguments.is_empty() { 4 } else { 5 }, protocol);
+    for (field, text) in
+        [("summary", doc.summary), ("since", "0.1.0"), ("group", "generic"), ("complexity", doc.complexity)]
+    {
+        reply::bulk(out, field.as_bytes());
+        reply::bulk(out, text.as_bytes());
+    }
+    if !doc.arguments.is_empty() {
+        reply::bulk(out, b"arguments");
+        arguments(out, doc.arguments, protocol);
+    }
+}
+
+fn arguments(out: &mut BytesMut, list: &[Argument], protocol: Protocol) {
+    reply::array(out, list.len());
+    for argument in list {
+        let (kind, children) = match argument.kind {
+            Kind::Key => ("key", None),
+            Kind::Text => ("string", None),
+            Kind::Integer => ("integer", None),
+            Kind::Block(children) => ("block", Some(children)),
+        };
+        let is_key = matches!(argument.kind, Kind::Key);
+        let optional = [is_key, argument.token.is_some(), !argument.flags.is_empty(), children.is_some()];
+        reply::map(out, 3 + optional.iter().filter(|present| **present).count(), protocol);
+        for (field, text) in [("name", argument.name), ("type", kind), ("display_text", argument.name)] {
+            reply::bulk(out, field.as_bytes());
+            reply::bulk(out, text.as_bytes());
+        }
+        if is_key {
+            reply::bulk(out, b"key_spec_index");
+            reply::integer(out, 0);
+        }
+        if let Some(token) = argument.token {
+            reply::bulk(out, b"token");
+            reply::bulk(out, token.as_bytes());
+        }
+        if !argument.flags.is_empty() {
+            reply::bulk(out, b"flags");
+            statuses(out, argument.flags, protocol);
+        }
+        if let Some(children) = children {
+            reply::bulk(out, b"arguments");
+            arguments(out, children, protocol);
+        }
+    }
+}
+
+fn statuses(out: &mut BytesMut, list: &[&str], protocol: Protocol) {
+    reply::set(out, list.len(), protocol);
+    for text in list {
+        reply::status(out, text);
+    }
+}

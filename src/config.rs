@@ -1,0 +1,378 @@
+//! What an operator may set: one struct a section of the file, each field of a type that cannot be wrong.
+//!
+//! The `read` functions below are the one place where a key, its default and its range stand. Where values come from,
+//! and how a mistake is worded, is in `layers`. Sections know nothing of the modules that they configure.
+
+mod addr;
+mod layers;
+
+use std::ffi::OsString;
+use std::fmt;
+use std::num::NonZero;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use addr::Listen;
+pub use addr::{HostPort, MAX_LISTEN, RedisAddr, Transport};
+pub use layers::Flag;
+use layers::Settings;
+
+/// Everything that is configured. Only `main` sees it whole.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `[server]`: the listeners and what one client may use.
+    pub server: Server,
+    /// `[shutdown]`: the way out.
+    pub shutdown: Shutdown,
+    /// `[redis]`: the Redis behind.
+    pub redis: Redis,
+    /// `[upstream]`: the connections that clients get of their own.
+    pub upstream: Upstream,
+    /// `[breaker]`: when checks stop asking Redis.
+    pub breaker: Breaker,
+    /// `[fallback]`: the answers while Redis cannot be asked.
+    pub fallback: Fallback,
+    /// `[deny_cache]`: denials that hold without asking Redis.
+    pub deny_cache: DenyCache,
+    /// `[embedded]`: the log without a Redis.
+    pub embedded: Embedded,
+    /// `[log]`: Tollgate's own log.
+    pub log: Log,
+}
+
+/// A valid configuration, and where each value of it came from.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is in force.
+    pub config: Config,
+    /// Each key with its value and its source, in the file's form, passwords masked. Ends in a line break.
+    pub report: String,
+}
+
+/// Puts defaults < `file` < `environment` < `flags` together.
+///
+/// # Errors
+/// Every mistake of every layer, a line each, naming where it stands, the key, the value and what is allowed. A value
+/// that a higher layer replaces must be valid too: the day that layer goes is a bad one to learn of it.
+pub fn load(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    flags: &[Flag],
+) -> Result<Loaded, String> {
+    let mut settings = Settings::default();
+    if let Some(path) = file {
+        settings.add_file(path)?;
+    }
+    settings.add_environment(environment);
+    settings.add_flags(flags);
+    let config = Config {
+        server: Server::read(&mut settings),
+        shutdown: Shutdown::read(&mut settings),
+        redis: Redis::read(&mut settings),
+        upstream: Upstream::read(&mut settings),
+        breaker: Breaker::read(&mut settings),
+        fallback: Fallback::read(&mut settings),
+        deny_cache: DenyCache::read(&mut settings),
+        embedded: Embedded::read(&mut settings),
+        log: Log::read(&mut settings),
+    };
+    Ok(Loaded { config, report: settings.finish()? })
+}
+
+/// `[server]`: the listeners and what one client may use.
+#[derive(Debug, Clone)]
+pub struct Server {
+    /// Where to listen: 1 to [`MAX_LISTEN`] addresses. Port 0 takes a free port.
+    pub listen: Vec<HostPort>,
+    /// Worker threads, 1 to 1,024. A configured 0 has become one per core here.
+    pub workers: NonZero<usize>,
+    /// Most clients at once, 1 to 1,000,000.
+    pub max_clients: usize,
+    /// A client that is silent for so long is closed: 1 s to a year, or never.
+    pub idle_timeout: Option<Duration>,
+    /// Most unanswered bytes of one client's requests: 1 MiB to 1 TiB.
+    pub query_buffer_bytes: usize,
+    /// Longest single argument: 1 MiB to 1 TiB, as Redis's `proto-max-bulk-len`.
+    pub max_bulk_bytes: usize,
+    /// Connections that the kernel holds until they are accepted, 1 to 65,535 (it may allow fewer).
+    pub backlog: u32,
+    /// Silence before the kernel asks whether a client is still there: 1 to 32,767 s, or never.
+    pub tcp_keepalive: Option<Duration>,
+    /// Whether remote clients are refused while nothing asks them for a password.
+    pub protected_mode: bool,
+}
+
+impl Server {
+    fn read(settings: &mut Settings) -> Self {
+        const BYTES: RangeInclusive<usize> = 1 << 20..=1 << 40;
+        let local = HostPort { host: "127.0.0.1".to_owned(), port: 6380 };
+        Self {
+            listen: settings.parsed("server.listen", Listen(vec![local]), Listen::from_str).0,
+            workers: workers(settings.int("server.workers", 0, 0..=1024)),
+            max_clients: settings.int("server.max_clients", 10_000, 1..=1_000_000),
+            idle_timeout: some_seconds(settings.int("server.idle_timeout", 0, 0..=31_536_000)),
+            query_buffer_bytes: settings.int("server.query_buffer_bytes", 1 << 30, BYTES),
+            max_bulk_bytes: settings.int("server.max_bulk_bytes", 512 << 20, BYTES),
+            backlog: settings.int("server.backlog", 511, 1..=65_535),
+            // Linux takes no more than 32,767 s for TCP_KEEPIDLE.
+            tcp_keepalive: some_seconds(settings.int("server.tcp_keepalive", 300, 0..=32_767)),
+            protected_mode: settings.bool("server.protected_mode", true),
+        }
+    }
+}
+
+/// `[shutdown]`: the way out.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// Longest wait for what was received to be answered, 0 to 10 min.
+    pub grace: Duration,
+}
+
+impl Shutdown {
+    fn read(settings: &mut Settings) -> Self {
+        Self { grace: settings.millis("shutdown.grace_ms", 5000, 0..=600_000) }
+    }
+}
+
+/// `[redis]`: the Redis behind.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// Where it is, and who to be there.
+    pub addr: RedisAddr,
+    /// Longest that a check waits for it, 1 ms to 1 min.
+    pub timeout: Duration,
+    /// Longest that dialling it for the shared connections may take, 1 ms to 1 min.
+    pub connect_timeout: Duration,
+    /// What each of Tollgate's keys in Redis begins with: 1 to 64 bytes without braces, which would move the part of
+    /// the name that decides the cluster slot.
+    pub prefix: String,
+    /// Certificates to trust in place of the system's, PEM. For `rediss://` only.
+    pub ca_file: Option<PathBuf>,
+    /// The certificate and key to show to Redis. For `rediss://` only.
+    pub client_cert: Option<ClientCert>,
+}
+
+/// A certificate chain and its private key, both PEM files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCert {
+    /// `redis.cert_file`.
+    pub cert_file: PathBuf,
+    /// `redis.key_file`.
+    pub key_file: PathBuf,
+}
+
+impl Redis {
+    fn read(settings: &mut Settings) -> Self {
+        Self {
+            addr: settings.parsed("redis.addr", RedisAddr::default(), RedisAddr::from_str),
+            timeout: settings.millis("redis.timeout_ms", 50, 1..=60_000),
+            connect_timeout: settings.millis("redis.connect_timeout_ms", 1000, 1..=60_000),
+            prefix: settings.parsed("redis.prefix", "rl:".to_owned(), parse_prefix),
+            ca_file: settings.path("redis.ca_file"),
+            client_cert: match (settings.path("redis.cert_file"), settings.path("redis.key_file")) {
+                (Some(cert_file), Some(key_file)) => Some(ClientCert { cert_file, key_file }),
+                (None, None) => None,
+                (Some(_), None) => settings.conflict("redis.cert_file", "must come with redis.key_file"),
+                (None, Some(_)) => settings.conflict("redis.key_file", "must come with redis.cert_file"),
+            },
+        }
+    }
+}
+
+/// `[upstream]`: the connections that clients get of their own.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    /// Longest that dialling Redis for a client may take, 1 ms to 1 min.
+    pub connect_timeout: Duration,
+}
+
+impl Upstream {
+    fn read(settings: &mut Settings) -> Self {
+        Self { connect_timeout: settings.millis("upstream.connect_timeout_ms", 1000, 1..=60_000) }
+    }
+}
+
+/// `[breaker]`: when checks stop asking Redis.
+#[derive(Debug, Clone)]
+pub struct Breaker {
+    /// Failures in a row that open it, 1 to 1,000,000.
+    pub failures: u32,
+    /// Wait before the first probe, 1 ms to 1 min; each that fails doubles it.
+    pub probe_min: Duration,
+    /// Longest wait between probes, `probe_min` to 10 min.
+    pub probe_max: Duration,
+}
+
+impl Breaker {
+    fn read(settings: &mut Settings) -> Self {
+        let breaker = Self {
+            failures: settings.int("breaker.failures", 3, 1..=1_000_000),
+            probe_min: settings.millis("breaker.probe_min_ms", 100, 1..=60_000),
+            probe_max: settings.millis("breaker.probe_max_ms", 2000, 1..=600_000),
+        };
+        if breaker.probe_min > breaker.probe_max {
+            settings.conflict::<()>("breaker.probe_max_ms", "must be breaker.probe_min_ms or more");
+        }
+        breaker
+    }
+}
+
+/// `[fallback]`: the answers while Redis cannot be asked.
+#[derive(Debug, Clone)]
+pub struct Fallback {
+    /// What kind of answer.
+    pub mode: FallbackMode,
+    /// The share of each limit that one Tollgate hands out locally: 0 < ratio <= 1.
+    pub ratio: f64,
+    /// Most local buckets, 1 to 1,000,000,000.
+    pub max_keys: usize,
+}
+
+/// What a check is answered while Redis cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FallbackMode {
+    /// By a local token bucket.
+    Local,
+    /// Allowed.
+    Open,
+    /// Denied.
+    Closed,
+    /// `-UNAVAILABLE`.
+    Error,
+}
+
+impl Fallback {
+    fn read(settings: &mut Settings) -> Self {
+        use FallbackMode::{Closed, Error, Local, Open};
+        Self {
+            mode: settings.one_of("fallback.mode", Local, &[Local, Open, Closed, Error]),
+            ratio: settings.parsed("fallback.ratio", 0.5, parse_ratio),
+            max_keys: settings.int("fallback.max_keys", 1_000_000, 1..=1_000_000_000),
+        }
+    }
+}
+
+impl fmt::Display for FallbackMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Local => "local",
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Error => "error",
+        })
+    }
+}
+
+/// `[deny_cache]`: denials that hold without asking Redis.
+#[derive(Debug, Clone)]
+pub struct DenyCache {
+    /// Longest that a denial is repeated without asking: 1 ms to 1 h, or the cache is off.
+    pub max_hold: Option<Duration>,
+    /// Most denials held, 1 to 1,000,000,000.
+    pub max_keys: usize,
+}
+
+impl DenyCache {
+    fn read(settings: &mut Settings) -> Self {
+        let max_hold = settings.millis("deny_cache.max_ms", 1000, 0..=3_600_000);
+        Self {
+            max_hold: Some(max_hold).filter(|hold| !hold.is_zero()),
+            max_keys: settings.int("deny_cache.max_keys", 100_000, 1..=1_000_000_000),
+        }
+    }
+}
+
+/// `[embedded]`: the log without a Redis.
+#[derive(Debug, Clone)]
+pub struct Embedded {
+    /// Whether there is no Redis behind.
+    pub enabled: bool,
+    /// Most logs (one per key and window), 1 to 1,000,000,000.
+    pub max_keys: usize,
+    /// Most entries of all logs together, 1 to 1,000,000,000.
+    pub max_entries: usize,
+}
+
+impl Embedded {
+    fn read(settings: &mut Settings) -> Self {
+        Self {
+            enabled: settings.bool("embedded.enabled", false),
+            max_keys: settings.int("embedded.max_keys", 1_000_000, 1..=1_000_000_000),
+            max_entries: settings.int("embedded.max_entries", 50_000_000, 1..=1_000_000_000),
+        }
+    }
+}
+
+/// `[log]`: Tollgate's own log.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// What is logged: a level, or levels by target.
+    pub level: Targets,
+    /// In what form.
+    pub format: LogFormat,
+}
+
+/// The form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Log {
+    fn read(settings: &mut Settings) -> Self {
+        Self {
+            level: settings.parsed("log.level", Targets::new().with_default(LevelFilter::INFO), parse_level),
+            format: settings.one_of("log.format", LogFormat::Text, &[LogFormat::Text, LogFormat::Json]),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// 0 stands for one per core.
+fn workers(configured: usize) -> NonZero<usize> {
+    NonZero::new(configured).unwrap_or_else(|| available_parallelism().unwrap_or(NonZero::<usize>::MIN))
+}
+
+fn some_seconds(seconds: u64) -> Option<Duration> {
+    (seconds > 0).then(|| Duration::from_secs(seconds))
+}
+
+fn parse_prefix(text: &str) -> Result<String, String> {
+    match text.len() {
+        1..=64 if !text.contains(['{', '}']) => Ok(text.to_owned()),
+        _ => Err("1 to 64 bytes without braces".to_owned()),
+    }
+}
+
+fn parse_ratio(text: &str) -> Result<f64, String> {
+    let ratio = text.parse().ok().filter(|ratio| *ratio > 0.0 && *ratio <= 1.0);
+    ratio.ok_or_else(|| "a number above 0 and up to 1".to_owned())
+}
+
+/// Stricter than [`Targets`] itself, which takes a misspelt level for the name of a target and then logs nothing.
+fn parse_level(text: &str) -> Result<Targets, String> {
+    let is_level = |word: &str| matches!(word, "off" | "error" | "warn" | "info" | "debug" | "trace");
+    let directives_hold = text.split(',').all(|directive| match directive.rsplit_once('=') {
+        Some((target, level)) => !target.is_empty() && is_level(level),
+        None => is_level(directive),
+    });
+    text.parse().ok().filter(|_| directives_hold).ok_or_else(|| {
+        "off, error, warn, info, debug, trace, or a list of those by target as in 'warn,tollgate=debug'".to_owned()
+    })
+}

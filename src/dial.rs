@@ -1,0 +1,125 @@
+//! Opens connections to the Redis behind, over TCP, TLS or a Unix socket. Every attempt resolves the name anew, so
+//! that a failover behind a name is followed.
+
+use crate::config::{self, HostPort, Transport};
+use crate::net::Stream;
+use redis::{IntoConnectionInfo, RedisConnectionInfo};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use tokio_rustls::{TlsConnector, TlsStream};
+
+/// Where Redis is and how to get there.
+pub struct Dialer {
+    target: Target,
+    settings: RedisConnectionInfo,
+    timeout: Duration,
+}
+
+enum Target {
+    Tcp(HostPort),
+    Tls { addr: HostPort, name: ServerName<'static>, connector: TlsConnector },
+    Unix(PathBuf),
+}
+
+impl Dialer {
+    /// Reads the certificates that `config` names, but reaches out to nothing.
+    ///
+    /// # Errors
+    /// A certificate or key that cannot be read, or a form of address that is not served; the text names it.
+    pub fn new(config: &config::Redis) -> Result<Self, String> {
+        let target = match &config.addr.transport {
+            Transport::Tcp(addr) => Target::Tcp(addr.clone()),
+            Transport::Tls { insecure: true, .. } => {
+                return Err("redis.addr: certificates are always verified: name your own in redis.ca_file".to_owned());
+            }
+            Transport::Tls { addr, .. } => {
+                let name = ServerName::try_from(addr.host.clone());
+                Target::Tls {
+                    addr: addr.clone(),
+                    name: name.map_err(|error| format!("redis.addr: {}: {error}", addr.host))?,
+                    connector: TlsConnector::from(Arc::new(tls_config(config)?)),
+                }
+            }
+            Transport::Unix(path) => Target::Unix(path.clone()),
+        };
+        let info = config.addr.into_connection_info().map_err(|error| format!("redis.addr: {error}"))?;
+        Ok(Self { target, settings: info.redis_settings().clone(), timeout: config.connect_timeout })
+    }
+
+    /// User, password, database and protocol to begin a connection with.
+    pub fn settings(&self) -> &RedisConnectionInfo {
+        &self.settings
+    }
+
+    /// Longest time that connecting may take.
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Opens a connection, within the time that the configuration gives, without a word of RESP spoken on it.
+    ///
+    /// # Errors
+    /// Redis cannot be reached, or TLS cannot be agreed on.
+    pub async fn dial(&self) -> io::Result<Stream> {
+        let attempt = async {
+            match &self.target {
+                Target::Tcp(addr) => dial_tcp(addr).await.map(Stream::Tcp),
+                Target::Tls { addr, name, connector } => {
+                    let stream = connector.connect(name.clone(), dial_tcp(addr).await?).await?;
+                    Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
+                }
+                Target::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+            }
+        };
+        match tokio::time::timeout(self.timeout, attempt).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")),
+        }
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let place = match &self.target {
+            Target::Tcp(addr) => addr.to_string(),
+            Target::Tls { addr, .. } => format!("{addr} by TLS"),
+            Target::Unix(path) => path.display().to_string(),
+        };
+        f.write_str(&place)
+    }
+}
+
+async fn dial_tcp(addr: &HostPort) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((addr.host.as_str(), addr.port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn tls_config(config: &config::Redis) -> Result<ClientConfig, String> {
+    let mut roots = RootCertStore::empty();
+    match &config.ca_file {
+        Some(path) => {
+            for certificate in read_certificates("redis.ca_file", path)? {
+                roots.add(certificate).map_err(|error| format!("redis.ca_file: {}: {error}", path.display()))?;
+            }
+        }
+        None => drop(roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs)),
+    }
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let Some(client) = &config.client_cert else { return Ok(builder.with_no_client_auth()) };
+    let chain = read_certificates("redis.cert_file", &client.cert_file)?;
+    let key = PrivateKeyDer::from_pem_file(&client.key_file)
+        .map_err(|error| format!("redis.key_file: {}: {error}", client.key_file.display()))?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| format!("redis.cert_file: {error}"))
+}
+
+fn read_certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let text = |error| format!("{name}: {}: {error}", path.display());
+    CertificateDer::pem_file_iter(path).map_err(text)?.collect::<Result<_, _>>().map_err(text)
+}

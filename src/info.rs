@@ -1,0 +1,90 @@
+//! The text of INFO, in Redis's form: what a client library looks for at its start, and Tollgate's own section.
+
+use crate::config::Config;
+use crate::limiter::Limiter;
+use crate::worker::Shared;
+use std::fmt::Write;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// What is said of Redis's version while it is not known: the oldest that is served well.
+const OLDEST_REDIS: &str = "6.2.0";
+
+/// The version to show as Redis's.
+pub fn redis_version(_shared: &Shared) -> &str {
+    OLDEST_REDIS
+}
+
+/// The sections named, or all.
+pub fn render<'a>(shared: &Shared, names: impl Iterator<Item = &'a [u8]>) -> String {
+    let names: Vec<String> = names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
+    let all = names.is_empty() || names.iter().any(|name| matches!(name.as_str(), "all" | "default" | "everything"));
+    let sections: [(&str, fn(&Shared, &mut String)); 5] = [
+        ("Server", server),
+        ("Clients", clients),
+        ("Persistence", persistence),
+        ("Replication", replication),
+        ("Tollgate", tollgate),
+    ];
+    let mut text = String::new();
+    for (title, write) in sections {
+        if all || names.contains(&title.to_ascii_lowercase()) {
+            if !text.is_empty() {
+                text.push_str("\r\n");
+            }
+            field(&mut text, "# ", title, "");
+            write(shared, &mut text);
+        }
+    }
+    text
+}
+
+fn field(text: &mut String, name: &str, separator: &str, value: impl std::fmt::Display) {
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{name}{separator}{value}\r\n");
+}
+
+fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
+    field(text, name, ":", value);
+}
+
+fn server(shared: &Shared, text: &mut String) {
+    line(text, "redis_version", redis_version(shared));
+    line(text, "redis_mode", "standalone");
+    line(text, "process_id", std::process::id());
+    line(text, "uptime_in_seconds", shared.started.elapsed().as_secs());
+}
+
+fn clients(shared: &Shared, text: &mut String) {
+    line(text, "connected_clients", shared.clients.load(Relaxed));
+    line(text, "maxclients", shared.config.server.max_clients);
+}
+
+fn persistence(_: &Shared, text: &mut String) {
+    line(text, "loading", 0);
+}
+
+fn replication(_: &Shared, text: &mut String) {
+    line(text, "role", "master");
+}
+
+fn tollgate(shared: &Shared, text: &mut String) {
+    line(text, "tollgate_version", env!("CARGO_PKG_VERSION"));
+    let Config { server, .. } = &shared.config;
+    line(text, "workers", server.workers);
+    match &*shared.limiter {
+        Limiter::Embedded(embedded) => {
+            line(text, "store", "embedded");
+            line(text, "embedded_keys", embedded.keys());
+            line(text, "embedded_entries", embedded.entries());
+        }
+        Limiter::Redis(remote) => {
+            line(text, "store", "redis");
+            line(text, "store_up", u8::from(remote.breaker.is_closed()));
+        }
+    }
+    let workers: Vec<_> = shared.stats.iter().map(|stats| stats.all()).collect();
+    for (index, (name, _)) in workers.first().into_iter().flatten().enumerate() {
+        let sum: u64 = workers.iter().filter_map(|counters| counters.get(index)).map(|(_, count)| count.read()).sum();
+        line(text, name, sum);
+    }
+}

@@ -1,0 +1,156 @@
+//! Who answers a check: the cost itself, the denial cache, the store, or the fallback, asked in this order.
+//!
+//! The [`Limiter`] is what all workers share; each has a [`Batcher`](batcher::Batcher) of its own, through which it
+//! asks. Knows decisions but no protocol.
+
+pub mod batcher;
+pub mod breaker;
+pub mod deny_cache;
+pub mod fallback;
+pub mod mailbox;
+pub mod resets;
+
+use crate::config::{Config, FallbackMode};
+use crate::dial::Dialer;
+use crate::quota::{Check, Quota, WindowState, decide_and_name};
+use crate::store::embedded::Embedded;
+use crate::store::redis::{RedisStore, WindowAnswer};
+use ahash::RandomState;
+use breaker::Breaker;
+use deny_cache::{Denial, DenyCache};
+use fallback::Fallback;
+use mailbox::{Answer, Refusal};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+/// The limiter's state that workers share.
+pub enum Limiter {
+    /// All is counted in this process.
+    Embedded(Embedded),
+    /// All is counted in Redis, as long as it answers.
+    Redis(Box<Remote>),
+}
+
+/// Redis as the store, and what stands in for it.
+pub struct Remote {
+    /// The way to Redis.
+    pub dialer: Dialer,
+    /// The scripts.
+    pub store: RedisStore,
+    /// Denials that are certain for a while yet.
+    pub deny_cache: DenyCache,
+    /// Whether Redis is asked at all.
+    pub breaker: Breaker,
+    /// Local buckets for when it is not.
+    pub fallback: Fallback,
+    /// What the fallback does.
+    pub mode: FallbackMode,
+    /// Longest time that a check waits for Redis.
+    pub timeout_us: u64,
+    /// Whether resets on other proxies are heard of. Only then are denials kept.
+    pub hears_resets: AtomicBool,
+}
+
+impl Limiter {
+    /// A limiter as configured. Asks nothing yet.
+    ///
+    /// # Errors
+    /// Certificates for Redis that cannot be used.
+    pub fn new(config: &Config) -> Result<Self, String> {
+        if config.embedded.enabled {
+            return Ok(Self::Embedded(Embedded::new(config.embedded.max_keys, config.embedded.max_entries)));
+        }
+        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
+        let seed = RandomState::new().hash_one(0);
+        Ok(Self::Redis(Box::new(Remote {
+            dialer: Dialer::new(&config.redis)?,
+            store: RedisStore::new(&config.redis.prefix),
+            deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
+            breaker: Breaker::new(
+                config.breaker.failures,
+                us(config.breaker.probe_min),
+                us(config.breaker.probe_max),
+                seed,
+            ),
+            fallback: Fallback::new(config.fallback.ratio, config.fallback.max_keys),
+            mode: config.fallback.mode,
+            timeout_us: us(config.redis.timeout),
+            hears_resets: AtomicBool::new(false),
+        })))
+    }
+}
+
+impl Remote {
+    /// The fallback's answer to a check, or to a peek, which takes nothing.
+    pub fn fall_back(&self, kind: Kind, check: &Check<'_>, now_us: u64) -> Answer {
+        Answer::Decision(match (self.mode, kind) {
+            (FallbackMode::Error, _) => return Answer::Refused(Refusal::Unavailable),
+            (FallbackMode::Open, _) => fallback::open(check),
+            (FallbackMode::Closed, _) => fallback::closed(check),
+            (FallbackMode::Local, Kind::Check) => self.fallback.check(check, now_us),
+            (FallbackMode::Local, Kind::Peek) => self.fallback.peek(check, now_us),
+        })
+    }
+
+    /// Keeps of an exact answer what will save asking or inform the fallback. `states` is how the windows stand after
+    /// the item's admissions, `answers` what the script said of them, asked at `sent_us`.
+    pub fn learn(
+        &self,
+        check: &Check<'_>,
+        states: &[WindowState],
+        answers: &[WindowAnswer],
+        sent_us: u64,
+        now_us: u64,
+    ) {
+        if self.mode == FallbackMode::Local {
+            for (quota, state) in check.quotas.iter().zip(states) {
+                let remaining = u64::from(quota.limit).saturating_sub(state.used);
+                let remaining = u32::try_from(remaining).unwrap_or(quota.limit);
+                self.fallback.learn(check.key, *quota, remaining, now_us);
+            }
+        }
+        let (decision, place) = decide_and_name(check.quotas, states, check.cost);
+        let binding = states.get(place).zip(answers.get(place)).zip(check.quotas.get(place));
+        let Some(((state, WindowAnswer::State { state: before, covered }), quota)) = binding else { return };
+        if state.used > before.used {
+            self.deny_cache.admitted(check.key);
+        }
+        // Times count from when Redis read its clock, which was not before the batch was sent.
+        let denied = !decision.allowed && state.fits_in_us > 0;
+        if denied && self.hears_resets.load(Relaxed) {
+            let max_cost = match check.quotas {
+                [_] => costliest(quota, state.used, *covered).max(check.cost),
+                // A costlier request may be denied for longer by another of the windows.
+                _ => check.cost,
+            };
+            let denial = Denial {
+                limit: quota.limit,
+                remaining: decision.remaining,
+                until_us: sent_us + state.fits_in_us,
+                empty_at_us: sent_us + state.empty_in_us,
+                max_cost,
+            };
+            self.deny_cache.insert(check, denial, sent_us, now_us);
+        }
+    }
+
+    /// Forgets what is known here of a key that was reset.
+    pub fn forget(&self, key: &[u8], now_us: u64) {
+        self.deny_cache.forget(key, now_us);
+        self.fallback.forget(key);
+    }
+}
+
+/// The costliest request that fits once `covered` of the `used` cost has expired.
+fn costliest(quota: &Quota, used: u64, covered: u64) -> u32 {
+    u32::try_from((u64::from(quota.limit) + covered).saturating_sub(used)).unwrap_or(quota.limit).min(quota.limit)
+}
+
+/// Whether a question counts what it asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// It does.
+    Check,
+    /// It does not.
+    Peek,
+}

@@ -1,0 +1,441 @@
+//! The denial cache: what Redis has denied, it need not be asked again until enough has expired.
+//!
+//! ```text
+//!          stored     min(until, stored + max_hold)    until
+//! time ------[========= answered from here =====)--------|------->
+//! ```
+//!
+//! A denial is certain until `until`, as entries only join a log, or expire when they were to. Only forgetting the
+//! key (a reset) ends it early; hence [`forget`](DenyCache::forget) and [`clear`](DenyCache::clear), and `max_hold`
+//! for a key that was deleted without Tollgate's knowledge. What a denial says besides (remaining, reset) goes stale
+//! when something cheaper is admitted; hence [`admitted`](DenyCache::admitted).
+//!
+//! The table is set-associative, as a processor's cache is: the key alone chooses a bucket of four places, so that a
+//! key's denials are found or forgotten at the price of one bucket, and memory is bounded without a list of use.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ahash::RandomState;
+
+use crate::quota::{Check, Decision, Quota, RetryAfter, us_to_ms_ceil};
+
+/// Places in a bucket.
+const WAYS: usize = 4;
+
+/// Most shards, each with a lock of its own.
+const MAX_SHARDS: usize = 64;
+
+/// Most buckets: 2 GiB of places.
+const MAX_BUCKETS: usize = 1 << 26;
+
+/// A denial as the store gave it. Times are on the callers' clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Denial {
+    /// Limit of the binding window.
+    pub limit: u32,
+    /// Cost still available in that window; less than was asked for.
+    pub remaining: u32,
+    /// When the same request could be allowed.
+    pub until_us: u64,
+    /// When that window is empty.
+    pub empty_at_us: u64,
+    /// The costliest request that could be allowed at `until_us` too. At least the cost that was denied.
+    pub max_cost: u32,
+}
+
+/// The cache, shared by all workers.
+pub struct DenyCache {
+    /// A power of two of them, or none when the cache is off.
+    shards: Box<[Shard]>,
+    /// Keyed at random: clients choose the keys, and must not be able to choose which one evicts which.
+    hasher: RandomState,
+    max_hold_us: u64,
+}
+
+/// On a cache line of its own, as neighbours are locked by other threads.
+#[repr(align(64))]
+struct Shard {
+    /// Denials in `places`, so that where there are none, nobody locks. Changed under the lock only.
+    held: AtomicUsize,
+    places: Mutex<Places>,
+}
+
+struct Places {
+    /// A power of two of them.
+    buckets: Box<[Bucket]>,
+    /// When a key of this shard was last forgotten. A denial asked for until then may be from before.
+    forgotten_us: Option<u64>,
+}
+
+type Bucket = [Option<Box<Entry>>; WAYS];
+
+struct Entry {
+    key: Box<[u8]>,
+    quotas: Box<[Quota]>,
+    /// The cost that was denied. Costs up to `denial.max_cost` are answered alike.
+    cost: u32,
+    denial: Denial,
+    hold_until_us: u64,
+}
+
+impl DenyCache {
+    /// A cache of `max_entries` denials, rounded up to a power of two of buckets, which answers none of them longer
+    /// than `max_hold_us`. Off when either is 0.
+    pub fn new(max_entries: usize, max_hold_us: u64) -> Self {
+        let buckets = max_entries.div_ceil(WAYS).min(MAX_BUCKETS).next_power_of_two();
+        let shards = if max_entries == 0 || max_hold_us == 0 { 0 } else { buckets.min(MAX_SHARDS) };
+        let shard = |_| Shard {
+            held: AtomicUsize::new(0),
+            places: Mutex::new(Places {
+                buckets: (0..buckets / shards).map(|_| Bucket::default()).collect(),
+                forgotten_us: None,
+            }),
+        };
+        Self { shards: (0..shards).map(shard).collect(), hasher: RandomState::new(), max_hold_us }
+    }
+
+    /// The answer to `check`, if it is known to be a denial.
+    pub fn lookup(&self, check: &Check<'_>, now_us: u64) -> Option<Decision> {
+        let hash = self.hasher.hash_one(check.key);
+        let shard = self.occupied_shard(hash)?;
+        let mut places = shard.lock();
+        for way in places.bucket(hash) {
+            let Some(entry) = way else { continue };
+            if entry.hold_until_us <= now_us {
+                *way = None;
+                shard.held.fetch_sub(1, Ordering::Relaxed);
+            } else if entry.answers(check) {
+                return Some(entry.decision(now_us));
+            }
+        }
+        None
+    }
+
+    /// Remembers that `check`, sent to the store at `sent_us`, was denied. Unless its key, or a key of the same
+    /// shard, was forgotten since.
+    pub fn insert(&self, check: &Check<'_>, denial: Denial, sent_us: u64, now_us: u64) {
+        let hash = self.hasher.hash_one(check.key);
+        let hold_until_us = denial.until_us.min(now_us.saturating_add(self.max_hold_us));
+        let Some(shard) = self.shard(hash).filter(|_| hold_until_us > now_us) else { return };
+        let mut places = shard.lock();
+        if places.forgotten_us.is_some_and(|forgotten_us| sent_us <= forgotten_us) {
+            return;
+        }
+        let entry =
+            Entry { key: check.key.into(), quotas: check.quotas.into(), cost: check.cost, denial, hold_until_us };
+        if places.put(hash, entry) {
+            shard.held.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A request of `key` was admitted: what is known of its denials is out of date.
+    pub fn admitted(&self, key: &[u8]) {
+        let hash = self.hasher.hash_one(key);
+        if let Some(shard) = self.occupied_shard(hash) {
+            shard.drop_key(&mut shard.lock(), hash, key);
+        }
+    }
+
+    /// `key` was reset, as was learnt at `now_us`: its denials no longer hold, nor do those on their way.
+    pub fn forget(&self, key: &[u8], now_us: u64) {
+        let hash = self.hasher.hash_one(key);
+        if let Some(shard) = self.shard(hash) {
+            let mut places = shard.lock();
+            places.forgotten_us = places.forgotten_us.max(Some(now_us));
+            shard.drop_key(&mut places, hash, key);
+        }
+    }
+
+    /// Any key may have been reset by `now_us`: no denial holds, nor do those on their way.
+    pub fn clear(&self, now_us: u64) {
+        for shard in &self.shards {
+            let mut places = shard.lock();
+            places.forgotten_us = places.forgotten_us.max(Some(now_us));
+            if shard.held.swap(0, Ordering::Relaxed) > 0 {
+                places.buckets.fill_with(Bucket::default);
+            }
+        }
+    }
+
+    /// How many denials are kept, those included that expired and were not looked at since.
+    pub fn entries(&self) -> usize {
+        self.shards.iter().map(|shard| shard.held.load(Ordering::Relaxed)).sum()
+    }
+
+    fn shard(&self, hash: u64) -> Option<&Shard> {
+        // Other bits than those that choose the bucket. No shards, no shard.
+        self.shards.get((hash >> 32) as usize & self.shards.len().wrapping_sub(1))
+    }
+
+    fn occupied_shard(&self, hash: u64) -> Option<&Shard> {
+        // A denial that comes in at this very moment could as well have come a moment later.
+        self.shard(hash).filter(|shard| shard.held.load(Ordering::Relaxed) > 0)
+    }
+}
+
+impl Shard {
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn drop_key(&self, places: &mut Places, hash: u64, key: &[u8]) {
+        for way in places.bucket(hash) {
+            if way.take_if(|entry| *entry.key == *key).is_some() {
+                self.held.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Places {
+    fn bucket(&mut self, hash: u64) -> &mut Bucket {
+        let mask = self.buckets.len() - 1;
+        #[expect(clippy::indexing_slicing, reason = "the length is a power of two: the mask keeps the index below it")]
+        &mut self.buckets[hash as usize & mask]
+    }
+
+    /// Places the entry: over one that it supersedes, else where nothing is, else over the one whose hold ends
+    /// soonest, which is an expired one if there is any. Whether there is one more entry than before.
+    fn put(&mut self, hash: u64, entry: Entry) -> bool {
+        let value = |way: &Option<Box<Entry>>| match way {
+            Some(held) if entry.supersedes(held) => (0, 0),
+            None => (1, 0),
+            Some(held) => (2, held.hold_until_us),
+        };
+        let Some(way) = self.bucket(hash).iter_mut().min_by_key(|way| value(way)) else { return false };
+        way.replace(Box::new(entry)).is_none()
+    }
+}
+
+impl Entry {
+    fn answers(&self, check: &Check<'_>) -> bool {
+        (self.cost..=self.denial.max_cost).contains(&check.cost)
+            && *self.key == *check.key
+            && *self.quotas == *check.quotas
+    }
+
+    /// Whether this, the later of the two, answers requests that `held` answers.
+    fn supersedes(&self, held: &Self) -> bool {
+        self.cost <= held.denial.max_cost
+            && held.cost <= self.denial.max_cost
+            && self.key == held.key
+            && self.quotas == held.quotas
+    }
+
+    fn decision(&self, now_us: u64) -> Decision {
+        let Denial { limit, remaining, until_us, empty_at_us, .. } = self.denial;
+        Decision {
+            allowed: false,
+            limit,
+            remaining,
+            // At least 1: an entry is held no longer than `until_us`.
+            retry_after: RetryAfter::Ms(us_to_ms_ceil(until_us.saturating_sub(now_us))),
+            reset_after_ms: us_to_ms_ceil(empty_at_us.saturating_sub(now_us)),
+            degraded: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Window;
+    use proptest::prelude::*;
+
+    const HOLD_US: u64 = 1_000_000;
+
+    fn quota(limit: u32, window_ms: u64) -> Quota {
+        Quota { limit, window: Window::from_ms(window_ms).unwrap() }
+    }
+
+    fn denial(until_us: u64, max_cost: u32) -> Denial {
+        Denial { limit: 10, remaining: 2, until_us, empty_at_us: until_us + 5_000, max_cost }
+    }
+
+    #[test]
+    fn a_denial_counts_down_until_it_ends() {
+        let cache = DenyCache::new(100, HOLD_US);
+        let check = Check { key: b"k", quotas: &[quota(10, 1_000)], cost: 3 };
+        assert_eq!(cache.lookup(&check, 0), None);
+        cache.insert(&check, denial(10_000, 5), 0, 100);
+        let at = |now_us| cache.lookup(&check, now_us).map(|found| (found.retry_after, found.reset_after_ms));
+        assert_eq!(at(100), Some((RetryAfter::Ms(10), 15)));
+        assert_eq!(at(2_000), Some((RetryAfter::Ms(8), 13)));
+        assert_eq!(at(9_999), Some((RetryAfter::Ms(1), 6)));
+        let found = cache.lookup(&check, 9_999).unwrap();
+        assert_eq!((found.allowed, found.limit, found.remaining, found.degraded), (false, 10, 2, false));
+        assert_eq!(at(10_000), None);
+        assert_eq!(cache.entries(), 0, "what expired goes when it is looked at");
+    }
+
+    #[test]
+    fn no_denial_is_held_longer_than_it_may() {
+        let cache = DenyCache::new(100, HOLD_US);
+        let check = Check { key: b"k", quotas: &[quota(10, 60_000)], cost: 1 };
+        cache.insert(&check, denial(50_000_000, 1), 0, 7);
+        assert!(cache.lookup(&check, 6 + HOLD_US).is_some());
+        assert!(cache.lookup(&check, 7 + HOLD_US).is_none());
+    }
+
+    #[test]
+    fn answers_its_own_quotas_and_range_of_costs_only() {
+        let cache = DenyCache::new(100, HOLD_US);
+        let quotas = [quota(10, 1_000), quota(50, 60_000)];
+        let check = Check { key: b"k", quotas: &quotas, cost: 3 };
+        cache.insert(&check, denial(10_000, 5), 0, 0);
+        let hit = |check: &Check<'_>| cache.lookup(check, 1).is_some();
+        let by_cost = [1, 2, 3, 4, 5, 6].map(|cost| hit(&Check { cost, ..check }));
+        assert_eq!(by_cost, [false, false, true, true, true, false]);
+        assert!(!hit(&Check { quotas: &quotas[..1], ..check }));
+        assert!(!hit(&Check { quotas: &[quota(11, 1_000), quota(50, 60_000)], ..check }));
+        assert!(!hit(&Check { key: b"l", ..check }));
+        // Another cost of the same key stands beside it; the same cost replaces it.
+        cache.insert(&Check { cost: 8, ..check }, denial(90_000, 9), 0, 0);
+        cache.insert(&check, denial(30_000, 3), 0, 0);
+        assert_eq!(cache.entries(), 2);
+        let by_cost = [3, 4, 8, 9].map(|cost| hit(&Check { cost, ..check }));
+        assert_eq!(by_cost, [true, false, true, true]);
+    }
+
+    #[test]
+    fn a_reset_stops_denials_in_flight() {
+        let cache = DenyCache::new(100, HOLD_US);
+        let check = Check { key: b"k", quotas: &[quota(10, 1_000)], cost: 1 };
+        for forget in [|cache: &DenyCache, at| cache.forget(b"k", at), |cache: &DenyCache, at| cache.clear(at)] {
+            let start = if cache.lookup(&check, 0).is_none() { 100 } else { 500 };
+            cache.insert(&check, denial(90_000, 1), start, start + 10);
+            assert!(cache.lookup(&check, start + 10).is_some());
+            forget(&cache, start + 20);
+            assert_eq!((cache.lookup(&check, start + 20), cache.entries()), (None, 0));
+            cache.insert(&check, denial(90_000, 1), start + 20, start + 30);
+            assert_eq!(cache.lookup(&check, start + 30), None, "asked for before the reset");
+            cache.insert(&check, denial(90_000, 1), start + 21, start + 30);
+            assert!(cache.lookup(&check, start + 30).is_some(), "asked for after it");
+        }
+    }
+
+    #[test]
+    fn an_admission_drops_the_denials_of_its_key() {
+        let cache = DenyCache::new(4, HOLD_US);
+        let check = Check { key: b"k", quotas: &[quota(10, 1_000)], cost: 4 };
+        let other = Check { key: b"l", ..check };
+        cache.insert(&check, denial(90_000, 4), 0, 0);
+        cache.insert(&Check { cost: 9, ..check }, denial(95_000, 9), 0, 0);
+        cache.insert(&other, denial(90_000, 4), 0, 0);
+        cache.admitted(b"k");
+        assert_eq!(cache.entries(), 1);
+        assert!(cache.lookup(&other, 1).is_some());
+        cache.insert(&check, denial(90_000, 4), 0, 0);
+        assert!(cache.lookup(&check, 1).is_some(), "an admission does not stop what is in flight");
+    }
+
+    #[test]
+    fn a_full_bucket_gives_up_what_ends_first() {
+        let cache = DenyCache::new(4, HOLD_US);
+        let quotas = [quota(10, 1_000)];
+        let check = |key| Check { key, quotas: &quotas, cost: 1 };
+        let keys: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
+        for (key, until_us) in keys.into_iter().zip([500, 100, 400, 300, 600, 350]) {
+            cache.insert(&check(key), denial(until_us, 1), 0, 10);
+        }
+        let left = keys.map(|key| cache.lookup(&check(key), 20).is_some());
+        assert_eq!(left, [true, false, true, false, true, true]);
+        assert_eq!(cache.entries(), 4);
+    }
+
+    #[test]
+    fn memory_is_bounded_and_nothing_is_kept_when_off() {
+        let quotas = [quota(10, 1_000)];
+        let (small, off, instant) =
+            (DenyCache::new(1_000, HOLD_US), DenyCache::new(0, HOLD_US), DenyCache::new(1_000, 0));
+        for key in 0..20_000_u32 {
+            let key = key.to_be_bytes();
+            let check = Check { key: &key, quotas: &quotas, cost: 1 };
+            for cache in [&small, &off, &instant] {
+                cache.insert(&check, denial(90_000, 1), 0, 0);
+            }
+            assert!(small.lookup(&check, 1).is_some());
+            assert!(off.lookup(&check, 1).is_none() && instant.lookup(&check, 1).is_none());
+        }
+        assert!((900..=1_024).contains(&small.entries()));
+        off.forget(b"k", 1);
+        off.admitted(b"k");
+        off.clear(1);
+        assert_eq!(off.entries() + instant.entries(), 0);
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Insert { key: u8, cost: u32, costlier: u32, flight_us: u64, lasts_us: u64 },
+        Admitted { key: u8 },
+        Forget { key: u8 },
+        Clear,
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            8 => (0..6u8, 1..6u32, 0..4u32, 0..400u64, 0..3_000u64).prop_map(
+                |(key, cost, costlier, flight_us, lasts_us)| Op::Insert { key, cost, costlier, flight_us, lasts_us }
+            ),
+            1 => (0..6u8).prop_map(|key| Op::Admitted { key }),
+            1 => (0..6u8).prop_map(|key| Op::Forget { key }),
+            1 => Just(Op::Clear),
+        ]
+    }
+
+    proptest! {
+        /// Whatever is kept or evicted: an answer is one that was given, for this key and cost, neither expired nor
+        /// held too long nor from before the key was forgotten.
+        #[test]
+        fn never_answers_what_no_longer_holds(
+            entries in 1..20usize,
+            steps in proptest::collection::vec((op(), 0..500u64), 1..150),
+        ) {
+            const HOLD_US: u64 = 1_500;
+            let cache = DenyCache::new(entries, HOLD_US);
+            let quotas = [quota(10, 1_000)];
+            // Key, cost, denial, and when it was stored.
+            let mut given: Vec<(u8, u32, Denial, u64)> = Vec::new();
+            let mut forgotten_us = [0; 6];
+            let mut now_us = 1_000;
+            for (op, step_us) in steps {
+                now_us += step_us;
+                match op {
+                    Op::Insert { key, cost, costlier, flight_us, lasts_us } => {
+                        let (denial, sent_us) = (denial(now_us + lasts_us, cost + costlier), now_us - flight_us);
+                        cache.insert(&Check { key: &[key], quotas: &quotas, cost }, denial, sent_us, now_us);
+                        if sent_us > forgotten_us[usize::from(key)] {
+                            given.push((key, cost, denial, now_us));
+                        }
+                    }
+                    Op::Admitted { key } => {
+                        cache.admitted(&[key]);
+                        given.retain(|(of, ..)| *of != key);
+                    }
+                    Op::Forget { key } => {
+                        cache.forget(&[key], now_us);
+                        forgotten_us[usize::from(key)] = now_us;
+                        given.retain(|(of, ..)| *of != key);
+                    }
+                    Op::Clear => {
+                        cache.clear(now_us);
+                        forgotten_us = [now_us; 6];
+                        given.clear();
+                    }
+                }
+                for (key, cost) in (0..6).flat_map(|key| (1..10).map(move |cost| (key, cost))) {
+                    let found = cache.lookup(&Check { key: &[key], quotas: &quotas, cost }, now_us);
+                    let Some(found) = found else { continue };
+                    let holds = given.iter().any(|(of, denied, denial, stored_us)| {
+                        *of == key
+                            && (*denied..=denial.max_cost).contains(&cost)
+                            && now_us < denial.until_us.min(stored_us + HOLD_US)
+                            && found.retry_after == RetryAfter::Ms(us_to_ms_ceil(denial.until_us - now_us))
+                    });
+                    prop_assert!(holds);
+                }
+            }
+        }
+    }
+}

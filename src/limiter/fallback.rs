@@ -1,0 +1,296 @@
+//! The fallback: what is answered while the store cannot be asked.
+//!
+//! Local answers come from token buckets, one a key and window. A bucket holds up to `capacity` tokens, `limit x
+//! ratio` rounded down but at least 1, and refills by `capacity` a window; a request takes its cost. An exact answer
+//! gives its bucket what it said is left ([`learn`](Fallback::learn)). Hence the promise: a key with `remaining` left
+//! when the store went away is admitted, by this process, at most
+//!
+//! ```text
+//!     min(remaining, capacity) + capacity * elapsed / window
+//! ```
+//!
+//! No bucket is the same as a full one. So memory is bounded by forgetting buckets, and those go first that have had
+//! the most time to refill; after a whole window without a request a bucket is full, and nothing is lost with it.
+//!
+//! Levels are integers, in tokens times microseconds of window, in which a bucket gains `capacity` a microsecond:
+//! refills lose nothing to rounding, however often they are counted, and `retry_after` is exact. The limit is not
+//! part of the state. `now_us` is any clock of microseconds; where it steps back, nothing refills.
+
+use std::array;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide, fits, us_to_ms_ceil};
+
+/// Most shards, each with a lock of its own.
+const MAX_SHARDS: usize = 64;
+
+/// Most buckets of one key. They share a hash, hence a probe sequence of the table, which must stay short.
+const MAX_WINDOWS_PER_KEY: usize = 32;
+
+/// How many buckets are compared to find one to evict, as Redis samples keys for its approximate LRU.
+const EVICTION_SAMPLES: usize = 5;
+
+/// The token buckets, shared by all workers.
+pub struct Fallback {
+    /// A power of two of them. All buckets of a key are in one, so that one lock makes a check atomic.
+    shards: Box<[Mutex<Shard>]>,
+    /// Keyed at random: clients choose the keys, and must not be able to choose the collisions.
+    hasher: RandomState,
+    /// Above 0, at most 1.
+    ratio: f64,
+    /// Most buckets in a shard; at least 1.
+    shard_buckets: usize,
+}
+
+/// On a cache line of its own, as neighbours are locked by other threads.
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard {
+    buckets: HashTable<Bucket>,
+    evicted: u64,
+}
+
+struct Bucket {
+    key: Box<[u8]>,
+    window: Window,
+    /// Tokens at `time_us`, times the window in microseconds. At most 1e9 x 3.2e13, beyond 64 bits. May exceed the
+    /// capacity when the limit was lowered since.
+    level: u128,
+    time_us: u64,
+}
+
+/// What one quota's bucket has now. All levels are in tokens times microseconds of window.
+#[derive(Clone, Copy, Default)]
+struct Level {
+    capacity: u32,
+    window_us: u64,
+    level: u128,
+}
+
+/// The decision for any check while all are admitted unasked, as if their windows were empty. A cost that exceeds a
+/// limit is denied still.
+pub fn open(check: &Check<'_>) -> Decision {
+    decide_degraded(check, |_| WindowState::default())
+}
+
+/// The decision for any check while all are denied: as if their windows had been filled just now, so the longest
+/// window binds, and is worth waiting for.
+pub fn closed(check: &Check<'_>) -> Decision {
+    decide_degraded(check, |quota| WindowState {
+        used: u64::from(quota.limit),
+        fits_in_us: quota.window.us(),
+        empty_in_us: quota.window.us(),
+    })
+}
+
+impl Fallback {
+    /// At most about `max_keys` buckets (pairs of key and window; the bound is kept for each shard), whose capacity
+    /// is `ratio` of the limit.
+    pub fn new(ratio: f64, max_keys: usize) -> Self {
+        let shards = (max_keys / 1024).next_power_of_two().min(MAX_SHARDS);
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            ratio,
+            shard_buckets: (max_keys / shards).max(1),
+        }
+    }
+
+    /// Decides by the buckets, and takes the cost from each if all have it.
+    pub fn check(&self, check: &Check<'_>, now_us: u64) -> Decision {
+        let hash = self.hasher.hash_one(check.key);
+        let mut shard = self.shard(hash);
+        let levels = self.levels(&shard, hash, check, now_us);
+        let decision = decide_by(&levels, check);
+        if decision.allowed {
+            for (quota, level) in check.quotas.iter().zip(levels) {
+                let left = level.level.saturating_sub(level.units(check.cost));
+                self.set(&mut shard, hash, check.key, quota.window, left, now_us);
+            }
+        }
+        decision
+    }
+
+    /// What [`check`](Self::check) would answer; takes nothing.
+    pub fn peek(&self, check: &Check<'_>, now_us: u64) -> Decision {
+        let hash = self.hasher.hash_one(check.key);
+        let shard = self.shard(hash);
+        decide_by(&self.levels(&shard, hash, check, now_us), check)
+    }
+
+    /// An exact answer said that `remaining` is left of `quota` for `key`: so much is what an outage begins with.
+    pub fn learn(&self, key: &[u8], quota: Quota, remaining: u32, now_us: u64) {
+        let hash = self.hasher.hash_one(key);
+        let full = Level::full(quota, self.ratio);
+        let mut shard = self.shard(hash);
+        if remaining < full.capacity {
+            self.set(&mut shard, hash, key, quota.window, full.units(remaining), now_us);
+        } else if let Some(bucket) = shard.find_mut(hash, key, quota.window) {
+            bucket.set(full.level, now_us);
+        }
+    }
+
+    /// Drops the buckets of `key`: they are full again.
+    pub fn forget(&self, key: &[u8]) {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash);
+        while let Ok(found) = shard.buckets.find_entry(hash, |bucket| *bucket.key == *key) {
+            found.remove();
+        }
+    }
+
+    /// How many buckets are kept.
+    pub fn buckets(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).buckets.len()).sum()
+    }
+
+    /// How many buckets had to make way for others so far.
+    pub fn evicted(&self) -> u64 {
+        self.shards.iter().map(|shard| lock(shard).evicted).sum()
+    }
+
+    /// The levels of the check's windows, in the quotas' order, then anything.
+    fn levels(&self, shard: &Shard, hash: u64, check: &Check<'_>, now_us: u64) -> [Level; MAX_WINDOWS] {
+        let level = |quota: &Quota| {
+            let full = Level::full(*quota, self.ratio);
+            let same = |bucket: &Bucket| bucket.is_of(check.key, quota.window);
+            shard.buckets.find(hash, same).map_or(full, |bucket| full.refill(bucket, now_us))
+        };
+        array::from_fn(|index| check.quotas.get(index).map_or(Level::default(), level))
+    }
+
+    /// Sets the level of a bucket, which is made, at the cost of another when there are too many.
+    fn set(&self, shard: &mut Shard, hash: u64, key: &[u8], window: Window, level: u128, now_us: u64) {
+        if let Some(bucket) = shard.find_mut(hash, key, window) {
+            return bucket.set(level, now_us);
+        }
+        if let Some(slot) = shard.slot_to_evict(hash, key, self.shard_buckets, now_us) {
+            if let Ok(found) = shard.buckets.get_bucket_entry(slot) {
+                found.remove();
+                shard.evicted += 1;
+            }
+        }
+        let bucket = Bucket { key: key.into(), window, level, time_us: now_us };
+        shard.buckets.insert_unique(hash, bucket, |bucket| self.hasher.hash_one(&*bucket.key));
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // Bits that the table uses neither for the slot (the lowest) nor for the tag (the top seven).
+        let index = (hash >> 32) as usize & (self.shards.len() - 1);
+        #[expect(clippy::indexing_slicing, reason = "the length is a power of two: the mask keeps the index below it")]
+        lock(&self.shards[index])
+    }
+}
+
+impl Shard {
+    fn find_mut(&mut self, hash: u64, key: &[u8], window: Window) -> Option<&mut Bucket> {
+        self.buckets.find_mut(hash, |bucket| bucket.is_of(key, window))
+    }
+
+    /// The slot of the bucket that must go before one more of `key` comes, if one must.
+    fn slot_to_evict(&self, hash: u64, key: &[u8], max_buckets: usize, now_us: u64) -> Option<usize> {
+        let is_key = |slot: &usize| self.buckets.get_bucket(*slot).is_some_and(|bucket| *bucket.key == *key);
+        let of_key = self.buckets.iter_hash_buckets(hash).filter(is_key);
+        if of_key.clone().count() >= MAX_WINDOWS_PER_KEY {
+            return self.idlest(of_key, now_us);
+        }
+        if self.buckets.len() < max_buckets {
+            return None;
+        }
+        // The new key's hash says where to look: it is as good as random. The table of a full shard has a bucket in
+        // every second to third slot, so this looks at a dozen.
+        let slots = self.buckets.num_buckets();
+        let start = hash.rotate_left(32) as usize;
+        let onward = (0..slots).map(|step| start.wrapping_add(step) % slots);
+        let taken = onward.filter(|slot| self.buckets.get_bucket(*slot).is_some());
+        self.idlest(taken.take(EVICTION_SAMPLES), now_us)
+    }
+
+    /// Of these slots, that of the bucket which has been refilling for the largest part of its window.
+    fn idlest(&self, slots: impl Iterator<Item = usize>, now_us: u64) -> Option<usize> {
+        let idle = |slot: usize| self.buckets.get_bucket(slot).map_or(0.0, |bucket| bucket.idle_windows(now_us));
+        slots.max_by(|one, other| idle(*one).total_cmp(&idle(*other)))
+    }
+}
+
+impl Bucket {
+    fn is_of(&self, key: &[u8], window: Window) -> bool {
+        self.window == window && *self.key == *key
+    }
+
+    fn set(&mut self, level: u128, now_us: u64) {
+        self.level = level;
+        self.time_us = self.time_us.max(now_us);
+    }
+
+    /// For how many windows the bucket has been left alone. From 1 on it is full, whatever the limit.
+    fn idle_windows(&self, now_us: u64) -> f64 {
+        now_us.saturating_sub(self.time_us) as f64 / self.window.us() as f64
+    }
+}
+
+impl Level {
+    fn full(quota: Quota, ratio: f64) -> Self {
+        // A float becomes the nearest integer in range; the limit is at least 1.
+        let capacity = ((f64::from(quota.limit) * ratio) as u32).min(quota.limit).max(1);
+        let window_us = quota.window.us();
+        Self { capacity, window_us, level: u128::from(capacity) * u128::from(window_us) }
+    }
+
+    /// This full level, lowered to what the bucket has by now.
+    fn refill(self, bucket: &Bucket, now_us: u64) -> Self {
+        let elapsed_us = now_us.saturating_sub(bucket.time_us);
+        let level = bucket.level + u128::from(elapsed_us) * u128::from(self.capacity);
+        Self { level: level.min(self.level), ..self }
+    }
+
+    /// So many tokens, as a level.
+    fn units(&self, tokens: u32) -> u128 {
+        u128::from(tokens) * u128::from(self.window_us)
+    }
+
+    /// Until the bucket has `wanted`, which is at most its capacity.
+    fn reaches_in_us(&self, wanted: u128) -> u64 {
+        let us = wanted.saturating_sub(self.level).div_ceil(u128::from(self.capacity));
+        u64::try_from(us).unwrap_or(self.window_us)
+    }
+
+    fn full_in_us(&self) -> u64 {
+        self.reaches_in_us(self.units(self.capacity))
+    }
+
+    /// The bucket as a window in which all but its whole tokens is used.
+    fn state(&self, limit: u32, cost: u32) -> WindowState {
+        // At most the capacity, which is at most the limit.
+        let tokens = u64::try_from(self.level / u128::from(self.window_us)).unwrap_or(0);
+        let fits_in_us = if cost > self.capacity {
+            // It cannot fit before the store is back. A window is as good a time as any to ask again.
+            self.window_us
+        } else {
+            self.reaches_in_us(self.units(cost))
+        };
+        WindowState { used: u64::from(limit).saturating_sub(tokens), fits_in_us, empty_in_us: self.full_in_us() }
+    }
+}
+
+fn decide_by(levels: &[Level; MAX_WINDOWS], check: &Check<'_>) -> Decision {
+    let mut levels = levels.iter();
+    decide_degraded(check, |quota| {
+        levels.next().map_or_else(WindowState::default, |l| l.state(quota.limit, check.cost))
+    })
+}
+
+fn decide_degraded(check: &Check<'_>, mut state: impl FnMut(&Quota) -> WindowState) -> Decision {
+    let states: [WindowState; MAX_WINDOWS] =
+        array::from_fn(|index| check.quotas.get(index).map_or_else(WindowState::default, &mut state));
+    // A check has no more windows than there are states.
+    let states = states.get(..check.quotas.len()).unwrap_or(&states);
+    Decision { degraded: true, ..decide(check.quotas, states, check.cost) }
+}
+
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,75 @@
+//! How answers that take time reach the session that asked.
+
+use crate::quota::Decision;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::task::{Context, Waker};
+
+/// What a command came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Answer {
+    /// Of a check or a peek.
+    Decision(Decision),
+    /// Of a reset: how many of the keys had any state.
+    Reset(u64),
+    /// There is none.
+    Refused(Refusal),
+}
+
+/// Why there is no answer. Its Display is the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Redis is down, and this cannot be answered without it.
+    Unavailable,
+    /// A key of the log's name holds something else.
+    WrongType,
+    /// The embedded log has no room for another key or entry.
+    Full,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unavailable => "UNAVAILABLE Redis cannot be reached",
+            Self::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
+            Self::Full => "ERR the embedded log is full: raise embedded.max_keys or embedded.max_entries",
+        })
+    }
+}
+
+/// A session's letter box. The tickets are the session's own: it gives one with each question and finds it beside the
+/// answer. Holds at most one answer for each question asked, so the session's bound on those bounds it.
+#[derive(Debug, Default)]
+pub struct Mailbox {
+    answers: RefCell<Vec<(u64, Answer)>>,
+    waker: RefCell<Option<Waker>>,
+    closed: Cell<bool>,
+}
+
+impl Mailbox {
+    /// Leaves an answer and wakes the session. Of several answers before it runs only the first wakes.
+    pub fn deliver(&self, ticket: u64, answer: Answer) {
+        if self.closed.get() {
+            return;
+        }
+        self.answers.borrow_mut().push((ticket, answer));
+        if let Some(waker) = self.waker.borrow_mut().take() {
+            waker.wake();
+        }
+    }
+
+    /// Passes every answer that has come to `each`; the next one wakes the task of `cx`.
+    pub fn collect(&self, cx: &Context<'_>, each: impl FnMut((u64, Answer))) {
+        self.answers.borrow_mut().drain(..).for_each(each);
+        let mut waker = self.waker.borrow_mut();
+        if waker.is_none() {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// The session is gone: what still comes for it is dropped.
+    pub fn close(&self) {
+        self.closed.set(true);
+        self.answers.take();
+    }
+}

@@ -1,0 +1,91 @@
+//! The `tollgate` program: reads the command line, starts the log, serves until told to stop.
+
+use std::process::ExitCode;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tollgate::cli::{self, Command};
+use tollgate::config::{Config, Log, LogFormat};
+use tollgate::server::Server;
+use tracing::{error, info, warn};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os().skip(1)) {
+        Ok(Command::Run(config)) => run(*config),
+        Ok(Command::CheckConfig(report)) => print(&report),
+        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
+        Err(text) => {
+            eprintln!("{text}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    print!("{text}");
+    ExitCode::SUCCESS
+}
+
+fn run(config: Config) -> ExitCode {
+    start_log(&config.log);
+    let behind = if config.embedded.enabled { "embedded".to_owned() } else { config.redis.addr.to_string() };
+    let grace_ms = config.shutdown.grace.as_millis();
+    let server = match Server::bind(config) {
+        Ok(server) => server,
+        Err(text) => {
+            error!("{text}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
+        runtime.block_on(async {
+            let stop = stop_on_signal()?;
+            for addr in server.addresses() {
+                info!(%addr, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
+            }
+            server.run(stop).await
+        })
+    });
+    match outcome {
+        Ok(true) => {
+            info!("stopped");
+            ExitCode::SUCCESS
+        }
+        Ok(false) => {
+            warn!(grace_ms, "stopped with clients still connected");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            error!(%error, "cannot serve");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+fn stop_on_signal() -> std::io::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! {
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        };
+        info!(signal = name, "stopping");
+        cancel.cancel();
+    });
+    Ok(stop)
+}
+
+fn start_log(log: &Log) {
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(log.level.clone());
+    match log.format {
+        LogFormat::Text => registry.with(layer.with_ansi(false)).init(),
+        LogFormat::Json => registry.with(layer.json()).init(),
+    }
+}

@@ -1,0 +1,325 @@
+//! Finds the next request in a buffer: where it ends and where its arguments stand.
+//!
+//! The wording of the errors is Redis's own, because clients and people match on it.
+
+use super::parse_int;
+use std::fmt;
+use std::ops::Range;
+
+/// Longest inline request and longest length line, in bytes, as in Redis (`PROTO_INLINE_MAX_SIZE`).
+const MAX_LINE_BYTES: usize = 64 * 1024;
+/// Most arguments of one request, as in Redis.
+const MAX_ARGS: i64 = i32::MAX as i64;
+
+/// What a client may not send. The connection closes after it is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// `*` without a number, or with one beyond 2^31 - 1.
+    MultibulkLength,
+    /// A multibulk length line without an end.
+    MultibulkLine,
+    /// Something other than `$` where an argument begins.
+    ExpectedDollar(u8),
+    /// `$` without a number, with a negative one, or with one above `max_bulk_bytes`.
+    BulkLength,
+    /// A bulk length line without an end.
+    BulkLine,
+    /// An inline request without an end.
+    InlineTooBig,
+    /// An inline request whose quotes do not match.
+    UnbalancedQuotes,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ERR Protocol error: ")?;
+        match self {
+            Self::MultibulkLength => f.write_str("invalid multibulk length"),
+            Self::MultibulkLine => f.write_str("too big mbulk count string"),
+            Self::ExpectedDollar(got) => write!(f, "expected '$', got '{}'", char::from(*got)),
+            Self::BulkLength => f.write_str("invalid bulk length"),
+            Self::BulkLine => f.write_str("too big bulk count string"),
+            Self::InlineTooBig => f.write_str("too big inline request"),
+            Self::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
+        }
+    }
+}
+
+/// The arguments of one request, the command's name first.
+#[derive(Debug, Clone, Copy)]
+pub struct Args<'a> {
+    data: &'a [u8],
+    places: &'a [Range<usize>],
+}
+
+impl<'a> Args<'a> {
+    /// How many there are, the name included.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether there is none: an empty line, `*0`.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// The argument at `index`, or nothing beyond the last.
+    pub fn get(&self, index: usize) -> Option<&'a [u8]> {
+        self.data.get(self.places.get(index)?.clone())
+    }
+
+    /// The command's name as sent, empty where there is none.
+    pub fn name(&self) -> &'a [u8] {
+        self.get(0).unwrap_or_default()
+    }
+
+    /// The arguments from `index` on.
+    pub fn from(&self, index: usize) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let data = self.data;
+        self.places.get(index..).unwrap_or_default().iter().filter_map(move |place| data.get(place.clone()))
+    }
+}
+
+/// Reads requests. Kept by a worker for all its clients, so that no request allocates.
+#[derive(Debug, Default)]
+pub struct Parser {
+    places: Vec<Range<usize>>,
+    /// Whether the request is an inline one: its arguments then stand in `unquoted`.
+    inline: bool,
+    /// The arguments of an inline request with their quotes and escapes undone.
+    unquoted: Vec<u8>,
+}
+
+impl Parser {
+    /// Reads the request that `buffer` begins with and says how many bytes it takes, or `None` when it is not whole
+    /// yet. Its arguments are then to be had from [`Parser::args`] with the same buffer.
+    ///
+    /// # Errors
+    /// A malformed frame, in Redis's words.
+    pub fn parse(&mut self, buffer: &[u8], max_bulk_bytes: usize) -> Result<Option<usize>, ProtocolError> {
+        self.places.clear();
+        self.inline = buffer.first().is_some_and(|first| *first != b'*');
+        if self.inline { self.parse_inline(buffer) } else { self.parse_multibulk(buffer, max_bulk_bytes) }
+    }
+
+    /// The arguments of the request last read from `buffer`. Of a request that is not whole, those read so far.
+    pub fn args<'a>(&'a self, buffer: &'a [u8]) -> Args<'a> {
+        let data = if self.inline { &self.unquoted } else { buffer };
+        Args { data, places: &self.places }
+    }
+
+    fn parse_multibulk(&mut self, buffer: &[u8], max_bulk_bytes: usize) -> Result<Option<usize>, ProtocolError> {
+        let Some((count, mut at)) = read_length(buffer, 1, ProtocolError::MultibulkLine)? else { return Ok(None) };
+        let count = count.filter(|count| *count <= MAX_ARGS).ok_or(ProtocolError::MultibulkLength)?;
+        for _ in 0..count {
+            match buffer.get(at) {
+                None => return Ok(None),
+                Some(b'$') => {}
+                Some(other) => return Err(ProtocolError::ExpectedDollar(*other)),
+            }
+            let Some((length, start)) = read_length(buffer, at + 1, ProtocolError::BulkLine)? else { return Ok(None) };
+            let length = length
+                .and_then(|length| usize::try_from(length).ok())
+                .filter(|length| *length <= max_bulk_bytes)
+                .ok_or(ProtocolError::BulkLength)?;
+            let end = start.saturating_add(length);
+            at = end.saturating_add(2);
+            if at > buffer.len() {
+                return Ok(None);
+            }
+            self.places.push(start..end);
+        }
+        Ok(Some(at))
+    }
+
+    fn parse_inline(&mut self, buffer: &[u8]) -> Result<Option<usize>, ProtocolError> {
+        let Some(newline) = buffer.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\n') else {
+            return if buffer.len() >= MAX_LINE_BYTES { Err(ProtocolError::InlineTooBig) } else { Ok(None) };
+        };
+        let line = buffer.get(..newline).unwrap_or_default();
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        self.unquoted.clear();
+        self.split_line(line).ok_or(ProtocolError::UnbalancedQuotes)?;
+        Ok(Some(newline + 1))
+    }
+
+    /// Splits a line into arguments by the rules of `redis-cli` and of Redis's inline requests (`sdssplitargs`).
+    fn split_line(&mut self, line: &[u8]) -> Option<()> {
+        let mut rest = line;
+        loop {
+            while let [blank, tail @ ..] = rest
+                && blank.is_ascii_whitespace()
+            {
+                rest = tail;
+            }
+            if rest.is_empty() {
+                return Some(());
+            }
+            let start = self.unquoted.len();
+            rest = match rest {
+                [b'"', tail @ ..] => self.unquote_double(tail)?,
+                [b'\'', tail @ ..] => self.unquote_single(tail)?,
+                _ => self.take_word(rest)?,
+            };
+            self.places.push(start..self.unquoted.len());
+        }
+    }
+
+    /// An unquoted word. A quote in its middle begins a quoted part that must also end it.
+    fn take_word<'l>(&mut self, mut rest: &'l [u8]) -> Option<&'l [u8]> {
+        loop {
+            match rest {
+                [] => return Some(rest),
+                [byte, ..] if byte.is_ascii_whitespace() => return Some(rest),
+                [b'"', tail @ ..] => return self.unquote_double(tail),
+                [b'\'', tail @ ..] => return self.unquote_single(tail),
+                [byte, tail @ ..] => {
+                    self.unquoted.push(*byte);
+                    rest = tail;
+                }
+            }
+        }
+    }
+
+    fn unquote_double<'l>(&mut self, mut rest: &'l [u8]) -> Option<&'l [u8]> {
+        loop {
+            let (byte, tail) = match rest {
+                [b'\\', b'x', high, low, tail @ ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => {
+                    (hex_digit(*high) * 16 + hex_digit(*low), tail)
+                }
+                [b'\\', escaped, tail @ ..] => (unescape(*escaped), tail),
+                [b'"', tail @ ..] => return at_word_end(tail),
+                [byte, tail @ ..] => (*byte, tail),
+                [] => return None,
+            };
+            self.unquoted.push(byte);
+            rest = tail;
+        }
+    }
+
+    fn unquote_single<'l>(&mut self, mut rest: &'l [u8]) -> Option<&'l [u8]> {
+        loop {
+            let (byte, tail) = match rest {
+                [b'\\', b'\'', tail @ ..] => (b'\'', tail),
+                [b'\'', tail @ ..] => return at_word_end(tail),
+                [byte, tail @ ..] => (*byte, tail),
+                [] => return None,
+            };
+            self.unquoted.push(byte);
+            rest = tail;
+        }
+    }
+}
+
+/// A closing quote must end its word.
+fn at_word_end(rest: &[u8]) -> Option<&[u8]> {
+    rest.first().is_none_or(u8::is_ascii_whitespace).then_some(rest)
+}
+
+fn unescape(byte: u8) -> u8 {
+    match byte {
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'b' => 8,
+        b'a' => 7,
+        other => other,
+    }
+}
+
+fn hex_digit(byte: u8) -> u8 {
+    match byte {
+        b'0'..=b'9' => byte - b'0',
+        b'a'..=b'f' => byte - b'a' + 10,
+        _ => byte - b'A' + 10,
+    }
+}
+
+/// Reads the number from `start` to the line's end: the number, or `None` for what is not one, and where the next
+/// line begins. Nothing when the line has no end yet, which is `too_long` once it passes the limit.
+#[inline]
+fn read_length(
+    buffer: &[u8],
+    start: usize,
+    too_long: ProtocolError,
+) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
+    let line = buffer.get(start..).unwrap_or_default();
+    let Some(end) = line.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\r') else {
+        return if line.len() >= MAX_LINE_BYTES { Err(too_long) } else { Ok(None) };
+    };
+    // The line feed that follows is taken unseen, as Redis does.
+    if line.len() < end + 2 {
+        return Ok(None);
+    }
+    Ok(Some((parse_int(line.get(..end).unwrap_or_default()), start + end + 2)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_BULK: usize = 512 * 1024 * 1024;
+
+    fn read(buffer: &[u8]) -> Result<Option<(usize, Vec<Vec<u8>>)>, ProtocolError> {
+        let mut parser = Parser::default();
+        let end = parser.parse(buffer, MAX_BULK)?;
+        Ok(end.map(|end| (end, parser.args(buffer).from(0).map(<[u8]>::to_vec).collect())))
+    }
+
+    fn words(list: &[&str]) -> Vec<Vec<u8>> {
+        list.iter().map(|word| word.as_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_request_is_found_only_once_it_is_whole() {
+        let request = b"*2\r\n$3\r\nGET\r\n$3\r\na\0b\r\n";
+        for end in 0..request.len() {
+            assert_eq!(read(&request[..end]), Ok(None), "{end} bytes");
+        }
+        assert_eq!(read(request), Ok(Some((request.len(), words(&["GET", "a\0b"])))));
+    }
+
+    #[test]
+    fn inline_requests_follow_the_rules_of_quoting() {
+        for (line, args) in [
+            ("PING\r\n", vec!["PING"]),
+            ("PING\n", vec!["PING"]),
+            ("\r\n", vec![]),
+            ("  GET   a \r\n", vec!["GET", "a"]),
+            ("GET \"a b\" 'c d'\r\n", vec!["GET", "a b", "c d"]),
+            ("GET \"\\x41\\n\\\"\" 'it\\'s'\r\n", vec!["GET", "A\n\"", "it's"]),
+            ("\"\" x\r\n", vec!["", "x"]),
+            ("GET \"\"\r\n", vec!["GET", ""]),
+        ] {
+            assert_eq!(read(line.as_bytes()), Ok(Some((line.len(), words(&args)))), "{line:?}");
+        }
+        for line in ["GET \"a\r\n", "GET 'a\r\n", "GET \"a\"b\r\n"] {
+            assert_eq!(read(line.as_bytes()), Err(ProtocolError::UnbalancedQuotes), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_frames_are_named_as_redis_names_them() {
+        for (frame, error) in [
+            ("*x\r\n", "invalid multibulk length"),
+            ("*2147483648\r\n", "invalid multibulk length"),
+            ("*1\r\n:1\r\n", "expected '$', got ':'"),
+            ("*1\r\n$-1\r\n", "invalid bulk length"),
+            ("*1\r\n$9223372036854775807\r\n", "invalid bulk length"),
+            ("*1\r\n$x\r\n", "invalid bulk length"),
+        ] {
+            let error = format!("ERR Protocol error: {error}");
+            assert_eq!(read(frame.as_bytes()).unwrap_err().to_string(), error, "{frame:?}");
+        }
+        let endless = vec![b'a'; MAX_LINE_BYTES];
+        assert_eq!(read(&endless), Err(ProtocolError::InlineTooBig));
+        assert_eq!(read(&[b"*", endless.as_slice()].concat()), Err(ProtocolError::MultibulkLine));
+        assert_eq!(read(&[b"*1\r\n$", endless.as_slice()].concat()), Err(ProtocolError::BulkLine));
+    }
+
+    #[test]
+    fn requests_without_arguments_are_skipped() {
+        assert_eq!(read(b"*0\r\nPING"), Ok(Some((4, vec![]))));
+        assert_eq!(read(b"*-1\r\nPING"), Ok(Some((5, vec![]))));
+    }
+}

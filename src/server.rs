@@ -1,0 +1,230 @@
+//! Listens, hands clients to worker threads, and stops in good order.
+//!
+//! One thread accepts and each client goes to the worker with the fewest. Listeners of the workers' own, sharing the
+//! port (SO_REUSEPORT), would spread few connections unevenly, and would let a second Tollgate be started on the same
+//! port by mistake and take half of the clients.
+
+use crate::config::{Config, HostPort};
+use crate::limiter::{Limiter, resets};
+use crate::net::Stream;
+use crate::session;
+use crate::stats::Stats;
+use crate::worker::{Shared, Worker};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
+use tokio::sync::mpsc;
+use tokio::task::{JoinSet, LocalSet};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Clients on their way from the accepting thread to a worker. A worker that is this far behind holds accepting up.
+const HANDOVER: usize = 128;
+/// How often the embedded log looks for keys that have expired, and how many places it looks at each time: all of a
+/// million keys within ten seconds.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
+const SWEEP_PLACES: usize = 10_000;
+
+/// A server that listens, but serves only when [`Server::run`].
+pub struct Server {
+    listeners: Vec<std::net::TcpListener>,
+    shared: Arc<Shared>,
+}
+
+/// The accepting thread's end of a worker.
+struct Desk {
+    clients: mpsc::Sender<(std::net::TcpStream, SocketAddr)>,
+    /// Clients handed over and not gone.
+    load: Arc<AtomicUsize>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Server {
+    /// Takes the addresses to listen on.
+    ///
+    /// # Errors
+    /// An address that cannot be had, or a limiter that cannot be made as configured; the text names it.
+    pub fn bind(config: Config) -> Result<Self, String> {
+        let mut listeners = Vec::new();
+        for address in &config.server.listen {
+            let cannot = |error: io::Error| format!("cannot listen on {address}: {error}");
+            for resolved in resolve(address).map_err(cannot)? {
+                listeners.push(listen(resolved, config.server.backlog).map_err(cannot)?);
+            }
+        }
+        let limiter = Arc::new(Limiter::new(&config)?);
+        let stats = (0..config.server.workers.get()).map(|_| Arc::default()).collect();
+        let shared = Shared {
+            config,
+            limiter,
+            stats,
+            clients: AtomicUsize::new(0),
+            next_client_id: AtomicU64::new(1),
+            started: Instant::now(),
+            stopping: CancellationToken::new(),
+        };
+        Ok(Self { listeners, shared: Arc::new(shared) })
+    }
+
+    /// The addresses listened on, with the ports that the system chose where none was given.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    }
+
+    /// Serves until `stop` is cancelled; then takes no more clients, answers what was received, and closes. Whether
+    /// all clients were done within the grace that the configuration gives.
+    ///
+    /// # Errors
+    /// Threads or listeners that cannot be started.
+    pub async fn run(self, stop: CancellationToken) -> io::Result<bool> {
+        let Self { listeners, shared } = self;
+        let mut desks = Vec::new();
+        for (index, stats) in shared.stats.iter().enumerate() {
+            desks.push(start_worker(index, shared.clone(), stats.clone())?);
+        }
+        let desks = Rc::new(desks);
+        let mut accepting = JoinSet::new();
+        let local = LocalSet::new();
+        for listener in listeners {
+            let listener = TcpListener::from_std(listener)?;
+            accepting.spawn_local_on(accept(listener, shared.clone(), desks.clone()), &local);
+        }
+        local
+            .run_until(async {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = sweep(&shared) => {}
+                    () = hear_resets(&shared) => {}
+                }
+                accepting.shutdown().await;
+            })
+            .await;
+        shared.stopping.cancel();
+        let deadline = Instant::now() + shared.config.shutdown.grace;
+        let desks = Rc::into_inner(desks).unwrap_or_default();
+        while Instant::now() < deadline && !desks.iter().all(|desk| desk.thread.is_finished()) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        Ok(desks.iter().all(|desk| desk.thread.is_finished()))
+    }
+}
+
+fn resolve(address: &HostPort) -> io::Result<impl Iterator<Item = SocketAddr>> {
+    (address.host.as_str(), address.port).to_socket_addrs()
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `[::]` and `0.0.0.0` can then both be listened on.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+async fn accept(listener: TcpListener, shared: Arc<Shared>, desks: Rc<Vec<Desk>>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, peer)) => hand_over(stream, peer, &shared, &desks).await,
+            Err(error) => {
+                // Out of file descriptors, most likely: clients that leave give some back.
+                warn!(%error, "cannot accept a client");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn hand_over(mut stream: TcpStream, peer: SocketAddr, shared: &Shared, desks: &[Desk]) {
+    if shared.clients.load(Relaxed) >= shared.config.server.max_clients {
+        debug!(%peer, "too many clients");
+        // Not waited for: a client that does not read must not hold up those behind it.
+        let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+        let _ = stream.shutdown().await;
+        return;
+    }
+    if let Err(error) = set_options(&stream, shared) {
+        debug!(%peer, %error, "cannot set socket options");
+    }
+    let Some(desk) = desks.iter().min_by_key(|desk| desk.load.load(Relaxed)) else { return };
+    if let Ok(stream) = stream.into_std() {
+        shared.clients.fetch_add(1, Relaxed);
+        desk.load.fetch_add(1, Relaxed);
+        // Fails only when the worker has ended, and then the server is stopping.
+        let _ = desk.clients.send((stream, peer)).await;
+    }
+}
+
+fn set_options(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    match shared.config.server.tcp_keepalive {
+        Some(idle) => SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
+        None => Ok(()),
+    }
+}
+
+fn start_worker(index: usize, shared: Arc<Shared>, stats: Arc<Stats>) -> io::Result<Desk> {
+    let (clients, arriving) = mpsc::channel(HANDOVER);
+    let load = Arc::new(AtomicUsize::new(0));
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let worker_load = load.clone();
+    let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        let worker = Rc::new(Worker::new(shared, stats));
+        LocalSet::new().block_on(&runtime, serve_clients(worker, arriving, worker_load));
+    })?;
+    Ok(Desk { clients, load, thread })
+}
+
+async fn serve_clients(
+    worker: Rc<Worker>,
+    mut arriving: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
+    load: Arc<AtomicUsize>,
+) {
+    tokio::task::spawn_local(worker.batcher.clone().run());
+    let sessions = TaskTracker::new();
+    let stopping = worker.shared.stopping.clone();
+    while let Some(Some((stream, peer))) = stopping.run_until_cancelled(arriving.recv()).await {
+        let Ok(stream) = TcpStream::from_std(stream) else { continue };
+        let (worker, load) = (worker.clone(), load.clone());
+        sessions.spawn_local(async move {
+            let shared = worker.shared.clone();
+            worker.stats.connections.add(1);
+            let id = shared.next_client_id.fetch_add(1, Relaxed);
+            session::serve(worker, Stream::Tcp(stream), id, peer.to_string()).await;
+            shared.clients.fetch_sub(1, Relaxed);
+            load.fetch_sub(1, Relaxed);
+        });
+    }
+    sessions.close();
+    sessions.wait().await;
+}
+
+async fn hear_resets(shared: &Shared) {
+    match &*shared.limiter {
+        Limiter::Redis(remote) => resets::listen(remote).await,
+        Limiter::Embedded(_) => std::future::pending().await,
+    }
+}
+
+/// Removes expired keys from the embedded log, for as long as it is polled.
+async fn sweep(shared: &Shared) {
+    let Limiter::Embedded(embedded) = &*shared.limiter else { return std::future::pending().await };
+    let mut every = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        every.tick().await;
+        embedded.sweep(crate::clock::now_us(), SWEEP_PLACES);
+    }
+}

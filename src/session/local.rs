@@ -1,0 +1,268 @@
+//! Redis's commands that Tollgate answers itself: a client's handshake, and what can be said without a Redis. The
+//! wording is Redis's, because clients match on it.
+
+use super::client::Client;
+use crate::command::docs::{self, DOCS};
+use crate::command::quoted;
+use crate::limiter::Limiter;
+use crate::resp::reply::{self, Protocol};
+use crate::resp::request::Args;
+use crate::worker::Worker;
+use crate::{info, resp};
+use bytes::BytesMut;
+
+/// What becomes of the connection after a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It goes on.
+    Stay,
+    /// It closes once its replies are written.
+    Close,
+}
+
+/// Answers a command that is not Tollgate's own.
+pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) -> After {
+    let mut after = After::Stay;
+    let name = args.name().to_ascii_lowercase();
+    let count = args.len();
+    match name.as_slice() {
+        b"ping" if count <= 2 => ping(args, out),
+        b"echo" if count == 2 => reply::bulk(out, args.get(1).unwrap_or_default()),
+        b"hello" => hello(worker, client, args, out),
+        b"auth" if (2..=3).contains(&count) => auth(args, out),
+        b"select" if count == 2 => select(args, out),
+        b"client" if count >= 2 => run_client(client, args, out),
+        b"command" => run_command(client.protocol, args, out),
+        b"config" if count >= 2 => run_config(worker, client.protocol, args, out),
+        b"info" => reply::verbatim(out, info::render(&worker.shared, args.from(1)).as_bytes(), client.protocol),
+        b"reset" if count == 1 => {
+            client.reset();
+            reply::status(out, "RESET");
+        }
+        b"quit" => {
+            reply::status(out, "OK");
+            after = After::Close;
+        }
+        b"ping" | b"echo" | b"auth" | b"select" | b"client" | b"config" | b"reset" => wrong_arity(&name, out),
+        _ if matches!(*worker.shared.limiter, Limiter::Embedded(_)) => {
+            let name = quoted(&name);
+            reply::error(out, &format!("ERR this Tollgate is embedded: there is no Redis behind it to run '{name}'"));
+        }
+        _ => unknown_command(args, out),
+    }
+    after
+}
+
+fn ping(args: &Args<'_>, out: &mut BytesMut) {
+    match args.get(1) {
+        Some(message) => reply::bulk(out, message),
+        None => reply::status(out, "PONG"),
+    }
+}
+
+/// `HELLO [version [AUTH user password] [SETNAME name]]`
+fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
+    let protocol = match args.get(1).map(|version| (version, resp::parse_int(version))) {
+        None => client.protocol,
+        Some((_, Some(2))) => Protocol::Resp2,
+        Some((_, Some(3))) => Protocol::Resp3,
+        Some((_, Some(_))) => return reply::error(out, "NOPROTO unsupported protocol version"),
+        Some((_, None)) => return reply::error(out, "ERR Protocol version is not an integer or out of range"),
+    };
+    let mut name = None;
+    let mut options = args.from(2);
+    while let Some(option) = options.next() {
+        let left = options.by_ref();
+        if option.eq_ignore_ascii_case(b"auth") {
+            let (Some(user), Some(_)) = (left.next(), left.next()) else { return hello_syntax(option, out) };
+            if user != b"default" {
+                return reply::error(out, WRONG_PASSWORD);
+            }
+        } else if option.eq_ignore_ascii_case(b"setname") {
+            let Some(text) = left.next() else { return hello_syntax(option, out) };
+            if !is_client_name(text) {
+                return reply::error(out, BAD_NAME);
+            }
+            name = Some(text.to_vec());
+        } else {
+            return hello_syntax(option, out);
+        }
+    }
+    client.protocol = protocol;
+    if let Some(name) = name {
+        client.name = name;
+    }
+    reply::map(out, 7, protocol);
+    reply::bulk(out, b"server");
+    reply::bulk(out, b"redis");
+    reply::bulk(out, b"version");
+    reply::bulk(out, info::redis_version(&worker.shared).as_bytes());
+    reply::bulk(out, b"proto");
+    reply::integer(out, if protocol == Protocol::Resp3 { 3 } else { 2 });
+    reply::bulk(out, b"id");
+    reply::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX));
+    reply::bulk(out, b"mode");
+    reply::bulk(out, b"standalone");
+    reply::bulk(out, b"role");
+    reply::bulk(out, b"master");
+    reply::bulk(out, b"modules");
+    reply::array(out, 0);
+}
+
+fn hello_syntax(option: &[u8], out: &mut BytesMut) {
+    reply::error(out, &format!("ERR Syntax error in HELLO option '{}'", quoted(option)));
+}
+
+const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+
+/// As a Redis without a password answers.
+fn auth(args: &Args<'_>, out: &mut BytesMut) {
+    if args.len() == 2 {
+        let text = "ERR AUTH <password> called without any password configured for the default user. \
+                    Are you sure your configuration is correct?";
+        reply::error(out, text);
+    } else if args.get(1) == Some(b"default") {
+        reply::status(out, "OK");
+    } else {
+        reply::error(out, WRONG_PASSWORD);
+    }
+}
+
+fn select(args: &Args<'_>, out: &mut BytesMut) {
+    match args.get(1).and_then(resp::parse_int) {
+        Some(0) => reply::status(out, "OK"),
+        Some(_) => reply::error(out, "ERR DB index is out of range"),
+        None => reply::error(out, "ERR value is not an integer or out of range"),
+    }
+}
+
+const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
+
+fn is_client_name(name: &[u8]) -> bool {
+    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
+}
+
+fn run_client(client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
+    let sub = args.get(1).unwrap_or_default().to_ascii_lowercase();
+    let value = args.get(2).unwrap_or_default();
+    match (sub.as_slice(), args.len()) {
+        (b"setname", 3) if !is_client_name(value) => reply::error(out, BAD_NAME),
+        (b"setname", 3) => {
+            client.name = value.to_vec();
+            reply::status(out, "OK");
+        }
+        (b"getname", 2) if client.name.is_empty() => reply::null(out, client.protocol),
+        (b"getname", 2) => reply::bulk(out, &client.name),
+        (b"setinfo", 4) => client_setinfo(client, value, args.get(3).unwrap_or_default(), out),
+        (b"id", 2) => reply::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX)),
+        (b"no-evict" | b"no-touch", 3) => {
+            if value.eq_ignore_ascii_case(b"on") || value.eq_ignore_ascii_case(b"off") {
+                reply::status(out, "OK");
+            } else {
+                reply::error(out, "ERR syntax error");
+            }
+        }
+        (b"setname" | b"getname" | b"setinfo" | b"id" | b"no-evict" | b"no-touch", _) => {
+            wrong_arity(&[b"client|", sub.as_slice()].concat(), out);
+        }
+        _ => unknown_subcommand(args, out),
+    }
+}
+
+fn client_setinfo(client: &mut Client, option: &[u8], value: &[u8], out: &mut BytesMut) {
+    let (field, label) = if option.eq_ignore_ascii_case(b"lib-name") {
+        (&mut client.lib_name, "lib-name")
+    } else if option.eq_ignore_ascii_case(b"lib-ver") {
+        (&mut client.lib_ver, "lib-ver")
+    } else {
+        return reply::error(out, &format!("ERR Unrecognized option '{}'", quoted(option)));
+    };
+    if !is_client_name(value) {
+        return reply::error(out, &format!("ERR {label} cannot contain spaces, newlines or special characters."));
+    }
+    *field = value.to_vec();
+    reply::status(out, "OK");
+}
+
+/// `COMMAND [COUNT | INFO [name ...] | DOCS [name ...] | LIST]`
+fn run_command(protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
+    let sub = args.get(1).unwrap_or_default().to_ascii_lowercase();
+    match (sub.as_slice(), args.len()) {
+        (_, 1) | (b"info", 2) => {
+            reply::array(out, DOCS.len());
+            DOCS.iter().for_each(|doc| docs::info(out, doc, protocol));
+        }
+        (b"count", 2) => reply::integer(out, DOCS.len() as i64),
+        (b"list", 2) => {
+            reply::array(out, DOCS.len());
+            DOCS.iter().for_each(|doc| reply::bulk(out, doc.name.as_bytes()));
+        }
+        (b"info", names) => {
+            reply::array(out, names - 2);
+            for name in args.from(2) {
+                match docs::find(name) {
+                    Some(doc) => docs::info(out, doc, protocol),
+                    None => reply::null_array(out, protocol),
+                }
+            }
+        }
+        (b"docs", _) => {
+            let all = args.len() == 2;
+            let named = |doc: &&docs::Doc| all || args.from(2).any(|name| doc.is_named(name));
+            let found: Vec<_> = DOCS.iter().filter(named).collect();
+            reply::map(out, found.len(), protocol);
+            found.iter().for_each(|doc| docs::docs(out, doc, protocol));
+        }
+        _ => unknown_subcommand(args, out),
+    }
+}
+
+/// `CONFIG GET pattern ...`: enough for redis-benchmark and clients that look before they start.
+fn run_config(worker: &Worker, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
+    if !args.get(1).unwrap_or_default().eq_ignore_ascii_case(b"get") {
+        return unknown_subcommand(args, out);
+    }
+    if args.len() < 3 {
+        return wrong_arity(b"config|get", out);
+    }
+    let server = &worker.shared.config.server;
+    let settings = [
+        ("appendonly", "no".to_owned()),
+        ("databases", "1".to_owned()),
+        ("maxclients", server.max_clients.to_string()),
+        ("proto-max-bulk-len", server.max_bulk_bytes.to_string()),
+        ("save", String::new()),
+        ("timeout", server.idle_timeout.map_or(0, |timeout| timeout.as_secs()).to_string()),
+    ];
+    let asked =
+        |name: &str| args.from(2).any(|pattern| pattern == b"*" || pattern.eq_ignore_ascii_case(name.as_bytes()));
+    let found: Vec<_> = settings.iter().filter(|(name, _)| asked(name)).collect();
+    reply::map(out, found.len(), protocol);
+    for (name, value) in found {
+        reply::bulk(out, name.as_bytes());
+        reply::bulk(out, value.as_bytes());
+    }
+}
+
+fn wrong_arity(name: &[u8], out: &mut BytesMut) {
+    reply::error(out, &format!("ERR wrong number of arguments for '{}' command", quoted(name)));
+}
+
+fn unknown_subcommand(args: &Args<'_>, out: &mut BytesMut) {
+    let sub = quoted(args.get(1).unwrap_or_default());
+    let name = quoted(args.name()).to_uppercase();
+    reply::error(out, &format!("ERR unknown subcommand '{sub}'. Try {name} HELP."));
+}
+
+fn unknown_command(args: &Args<'_>, out: &mut BytesMut) {
+    let mut shown = String::new();
+    for arg in args.from(1) {
+        // Redis shows the beginning of the arguments, about as many bytes as of the name.
+        if shown.len() >= 128 {
+            break;
+        }
+        shown.push_str(&format!("'{}' ", quoted(arg)));
+    }
+    let name = quoted(args.name());
+    reply::error(out, &format!("ERR unknown command '{name}', with args beginning with: {shown}"));
+}

@@ -1,0 +1,112 @@
+//! Checks that go to Redis together, in the order they came.
+//!
+//! A run of identical checks of one key is joined into one item, which the script decides in one step. Only a run:
+//! were a later check joined past a different one of the same key, they would be decided out of order.
+
+use crate::quota::{Check, Quota};
+use ahash::RandomState;
+use hashbrown::HashTable;
+use std::ops::Range;
+
+/// Identical checks of one key that came one after another.
+#[derive(Debug)]
+pub struct Item {
+    key: Range<usize>,
+    quotas: Range<usize>,
+    hash: u64,
+    cost: u32,
+    /// How many checks are joined; at least 1.
+    pub count: u32,
+}
+
+/// A batch under construction or under way. Keys and quotas stand in two buffers, so that a check costs no
+/// allocation of its own.
+#[derive(Debug, Default)]
+pub struct Batch {
+    keys: Vec<u8>,
+    quotas: Vec<Quota>,
+    items: Vec<Item>,
+    /// The last item of each key, by the key's hash.
+    last_of_key: HashTable<usize>,
+    hasher: RandomState,
+}
+
+impl Batch {
+    /// Adds a check and says to which item.
+    pub fn add(&mut self, check: &Check) -> usize {
+        let hash = self.hasher.hash_one(check.key);
+        let Self { keys, quotas, items, last_of_key, .. } = self;
+        let same_key = |item: &Item| item.hash == hash && keys.get(item.key.clone()) == Some(check.key);
+        let last = last_of_key.find_mut(hash, |index| items.get(*index).is_some_and(same_key));
+        let new_index = items.len();
+        match last {
+            Some(index) => {
+                if let Some(item) = items.get_mut(*index)
+                    && item.cost == check.cost
+                    && quotas.get(item.quotas.clone()) == Some(check.quotas)
+                {
+                    item.count += 1;
+                    return *index;
+                }
+                *index = new_index;
+            }
+            None => {
+                let hash_of = |index: &usize| items.get(*index).map_or(0, |item| item.hash);
+                last_of_key.insert_unique(hash, new_index, hash_of);
+            }
+        }
+        let (key_start, quotas_start) = (keys.len(), quotas.len());
+        keys.extend_from_slice(check.key);
+        quotas.extend_from_slice(check.quotas);
+        items.push(Item {
+            key: key_start..keys.len(),
+            quotas: quotas_start..quotas.len(),
+            hash,
+            cost: check.cost,
+            count: 1,
+        });
+        new_index
+    }
+
+    /// The items in order.
+    pub fn items(&self) -> &[Item] {
+        &self.items
+    }
+
+    /// What an item asks.
+    pub fn check_of<'a>(&'a self, item: &Item) -> Check<'a> {
+        Check {
+            key: self.keys.get(item.key.clone()).unwrap_or_default(),
+            quotas: self.quotas.get(item.quotas.clone()).unwrap_or_default(),
+            cost: item.cost,
+        }
+    }
+
+    /// How many windows all items ask about: the script touches so many sorted sets.
+    pub fn windows(&self) -> usize {
+        self.quotas.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::Window;
+
+    #[test]
+    fn only_runs_of_identical_checks_are_joined() {
+        let second = [Quota { limit: 5, window: Window::from_ms(1000).unwrap() }];
+        let minute = [Quota { limit: 5, window: Window::from_ms(60_000).unwrap() }];
+        let mut batch = Batch::default();
+        let mut add = |key: &str, quotas: &[Quota], cost| batch.add(&Check { key: key.as_bytes(), quotas, cost });
+        assert_eq!(add("a", &second, 1), 0);
+        assert_eq!(add("b", &second, 1), 1);
+        assert_eq!(add("a", &second, 1), 0);
+        assert_eq!(add("a", &second, 2), 2, "another cost is another item");
+        assert_eq!(add("a", &second, 1), 3, "the first run has ended");
+        assert_eq!(add("a", &minute, 1), 4, "other windows are another item");
+        assert_eq!(add("b", &second, 1), 1);
+        assert_eq!(batch.items().iter().map(|item| item.count).collect::<Vec<_>>(), [2, 2, 1, 1, 1]);
+        assert_eq!(batch.check_of(&batch.items()[4]), Check { key: b"a", quotas: &minute, cost: 1 });
+    }
+}

@@ -1,0 +1,684 @@
+//! The in-process store: an exact weighted sliding-window log per key and window, shared by all workers.
+//!
+//! It gives the answers that the scripts in `lua/` give, and is the model that they are tested against. It reads no
+//! clock; `now_us` is any clock of microseconds that all callers share.
+//!
+//! ```text
+//!            t                         t + window
+//! time ------[=========================)------->     an entry made at t counts for t <= now < t + window
+//! ```
+//!
+//! Callers read the clock before they get a shard's lock, so times can cross by as much as that takes. Exactness
+//! as a client sees it survives that: whatever was forgotten before a request is counted had expired at a moment
+//! that passed before the request's reply. A clock that steps back frees nothing early, for every entry keeps its
+//! own time; entries are kept in order of time, not of arrival.
+//!
+//! Memory is bounded by a number of logs and one of entries over all logs. When a bound is reached new state is
+//! refused ([`Full`]) instead of being admitted without being counted.
+
+use std::array;
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ahash::RandomState;
+use hashbrown::HashTable;
+
+use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide};
+
+/// Most windows of one key that are remembered at once. They share a hash, hence a probe sequence of the table: a
+/// client that could make it long would slow every other key near it.
+pub const MAX_WINDOWS_PER_KEY: usize = 64;
+
+/// How many slots of a table are swept under one lock: a few microseconds.
+const SLOTS_PER_LOCK: usize = 128;
+
+/// A log this small is never shrunk.
+const KEEP_CAPACITY: usize = 16;
+
+/// Why a request could be neither admitted nor denied: there is no room to count it. Nothing was changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Full {
+    /// As many logs (pairs of key and window) are kept as are allowed.
+    Keys,
+    /// As many entries are kept, over all logs, as are allowed.
+    Entries,
+    /// This key has [`MAX_WINDOWS_PER_KEY`] windows already.
+    Windows,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Keys => "the embedded store is full: too many keys",
+            Self::Entries => "the embedded store is full: too many entries",
+            Self::Windows => "too many different windows for this key",
+        })
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// The store. All methods take `&self`, lock one shard for about a microsecond and may be called from any thread.
+pub struct Embedded {
+    /// A power of two of them. All windows of a key live in one, so that one lock makes a check atomic.
+    shards: Box<[Mutex<Shard>]>,
+    /// Keyed at random: clients choose the keys, and must not be able to choose the collisions.
+    hasher: RandomState,
+    max_keys: usize,
+    max_entries: usize,
+    /// Logs and entries that all shards hold or have reserved.
+    keys: AtomicUsize,
+    entries: AtomicUsize,
+    /// The shard that is swept next, modulo their number.
+    sweep_next: AtomicUsize,
+}
+
+/// On a cache line of its own, as neighbours are locked by other threads.
+#[derive(Default)]
+#[repr(align(64))]
+struct Shard {
+    logs: HashTable<Log>,
+    /// The slot of the table that is swept next.
+    sweep_slot: usize,
+}
+
+/// The log of one key and window.
+struct Log {
+    key: Box<[u8]>,
+    window: Window,
+    /// Sum of the entries' weights.
+    used: u64,
+    /// By time, each time once. An entry counts while `now_us < time_us + window`.
+    entries: VecDeque<Entry>,
+}
+
+#[derive(Clone, Copy)]
+struct Entry {
+    time_us: u64,
+    /// 1 to the highest limit under which it was admitted, which is a `u32`.
+    weight: u32,
+}
+
+/// Where the logs of a check's windows stand in their shard's table, in the quotas' order. Good until the table
+/// changes.
+type Slots = [Option<usize>; MAX_WINDOWS];
+
+impl Embedded {
+    /// A store of at most `max_keys` logs (pairs of key and window) with `max_entries` entries in all.
+    pub fn new(max_keys: usize, max_entries: usize) -> Self {
+        // About a thousand keys a shard: growing its table, the longest that a lock is held, takes tens of
+        // microseconds.
+        let shards = (max_keys / 1024).next_power_of_two().clamp(1, 1024);
+        Self {
+            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            max_keys,
+            max_entries,
+            keys: AtomicUsize::new(0),
+            entries: AtomicUsize::new(0),
+            sweep_next: AtomicUsize::new(0),
+        }
+    }
+
+    /// Decides the request and counts it if it is allowed.
+    ///
+    /// # Errors
+    /// [`Full`] when it would be allowed but there is no room to count it.
+    pub fn check(&self, check: &Check<'_>, now_us: u64) -> Result<Decision, Full> {
+        let hash = self.hasher.hash_one(check.key);
+        let mut shard = self.shard(hash);
+        let mut slots = shard.find(hash, check);
+        let pruned = shard.prune(&slots, now_us);
+        self.release(0, pruned);
+        let decision = decide_by(&shard.states(&slots, check, now_us), check);
+        if !decision.allowed {
+            return Ok(decision);
+        }
+        if self.reserve(&shard, hash, check, &slots, now_us).is_err() {
+            let max_slots = shard.logs.num_buckets().min(SLOTS_PER_LOCK);
+            self.sweep_shard(&mut shard, now_us, max_slots);
+            slots = shard.find(hash, check);
+            self.reserve(&shard, hash, check, &slots, now_us)?;
+        }
+        shard.count(hash, check, &slots, now_us, &self.hasher);
+        Ok(decision)
+    }
+
+    /// What [`check`](Self::check) would answer, were there room. Changes nothing.
+    pub fn peek(&self, check: &Check<'_>, now_us: u64) -> Decision {
+        let hash = self.hasher.hash_one(check.key);
+        let shard = self.shard(hash);
+        let slots = shard.find(hash, check);
+        decide_by(&shard.states(&slots, check, now_us), check)
+    }
+
+    /// Forgets all windows of `key`. Whether any of them held an entry that still counts.
+    pub fn reset(&self, key: &[u8], now_us: u64) -> bool {
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash);
+        let mut was_live = false;
+        while let Ok(found) = shard.logs.find_entry(hash, |log| *log.key == *key) {
+            let (log, _) = found.remove();
+            was_live |= log.is_live(now_us);
+            self.release(1, log.entries.len());
+        }
+        was_live
+    }
+
+    /// Looks at about `max_slots` table slots, going on where the last call stopped, and drops what has expired
+    /// there. Locks one shard at a time, for a few microseconds. Returns how many logs it dropped: while that is a
+    /// large part of `max_slots`, another call is worth its time.
+    pub fn sweep(&self, now_us: u64, max_slots: usize) -> usize {
+        let mut dropped = 0;
+        let mut left = max_slots;
+        while left > 0 {
+            let next = self.sweep_next.load(Ordering::Relaxed);
+            let mut shard = self.shard_at(next);
+            let to_table_end = shard.logs.num_buckets().saturating_sub(shard.sweep_slot);
+            let slots = to_table_end.min(left).min(SLOTS_PER_LOCK);
+            dropped += self.sweep_shard(&mut shard, now_us, slots);
+            if shard.sweep_slot == 0 {
+                shard.shrink(&self.hasher);
+                self.sweep_next.store(next.wrapping_add(1), Ordering::Relaxed);
+            }
+            // An empty shard has no slots, and is still a step.
+            left = left.saturating_sub(slots.max(1));
+        }
+        dropped
+    }
+
+    /// How many logs (pairs of key and window) are kept, those included that expired and are not yet swept.
+    pub fn keys(&self) -> usize {
+        self.keys.load(Ordering::Relaxed)
+    }
+
+    /// How many entries are kept over all logs, those included that expired and are not yet swept.
+    pub fn entries(&self) -> usize {
+        self.entries.load(Ordering::Relaxed)
+    }
+
+    /// Takes room for the logs and entries that counting `check` would add; all of it or none.
+    fn reserve(&self, shard: &Shard, hash: u64, check: &Check<'_>, slots: &Slots, now_us: u64) -> Result<(), Full> {
+        let (mut logs, mut entries) = (0, 0);
+        for slot in slots.iter().take(check.quotas.len()) {
+            match slot.and_then(|slot| shard.logs.get_bucket(slot)) {
+                Some(log) => entries += usize::from(log.find(now_us).is_err()),
+                None => (logs, entries) = (logs + 1, entries + 1),
+            }
+        }
+        if logs > 0 && logs + shard.windows_of(hash, check.key) > MAX_WINDOWS_PER_KEY {
+            return Err(Full::Windows);
+        }
+        take(&self.keys, logs, self.max_keys).ok_or(Full::Keys)?;
+        take(&self.entries, entries, self.max_entries).ok_or_else(|| {
+            self.release(logs, 0);
+            Full::Entries
+        })
+    }
+
+    fn release(&self, logs: usize, entries: usize) {
+        if logs > 0 {
+            self.keys.fetch_sub(logs, Ordering::Relaxed);
+        }
+        if entries > 0 {
+            self.entries.fetch_sub(entries, Ordering::Relaxed);
+        }
+    }
+
+    fn sweep_shard(&self, shard: &mut Shard, now_us: u64, max_slots: usize) -> usize {
+        let (logs, entries) = shard.sweep(now_us, max_slots);
+        self.release(logs, entries);
+        logs
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // Bits that the table uses neither for the slot (the lowest) nor for the tag (the top seven).
+        self.shard_at((hash >> 32) as usize)
+    }
+
+    fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
+        #[expect(clippy::indexing_slicing, reason = "the length is a power of two: the mask keeps the index below it")]
+        let shard = &self.shards[index & (self.shards.len() - 1)];
+        shard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shard {
+    fn find(&self, hash: u64, check: &Check<'_>) -> Slots {
+        let of_quota = |quota: &Quota| {
+            self.logs.find_bucket_index(hash, |log| log.window == quota.window && *log.key == *check.key)
+        };
+        array::from_fn(|index| check.quotas.get(index).and_then(of_quota))
+    }
+
+    /// Drops what has expired in the logs at `slots`. Returns how many entries went.
+    fn prune(&mut self, slots: &Slots, now_us: u64) -> usize {
+        let mut pruned = 0;
+        for slot in slots.iter().flatten() {
+            if let Some(log) = self.logs.get_bucket_mut(*slot) {
+                pruned += log.prune(now_us);
+            }
+        }
+        pruned
+    }
+
+    fn states(&self, slots: &Slots, check: &Check<'_>, now_us: u64) -> [WindowState; MAX_WINDOWS] {
+        let mut states = [WindowState::default(); MAX_WINDOWS];
+        for ((state, slot), quota) in states.iter_mut().zip(slots).zip(check.quotas) {
+            if let Some(log) = slot.and_then(|slot| self.logs.get_bucket(slot)) {
+                *state = log.state(quota.limit, check.cost, now_us);
+            }
+        }
+        states
+    }
+
+    fn count(&mut self, hash: u64, check: &Check<'_>, slots: &Slots, now_us: u64, hasher: &RandomState) {
+        for slot in slots.iter().flatten() {
+            if let Some(log) = self.logs.get_bucket_mut(*slot) {
+                log.count(check.cost, now_us);
+            }
+        }
+        // Only now, for a table that grows moves the logs to other slots.
+        for (quota, _) in check.quotas.iter().zip(slots).filter(|(_, slot)| slot.is_none()) {
+            let log = Log::new(check.key, quota.window, check.cost, now_us);
+            self.logs.insert_unique(hash, log, |log| hasher.hash_one(&*log.key));
+        }
+    }
+
+    fn windows_of(&self, hash: u64, key: &[u8]) -> usize {
+        self.logs.iter_hash(hash).filter(|log| *log.key == *key).count()
+    }
+
+    /// Prunes the next `max_slots` slots and drops the logs that this leaves empty. Returns how many logs and how
+    /// many entries went. At the table's end the next slot is 0 again.
+    fn sweep(&mut self, now_us: u64, max_slots: usize) -> (usize, usize) {
+        let (mut logs, mut entries) = (0, 0);
+        for _ in 0..max_slots {
+            if let Ok(mut found) = self.logs.get_bucket_entry(self.sweep_slot) {
+                entries += found.get_mut().prune(now_us);
+                if found.get().entries.is_empty() {
+                    found.remove();
+                    logs += 1;
+                }
+            }
+            self.sweep_slot += 1;
+            if self.sweep_slot >= self.logs.num_buckets() {
+                self.sweep_slot = 0;
+            }
+        }
+        (logs, entries)
+    }
+
+    /// Gives memory back after a crowd of keys has gone.
+    fn shrink(&mut self, hasher: &RandomState) {
+        if self.logs.len() < self.logs.capacity() / 8 {
+            self.logs.shrink_to(self.logs.len() * 2, |log| hasher.hash_one(&*log.key));
+        }
+    }
+}
+
+impl Log {
+    fn new(key: &[u8], window: Window, cost: u32, now_us: u64) -> Self {
+        // Most logs never see a second entry before the first expires.
+        let mut entries = VecDeque::with_capacity(1);
+        entries.push_back(Entry { time_us: now_us, weight: cost });
+        Self { key: key.into(), window, used: u64::from(cost), entries }
+    }
+
+    /// When the entry stops counting.
+    fn expires_us(&self, entry: &Entry) -> u64 {
+        entry.time_us.saturating_add(self.window.us())
+    }
+
+    fn is_live(&self, now_us: u64) -> bool {
+        self.entries.back().is_some_and(|newest| now_us < self.expires_us(newest))
+    }
+
+    /// How many of the oldest entries have expired, and their weight.
+    fn expired(&self, now_us: u64) -> (usize, u64) {
+        if !self.is_live(now_us) {
+            return (self.entries.len(), self.used);
+        }
+        let expired = self.entries.iter().take_while(|entry| self.expires_us(entry) <= now_us);
+        expired.fold((0, 0), |(count, weight), entry| (count + 1, weight + u64::from(entry.weight)))
+    }
+
+    /// Drops what has expired, at a cost that was paid for when it was counted. Returns how many entries went.
+    fn prune(&mut self, now_us: u64) -> usize {
+        let (count, weight) = self.expired(now_us);
+        if count > 0 {
+            self.used -= weight;
+            self.entries.drain(..count);
+            if self.entries.len() < self.entries.capacity() / 4 && self.entries.capacity() > KEEP_CAPACITY {
+                self.entries.shrink_to(self.entries.len() * 2);
+            }
+        }
+        count
+    }
+
+    fn state(&self, limit: u32, cost: u32, now_us: u64) -> WindowState {
+        let (expired, weight) = self.expired(now_us);
+        let used = self.used - weight;
+        let empty_in_us = self.entries.back().map_or(0, |newest| self.expires_us(newest).saturating_sub(now_us));
+        let surplus = (used + u64::from(cost)).saturating_sub(u64::from(limit));
+        let fits_in_us = if surplus > 0 { self.frees_in_us(expired, surplus, now_us) } else { 0 };
+        WindowState { used, fits_in_us, empty_in_us }
+    }
+
+    /// Until so many of the oldest entries have expired that `surplus` is free; until all have, when that is not
+    /// enough. Walks those entries, so a costly request on a log of small entries pays for its cost.
+    fn frees_in_us(&self, expired: usize, surplus: u64, now_us: u64) -> u64 {
+        let mut freed = 0;
+        let last = self.entries.iter().skip(expired).find(|entry| {
+            freed += u64::from(entry.weight);
+            freed >= surplus
+        });
+        last.or(self.entries.back()).map_or(0, |entry| self.expires_us(entry).saturating_sub(now_us))
+    }
+
+    /// Where the entry of this time is, or where it belongs.
+    fn find(&self, time_us: u64) -> Result<usize, usize> {
+        match self.entries.back() {
+            Some(newest) if newest.time_us >= time_us => {
+                self.entries.binary_search_by_key(&time_us, |entry| entry.time_us)
+            }
+            _ => Err(self.entries.len()),
+        }
+    }
+
+    fn count(&mut self, cost: u32, now_us: u64) {
+        self.used += u64::from(cost);
+        match self.find(now_us) {
+            Ok(at) => {
+                if let Some(entry) = self.entries.get_mut(at) {
+                    // No weight exceeds the limit under which its last part was admitted.
+                    entry.weight = entry.weight.saturating_add(cost);
+                }
+            }
+            Err(at) => self.entries.insert(at, Entry { time_us: now_us, weight: cost }),
+        }
+    }
+}
+
+fn decide_by(states: &[WindowState; MAX_WINDOWS], check: &Check<'_>) -> Decision {
+    // A check has no more windows than there are states.
+    decide(check.quotas, states.get(..check.quotas.len()).unwrap_or(states), check.cost)
+}
+
+/// Adds `more` to a count unless that would lift it above `max`.
+fn take(count: &AtomicUsize, more: usize, max: usize) -> Option<()> {
+    if more == 0 {
+        return Some(());
+    }
+    let before = count.fetch_add(more, Ordering::Relaxed);
+    if before + more <= max {
+        return Some(());
+    }
+    count.fetch_sub(more, Ordering::Relaxed);
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::{RetryAfter, fits};
+    use proptest::prelude::*;
+
+    fn quota(limit: u32, window_ms: u64) -> Quota {
+        Quota { limit, window: Window::from_ms(window_ms).unwrap() }
+    }
+
+    fn ask<'a>(key: &'a [u8], quotas: &'a [Quota], cost: u32) -> Check<'a> {
+        Check { key, quotas, cost }
+    }
+
+    /// The same log in the plainest words: every admitted request, one by one.
+    #[derive(Default)]
+    struct Model {
+        entries: Vec<(u8, Window, u64, u32)>,
+    }
+
+    impl Model {
+        fn expire(&mut self, now_us: u64, of: impl Fn(u8, Window) -> bool) {
+            self.entries.retain(|(key, window, time, _)| !of(*key, *window) || time + window.us() > now_us);
+        }
+
+        fn answer(&self, key: u8, quotas: &[Quota], cost: u32, now_us: u64) -> Decision {
+            let state = |quota: &Quota| {
+                let mut live: Vec<(u64, u64)> = self
+                    .entries
+                    .iter()
+                    .filter(|(of, window, time, _)| {
+                        *of == key && *window == quota.window && time + window.us() > now_us
+                    })
+                    .map(|(_, window, time, weight)| (time + window.us() - now_us, u64::from(*weight)))
+                    .collect();
+                live.sort_unstable();
+                let used: u64 = live.iter().map(|(_, weight)| weight).sum();
+                let empty_in_us = live.last().map_or(0, |(expires_in, _)| *expires_in);
+                let fits_after = |expires_in: u64| {
+                    let left: u64 = live.iter().filter(|(at, _)| *at > expires_in).map(|(_, weight)| weight).sum();
+                    left + u64::from(cost) <= u64::from(quota.limit)
+                };
+                let fits_in_us = live.iter().map(|(at, _)| *at).find(|at| fits_after(*at)).unwrap_or(empty_in_us);
+                WindowState { used, fits_in_us, empty_in_us }
+            };
+            let states: Vec<_> = quotas.iter().map(state).collect();
+            decide(quotas, &states, cost)
+        }
+
+        fn check(&mut self, key: u8, quotas: &[Quota], cost: u32, now_us: u64) -> Decision {
+            self.expire(now_us, |of, window| of == key && quotas.iter().any(|quota| quota.window == window));
+            let decision = self.answer(key, quotas, cost, now_us);
+            if decision.allowed {
+                self.entries.extend(quotas.iter().map(|quota| (key, quota.window, now_us, cost)));
+            }
+            decision
+        }
+
+        fn reset(&mut self, key: u8, now_us: u64) -> bool {
+            let live = self.entries.iter().any(|(of, window, time, _)| *of == key && time + window.us() > now_us);
+            self.entries.retain(|(of, ..)| *of != key);
+            live
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Check { key: u8, quotas: Vec<Quota>, cost: u32 },
+        Peek { key: u8, quotas: Vec<Quota>, cost: u32 },
+        Reset { key: u8 },
+        Sweep,
+    }
+
+    fn quotas() -> impl Strategy<Value = Vec<Quota>> {
+        let windows = proptest::sample::subsequence(vec![1, 2, 5, 9], 1..=3);
+        windows.prop_flat_map(|windows| {
+            proptest::collection::vec(1..8u32, windows.len()).prop_map(move |limits| {
+                limits.iter().zip(&windows).map(|(limit, window_ms)| quota(*limit, *window_ms)).collect()
+            })
+        })
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            12 => (0..3u8, quotas(), 1..5u32).prop_map(|(key, quotas, cost)| Op::Check { key, quotas, cost }),
+            4 => (0..3u8, quotas(), 1..5u32).prop_map(|(key, quotas, cost)| Op::Peek { key, quotas, cost }),
+            1 => (0..3u8).prop_map(|key| Op::Reset { key }),
+            1 => Just(Op::Sweep),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn answers_as_the_plain_model_does(steps in proptest::collection::vec((op(), -4_000..6_000i64), 1..200)) {
+            let embedded = Embedded::new(4_096, 1_000_000);
+            let mut model = Model::default();
+            let mut now_us = 1_000_000_000_u64;
+            for (op, step_us) in steps {
+                now_us = now_us.saturating_add_signed(step_us);
+                match op {
+                    Op::Check { key, quotas, cost } => prop_assert_eq!(
+                        embedded.check(&ask(&[key], &quotas, cost), now_us),
+                        Ok(model.check(key, &quotas, cost, now_us))
+                    ),
+                    Op::Peek { key, quotas, cost } => prop_assert_eq!(
+                        embedded.peek(&ask(&[key], &quotas, cost), now_us),
+                        model.answer(key, &quotas, cost, now_us)
+                    ),
+                    Op::Reset { key } => prop_assert_eq!(embedded.reset(&[key], now_us), model.reset(key, now_us)),
+                    Op::Sweep => {
+                        embedded.sweep(now_us, 4_096);
+                        model.expire(now_us, |_, _| true);
+                    }
+                }
+            }
+            for key in 0..3 {
+                embedded.reset(&[key], now_us);
+            }
+            prop_assert_eq!((embedded.keys(), embedded.entries()), (0, 0));
+        }
+
+        #[test]
+        fn a_denial_ends_exactly_when_it_said(
+            history in proptest::collection::vec((quotas(), 1..4u32, 0..900u64), 1..60),
+            quotas in quotas(),
+            cost in 1..6u32,
+            samples in proptest::collection::vec(0.0..1.0f64, 20),
+        ) {
+            let embedded = Embedded::new(100, 10_000);
+            let mut now_us = 0;
+            for (quotas, cost, step_us) in history {
+                now_us += step_us;
+                embedded.check(&ask(b"k", &quotas, cost), now_us).unwrap();
+            }
+            let request = ask(b"k", &quotas, cost);
+            if let RetryAfter::Ms(retry_ms) = embedded.peek(&request, now_us).retry_after {
+                let early = (retry_ms - 1) * 1000;
+                for at in samples {
+                    let sample = now_us + (early as f64 * at) as u64;
+                    prop_assert!(!embedded.peek(&request, sample).allowed);
+                }
+                prop_assert!(embedded.peek(&request, now_us + retry_ms * 1000).allowed);
+            }
+        }
+
+        #[test]
+        fn no_interval_holds_more_than_the_limit(
+            limit in 1..20u32,
+            requests in proptest::collection::vec((1..6u32, 0..700u64), 1..300),
+        ) {
+            let embedded = Embedded::new(10, 10_000);
+            let quotas = [quota(limit, 3)];
+            let (mut now_us, mut admitted) = (0, Vec::new());
+            for (cost, step_us) in requests {
+                now_us += step_us;
+                if embedded.check(&ask(b"k", &quotas, cost), now_us).unwrap().allowed {
+                    admitted.push((now_us, cost));
+                }
+            }
+            for (start, _) in &admitted {
+                let within = admitted.iter().filter(|(at, _)| (*start..start + 3_000).contains(at));
+                prop_assert!(within.map(|(_, cost)| cost).sum::<u32>() <= limit);
+            }
+        }
+    }
+
+    #[test]
+    fn ten_in_a_minute_then_one_a_free_place() {
+        let embedded = Embedded::new(10, 100);
+        let quotas = [quota(10, 60_000)];
+        for left in (0..10).rev() {
+            let decision = embedded.check(&ask(b"user:42", &quotas, 1), (10 - left) * 1_000_000).unwrap();
+            assert_eq!((decision.allowed, u64::from(decision.remaining)), (true, left));
+            assert_eq!(decision.reset_after_ms, 60_000);
+        }
+        let denied = embedded.check(&ask(b"user:42", &quotas, 1), 10_000_500).unwrap();
+        assert_eq!((denied.allowed, denied.remaining, denied.limit), (false, 0, 10));
+        assert_eq!(denied.retry_after, RetryAfter::Ms(51_000));
+        assert_eq!(denied.reset_after_ms, 60_000);
+        assert!(embedded.check(&ask(b"user:42", &quotas, 1), 61_000_000).unwrap().allowed);
+    }
+
+    #[test]
+    fn one_moment_is_one_entry_and_a_cost_above_the_limit_leaves_no_trace() {
+        let embedded = Embedded::new(10, 100);
+        let quotas = [quota(1_000_000_000, 1_000)];
+        for _ in 0..5 {
+            assert!(embedded.check(&ask(b"k", &quotas, 200_000_000), 7).unwrap().allowed);
+        }
+        assert_eq!(embedded.entries(), 1);
+        assert!(!embedded.check(&ask(b"k", &quotas, 1), 8).unwrap().allowed);
+        let never = embedded.check(&ask(b"other", &[quota(3, 1_000)], 4), 8).unwrap();
+        assert_eq!((never.allowed, never.retry_after), (false, RetryAfter::Never));
+        assert_eq!((embedded.keys(), embedded.entries()), (1, 1));
+    }
+
+    #[test]
+    fn a_full_store_admits_nothing_it_cannot_count() {
+        let embedded = Embedded::new(2, 3);
+        let second = [quota(2, 1_000)];
+        let pair = [quota(9, 1_000), quota(9, 2_000)];
+        assert_eq!(embedded.check(&ask(b"a", &second, 1), 0).map(|d| d.allowed), Ok(true));
+        assert_eq!(embedded.check(&ask(b"b", &pair, 1), 0), Err(Full::Keys));
+        assert_eq!(embedded.check(&ask(b"a", &second, 1), 1).map(|d| d.allowed), Ok(true));
+        // A denial needs no room.
+        assert_eq!(embedded.check(&ask(b"a", &second, 1), 2).map(|d| d.allowed), Ok(false));
+        assert_eq!(embedded.check(&ask(b"a", &pair, 1), 2), Err(Full::Entries));
+        assert_eq!((embedded.keys(), embedded.entries()), (1, 2));
+        // What has expired makes way.
+        assert_eq!(embedded.check(&ask(b"b", &pair, 1), 1_000_001).map(|d| d.allowed), Ok(true));
+        assert_eq!((embedded.keys(), embedded.entries()), (2, 2));
+    }
+
+    #[test]
+    fn the_windows_of_one_key_are_bounded() {
+        let embedded = Embedded::new(1_000, 1_000);
+        for window_ms in 1..=MAX_WINDOWS_PER_KEY as u64 {
+            assert!(embedded.check(&ask(b"k", &[quota(1, window_ms * 1_000)], 1), 0).unwrap().allowed);
+        }
+        let another = [quota(1, 500)];
+        assert_eq!(embedded.check(&ask(b"k", &another, 1), 0), Err(Full::Windows));
+        assert_eq!(embedded.keys(), MAX_WINDOWS_PER_KEY);
+        assert!(embedded.check(&ask(b"l", &another, 1), 0).unwrap().allowed);
+        assert!(embedded.reset(b"k", 999_999));
+        assert!(embedded.check(&ask(b"k", &another, 1), 0).unwrap().allowed);
+        assert_eq!(embedded.keys(), 2);
+    }
+
+    #[test]
+    fn sweeps_leave_nothing_that_expired() {
+        let embedded = Embedded::new(10_000, 100_000);
+        let quotas = [quota(5, 1_000)];
+        for key in 0..5_000_u32 {
+            embedded.check(&ask(&key.to_be_bytes(), &quotas, 1), u64::from(key)).unwrap();
+        }
+        let mut dropped = 0;
+        for _ in 0..300 {
+            dropped += embedded.sweep(1_000_000 + 2_499, 100);
+        }
+        assert_eq!((dropped, embedded.keys(), embedded.entries()), (2_500, 2_500, 2_500));
+        for _ in 0..300 {
+            embedded.sweep(2_000_000, 100);
+        }
+        assert_eq!((embedded.keys(), embedded.entries()), (0, 0));
+        assert!(!embedded.reset(&1_u32.to_be_bytes(), 2_000_000));
+    }
+
+    #[test]
+    fn threads_together_admit_exactly_the_limit() {
+        let embedded = Embedded::new(10, 1_000);
+        let quotas = [quota(500, 60_000), quota(700, 120_000)];
+        assert!(fits(&quotas, &[WindowState::default(); 2], 1));
+        let admitted: usize = std::thread::scope(|scope| {
+            let worker = |_| {
+                scope.spawn(|| (0..400).filter(|t| embedded.check(&ask(b"k", &quotas, 1), *t).unwrap().allowed).count())
+            };
+            let workers: Vec<_> = (0..4).map(worker).collect();
+            workers.into_iter().map(|worker| worker.join().unwrap()).sum()
+        });
+        assert_eq!(admitted, 500);
+    }
+}

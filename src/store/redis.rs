@@ -1,0 +1,264 @@
+//! The sliding-window log in Redis: one sorted set per key and window, read and written by the scripts in lua/.
+//!
+//! The layout of the sets and what each script costs stand at the head of the scripts. This is the one module that
+//! names the `redis` crate's connection.
+
+use crate::dial::Dialer;
+use crate::quota::WindowState;
+use crate::store::batch::{Batch, Item};
+use ahash::RandomState;
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Cmd, RedisError, ServerErrorKind, Value};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use tokio_util::sync::CancellationToken;
+
+/// What the script said of one window of one item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowAnswer {
+    /// The window's state before the item, see [`WindowState`]; the times are those after its admissions.
+    State {
+        /// Used cost and times.
+        state: WindowState,
+        /// Cost that will have expired once the window fits another such check: 0 when nothing is denied.
+        covered: u64,
+    },
+    /// A key of that name holds something other than a sorted set.
+    WrongType,
+}
+
+/// A script and the hash that Redis knows it by.
+#[derive(Debug)]
+struct Script {
+    source: String,
+    sha: String,
+}
+
+impl Script {
+    fn new(parts: &[&str]) -> Self {
+        let source = parts.concat();
+        let sha = redis::Script::new(&source).get_hash().to_owned();
+        Self { source, sha }
+    }
+}
+
+/// Asks Redis. Shared by the workers; each brings its own [`Connection`].
+#[derive(Debug)]
+pub struct RedisStore {
+    prefix: Vec<u8>,
+    check: Script,
+    peek: Script,
+    reset: Script,
+    /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
+    process_id: String,
+    batches: AtomicU64,
+}
+
+/// A multiplexed connection to Redis and the news of its end.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    inner: MultiplexedConnection,
+    /// Cancelled when the connection is lost.
+    pub lost: CancellationToken,
+}
+
+impl Connection {
+    /// Connects and says hello, on the current thread's local task set.
+    ///
+    /// # Errors
+    /// Whatever keeps Redis from being reached or from letting us in.
+    pub async fn open(dialer: &Dialer) -> Result<Self, RedisError> {
+        let stream = dialer.dial().await?;
+        // No response time-out here: the limiter has a deadline for each check, and an answer that comes late is
+        // still worth having.
+        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+        let (inner, driver) = MultiplexedConnection::new_with_config(dialer.settings(), stream, config).await?;
+        let lost = CancellationToken::new();
+        let on_end = lost.clone();
+        tokio::task::spawn_local(async move {
+            driver.await;
+            on_end.cancel();
+        });
+        Ok(Self { inner, lost })
+    }
+
+    async fn run(&mut self, script: &Script, args: impl Fn(&mut Cmd)) -> Result<Value, RedisError> {
+        let mut by_hash = Cmd::new();
+        by_hash.arg("EVALSHA").arg(&script.sha);
+        args(&mut by_hash);
+        match self.inner.send_packed_command(&by_hash).await.and_then(Value::extract_error) {
+            Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
+                let mut by_source = Cmd::new();
+                by_source.arg("EVAL").arg(&script.source);
+                args(&mut by_source);
+                self.inner.send_packed_command(&by_source).await.and_then(Value::extract_error)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+impl RedisStore {
+    /// A store whose keys begin with `prefix`.
+    pub fn new(prefix: &str) -> Self {
+        Self::with_clock(prefix, include_str!("../../lua/clock.lua"))
+    }
+
+    /// A store whose scripts begin with other code than lua/clock.lua, which defines what time it is. For tests that
+    /// move time; a server has no way to get here.
+    pub fn with_clock(prefix: &str, clock: &str) -> Self {
+        let log = include_str!("../../lua/log.lua");
+        Self {
+            prefix: prefix.as_bytes().to_vec(),
+            check: Script::new(&[clock, log, include_str!("../../lua/check.lua")]),
+            peek: Script::new(&[clock, log, include_str!("../../lua/peek.lua")]),
+            reset: Script::new(&[clock, include_str!("../../lua/reset.lua")]),
+            process_id: random_id(),
+            batches: AtomicU64::new(0),
+        }
+    }
+
+    /// Decides the items in order and counts what is admitted. The answers stand in the order of the items and, in
+    /// each, of its windows.
+    ///
+    /// A batch that is sent again after its answer was lost counts once: `batch_id` makes the ids of its entries.
+    ///
+    /// # Errors
+    /// Redis could not be asked, or answered with an error.
+    pub async fn check(
+        &self,
+        connection: &mut Connection,
+        batch: &Batch,
+        batch_id: &str,
+    ) -> Result<Vec<WindowAnswer>, RedisError> {
+        let reply = connection.run(&self.check, |cmd| self.write_batch(cmd, batch, batch_id)).await?;
+        read_answers(reply, batch.windows())
+    }
+
+    /// As [`RedisStore::check`], but nothing is counted or written.
+    ///
+    /// # Errors
+    /// Redis could not be asked, or answered with an error.
+    pub async fn peek(&self, connection: &mut Connection, batch: &Batch) -> Result<Vec<WindowAnswer>, RedisError> {
+        let reply = connection.run(&self.peek, |cmd| self.write_batch(cmd, batch, "")).await?;
+        read_answers(reply, batch.windows())
+    }
+
+    /// Forgets the keys and tells every proxy so. Says how many had any state.
+    ///
+    /// # Errors
+    /// Redis could not be asked, or answered with an error.
+    pub async fn reset(&self, connection: &mut Connection, keys: &[Vec<u8>]) -> Result<u64, RedisError> {
+        let reply = connection
+            .run(&self.reset, |cmd| {
+                cmd.arg(1).arg(self.name("windows")).arg(self.reset_channel());
+                for key in keys {
+                    let mut base = Vec::new();
+                    self.write_base(&mut base, key);
+                    cmd.arg(base).arg(key);
+                }
+            })
+            .await?;
+        Ok(redis::from_redis_value(reply)?)
+    }
+
+    /// The channel that a reset is told on; its messages are keys.
+    pub fn reset_channel(&self) -> Vec<u8> {
+        self.name("reset")
+    }
+
+    /// An id for a batch's entries: short, because it stands in Redis once for each of them.
+    pub fn next_batch_id(&self) -> String {
+        format!("{}{}", self.process_id, base62(self.batches.fetch_add(1, Relaxed)))
+    }
+
+    fn write_batch(&self, cmd: &mut Cmd, batch: &Batch, batch_id: &str) {
+        cmd.arg(1 + batch.windows()).arg(self.name("windows"));
+        let mut name = Vec::new();
+        for item in batch.items() {
+            let check = batch.check_of(item);
+            name.clear();
+            self.write_base(&mut name, check.key);
+            name.push(b':');
+            let base_len = name.len();
+            for quota in check.quotas {
+                name.truncate(base_len);
+                name.extend_from_slice(quota.window.ms().to_string().as_bytes());
+                cmd.arg(&name);
+            }
+        }
+        cmd.arg(batch_id);
+        for item in batch.items() {
+            self.write_item(cmd, batch, item);
+        }
+    }
+
+    fn write_item(&self, cmd: &mut Cmd, batch: &Batch, item: &Item) {
+        let check = batch.check_of(item);
+        cmd.arg(item.count).arg(check.cost).arg(check.quotas.len());
+        for quota in check.quotas {
+            cmd.arg(quota.limit).arg(quota.window.ms());
+        }
+    }
+
+    fn name(&self, suffix: &str) -> Vec<u8> {
+        [&self.prefix, suffix.as_bytes()].concat()
+    }
+
+    /// The name of a key's logs up to the window. All of a key's logs share a cluster slot, which is chosen by what
+    /// stands between the first `{` and the next `}`. Of a key that begins with `}` that would be nothing, and nothing
+    /// does not count: such keys get a tag of their own, and an ending that no other name has.
+    fn write_base(&self, out: &mut Vec<u8>, key: &[u8]) {
+        let (open, close): (&[u8], &[u8]) = if key.first() == Some(&b'}') { (b"{:}", b"|") } else { (b"{", b"}") };
+        out.extend_from_slice(&self.prefix);
+        out.extend_from_slice(open);
+        out.extend_from_slice(key);
+        out.extend_from_slice(close);
+    }
+}
+
+/// Integers that the scripts reply for each window.
+const FIELDS: usize = 4;
+
+fn read_answers(reply: Value, windows: usize) -> Result<Vec<WindowAnswer>, RedisError> {
+    let Value::Array(values) = reply else { return Err(unexpected()) };
+    // The first value is Redis's time.
+    let (fields, rest) = values.get(1..).unwrap_or_default().as_chunks::<FIELDS>();
+    if fields.len() != windows || !rest.is_empty() {
+        return Err(unexpected());
+    }
+    fields.iter().map(read_window).collect()
+}
+
+fn read_window(fields: &[Value; FIELDS]) -> Result<WindowAnswer, RedisError> {
+    let [Value::Int(used), Value::Int(fits_in_us), Value::Int(empty_in_us), Value::Int(covered)] = fields else {
+        return Err(unexpected());
+    };
+    let Ok(used) = u64::try_from(*used) else { return Ok(WindowAnswer::WrongType) };
+    let time = |us: &i64| u64::try_from(*us).unwrap_or(0);
+    Ok(WindowAnswer::State {
+        state: WindowState { used, fits_in_us: time(fits_in_us), empty_in_us: time(empty_in_us) },
+        covered: time(covered),
+    })
+}
+
+fn unexpected() -> RedisError {
+    RedisError::from((redis::ErrorKind::UnexpectedReturnType, "the script's reply has another shape than expected"))
+}
+
+/// Eight digits of base 62, from a key that the system's random numbers make.
+fn random_id() -> String {
+    const SHORTEST: u64 = 62u64.pow(7);
+    base62(SHORTEST + RandomState::new().hash_one(std::process::id()) % (61 * SHORTEST))
+}
+
+fn base62(mut number: u64) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut text = Vec::new();
+    loop {
+        text.extend(DIGITS.get((number % 62) as usize).copied().map(char::from));
+        number /= 62;
+        if number == 0 {
+            return text.iter().rev().collect();
+        }
+    }
+}

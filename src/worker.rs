@@ -1,0 +1,58 @@
+//! What the sessions of one thread share, and what all threads share.
+
+use crate::config::Config;
+use crate::limiter::Limiter;
+use crate::limiter::batcher::Batcher;
+use crate::resp::request::Parser;
+use crate::stats::Stats;
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Bytes that one read takes at most.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What all threads share.
+pub struct Shared {
+    /// The configuration in force.
+    pub config: Config,
+    /// The limiter.
+    pub limiter: Arc<Limiter>,
+    /// Each worker's counters.
+    pub stats: Vec<Arc<Stats>>,
+    /// Clients connected now.
+    pub clients: AtomicUsize,
+    /// Id of the next client.
+    pub next_client_id: AtomicU64,
+    /// When the server started.
+    pub started: Instant,
+    /// Cancelled when the server is to stop.
+    pub stopping: CancellationToken,
+}
+
+/// What the sessions of one thread share.
+pub struct Worker {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// This thread's counters.
+    pub stats: Arc<Stats>,
+    /// This thread's way to the limiter.
+    pub batcher: Rc<Batcher>,
+    /// Lent to the session that runs. Of one thread's sessions one runs at a time, so one buffer does for all, and an
+    /// idle connection holds none.
+    pub read_buffer: RefCell<Vec<u8>>,
+    /// Lent likewise.
+    pub parser: RefCell<Parser>,
+}
+
+impl Worker {
+    /// The `index`th worker.
+    pub fn new(shared: Arc<Shared>, stats: Arc<Stats>) -> Self {
+        let batcher = Rc::new(Batcher::new(shared.limiter.clone(), stats.clone()));
+        let read_buffer = RefCell::new(vec![0; READ_BYTES]);
+        Self { shared, stats, batcher, read_buffer, parser: RefCell::default() }
+    }
+}

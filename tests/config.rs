@@ -1,0 +1,420 @@
+//! The layers of the configuration, through the library, and the command line, through the real binary.
+
+// Clippy's settings allow these in test functions; the helpers beside them are as much of a test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use redis::IntoConnectionInfo;
+use tollgate::config::{self, Config, FallbackMode, Flag, HostPort, Loaded, LogFormat, RedisAddr, Transport};
+
+const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tollgate.example.toml");
+
+fn load(file: Option<&Path>, environment: &[(&str, &str)], flags: &[Flag]) -> Result<Loaded, String> {
+    let environment = environment.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+    config::load(file, environment, flags)
+}
+
+fn from_environment(environment: &[(&str, &str)]) -> Result<Config, String> {
+    load(None, environment, &[]).map(|loaded| loaded.config)
+}
+
+/// A file that lives as long as the directory beside it.
+fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tollgate.toml");
+    std::fs::write(&path, text).unwrap();
+    (dir, path)
+}
+
+/// The one mistake of a file, without the file's name.
+fn file_mistake(text: &str) -> String {
+    let (_dir, path) = file(text);
+    let mistake = load(Some(&path), &[], &[]).unwrap_err();
+    mistake.strip_prefix(&format!("{}: ", path.display())).expect("the file's name comes first").to_owned()
+}
+
+fn redis_addr(text: &str) -> Option<RedisAddr> {
+    from_environment(&[("REDIS_ADDR", text)]).ok().map(|config| config.redis.addr)
+}
+
+fn host_port(host: &str, port: u16) -> HostPort {
+    HostPort { host: host.to_owned(), port }
+}
+
+#[test]
+fn defaults_are_those_of_the_contract() {
+    let config = from_environment(&[]).unwrap();
+    assert_eq!(config.server.listen, [host_port("127.0.0.1", 6380)]);
+    assert_eq!(config.server.workers, std::thread::available_parallelism().unwrap());
+    assert_eq!(config.server.max_clients, 10_000);
+    assert_eq!(config.server.idle_timeout, None);
+    assert_eq!(config.server.query_buffer_bytes, 1_073_741_824);
+    assert_eq!(config.server.max_bulk_bytes, 536_870_912);
+    assert_eq!(config.server.backlog, 511);
+    assert_eq!(config.server.tcp_keepalive, Some(Duration::from_secs(300)));
+    assert!(config.server.protected_mode);
+    assert_eq!(config.shutdown.grace, Duration::from_secs(5));
+    assert_eq!(config.redis.addr.transport, Transport::Tcp(host_port("localhost", 6379)));
+    assert_eq!(config.redis.timeout, Duration::from_millis(50));
+    assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
+    assert_eq!(config.redis.prefix, "rl:");
+    assert_eq!((config.redis.ca_file, config.redis.client_cert), (None, None));
+    assert_eq!(config.upstream.connect_timeout, Duration::from_secs(1));
+    assert_eq!(config.breaker.failures, 3);
+    assert_eq!(config.breaker.probe_min, Duration::from_millis(100));
+    assert_eq!(config.breaker.probe_max, Duration::from_secs(2));
+    assert_eq!(config.fallback.mode, FallbackMode::Local);
+    assert_eq!(config.fallback.ratio, 0.5);
+    assert_eq!(config.fallback.max_keys, 1_000_000);
+    assert_eq!(config.deny_cache.max_hold, Some(Duration::from_secs(1)));
+    assert_eq!(config.deny_cache.max_keys, 100_000);
+    assert!(!config.embedded.enabled);
+    assert_eq!(config.embedded.max_keys, 1_000_000);
+    assert_eq!(config.embedded.max_entries, 50_000_000);
+    assert_eq!(config.log.level.to_string(), "info");
+    assert_eq!(config.log.format, LogFormat::Text);
+}
+
+/// `section.name = value` of each line of a file or report, comments left out.
+fn settings(text: &str) -> BTreeSet<String> {
+    let mut section = "";
+    let mut settings = BTreeSet::new();
+    for line in text.lines().map(|line| line.split(" #").next().unwrap().trim()) {
+        match line.strip_prefix('[') {
+            Some(rest) => section = rest.trim_end_matches(']'),
+            None if line.is_empty() || line.starts_with('#') => {}
+            None => drop(settings.insert(format!("{section}.{line}"))),
+        }
+    }
+    settings
+}
+
+#[test]
+fn the_example_file_sets_every_key_to_its_default() {
+    let defaults = load(None, &[], &[]).unwrap().report;
+    let example = std::fs::read_to_string(EXAMPLE).unwrap();
+    assert_eq!(settings(&example), settings(&defaults));
+    assert!(load(Some(Path::new(EXAMPLE)), &[], &[]).is_ok());
+    for optional in ["ca_file", "cert_file", "key_file"] {
+        assert!(example.contains(&format!("\n# {optional} = ")), "{optional} is not in the example");
+    }
+}
+
+#[test]
+fn a_report_is_a_file_that_sets_the_same() {
+    let given = [("TOLLGATE_REDIS__PREFIX", "a\"b\\c#\t\u{7f}"), ("TOLLGATE_SERVER__LISTEN", "[::1]:0,localhost:1")];
+    let report = load(None, &given, &[]).unwrap().report;
+    let (_dir, path) = file(&report);
+    let config = load(Some(&path), &[], &[]).unwrap().config;
+    assert_eq!(config.redis.prefix, "a\"b\\c#\t\u{7f}");
+    assert_eq!(config.server.listen, [host_port("::1", 0), host_port("localhost", 1)]);
+}
+
+#[test]
+fn flags_go_over_environment_over_file_over_defaults() {
+    let (_dir, path) = file("[server]\nlisten = 'file:1'\nworkers = 1\nbacklog = 1\n[redis]\naddr = 'file:1'");
+    let environment = [("TOLLGATE_SERVER__LISTEN", "env:2"), ("TOLLGATE_SERVER__WORKERS", "2")];
+    let flags = [Flag { name: "--listen", key: "server.listen", value: "flag:3".to_owned() }];
+    let loaded = load(Some(&path), &environment, &flags).unwrap();
+    let server = &loaded.config.server;
+    assert_eq!(server.listen, [host_port("flag", 3)]);
+    assert_eq!(server.workers.get(), 2);
+    assert_eq!(server.backlog, 1);
+    assert_eq!(server.max_clients, 10_000);
+    let source = |key: &str| {
+        let line = loaded.report.lines().find(|line| line.starts_with(key)).unwrap();
+        line.rsplit_once("# ").unwrap().1.to_owned()
+    };
+    assert_eq!(source("listen"), "--listen");
+    assert_eq!(source("workers"), "TOLLGATE_SERVER__WORKERS");
+    assert_eq!(source("backlog"), path.display().to_string());
+    assert_eq!(source("max_clients"), "default");
+}
+
+#[test]
+fn redis_addr_has_a_variable_of_its_own_below_the_regular_one() {
+    let host = |environment: &[(&str, &str)]| from_environment(environment).unwrap().redis.addr.to_string();
+    assert_eq!(host(&[("REDIS_ADDR", "a:1")]), "a:1");
+    assert_eq!(host(&[("TOLLGATE_REDIS__ADDR", "b:2"), ("REDIS_ADDR", "a:1")]), "b:2");
+    assert_eq!(host(&[("REDIS_ADDR", "a:1"), ("TOLLGATE_REDIS__ADDR", "b:2")]), "b:2");
+}
+
+#[test]
+fn variables_that_are_not_settings_are_left_alone() {
+    let others = [("TOLLGATE_PORT", "tcp://10.0.0.1:6380"), ("TOLLGATE_BIN", "x"), ("REDIS_PORT", "1"), ("A__B", "1")];
+    assert!(from_environment(&others).is_ok());
+}
+
+#[test]
+fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
+    let table = [
+        ("[redis]\ntimeout_ms = 0", "redis.timeout_ms = '0': must be an integer from 1 to 60000"),
+        ("redis.timeout_ms = 60001", "redis.timeout_ms = '60001': must be an integer from 1 to 60000"),
+        ("redis.timeout_ms = 1.5", "redis.timeout_ms = '1.5': must be an integer from 1 to 60000"),
+        ("redis.timeout_ms = true", "redis.timeout_ms = 'true': must be an integer from 1 to 60000"),
+        ("redis.timeout_ms = -1", "redis.timeout_ms = '-1': must be an integer from 1 to 60000"),
+        ("redis.prefix = ''", "redis.prefix = '': must be 1 to 64 bytes without braces"),
+        ("redis.prefix = 'a{b'", "redis.prefix = 'a{b': must be 1 to 64 bytes without braces"),
+        ("redis.ca_file = ''", "redis.ca_file = '': must be the path of a file"),
+        ("redis.cert_file = 'c'", "redis.cert_file = 'c': must come with redis.key_file"),
+        ("redis.key_file = 'k'", "redis.key_file = 'k': must come with redis.cert_file"),
+        ("server.protected_mode = 1", "server.protected_mode = '1': must be true or false"),
+        ("server.workers = 1025", "server.workers = '1025': must be an integer from 0 to 1024"),
+        ("fallback.mode = 'Local'", "fallback.mode = 'Local': must be local or open or closed or error"),
+        ("fallback.ratio = 0", "fallback.ratio = '0': must be a number above 0 and up to 1"),
+        ("fallback.ratio = 1.01", "fallback.ratio = '1.01': must be a number above 0 and up to 1"),
+        ("fallback.ratio = nan", "fallback.ratio = 'NaN': must be a number above 0 and up to 1"),
+        ("log.format = 'xml'", "log.format = 'xml': must be text or json"),
+        (
+            "breaker.probe_min_ms = 500\nbreaker.probe_max_ms = 499",
+            "breaker.probe_max_ms = '499': must be breaker.probe_min_ms or more",
+        ),
+        (
+            "redis.timeout = 1",
+            "unknown key 'redis.timeout': [redis] has addr, timeout_ms, connect_timeout_ms, prefix, ",
+        ),
+        ("Redis.addr = 'a:1'", "unknown key 'Redis.addr': the sections are server, shutdown, redis, upstream, "),
+        ("listen = 'a:1'", "unknown key 'listen': the sections are server, "),
+        ("redis.addr.host = 'a'", "unknown key 'redis.addr.host': [redis] has addr, "),
+        ("redis = 5", "unknown key 'redis': [redis] has addr, "),
+    ];
+    for (text, expected) in table {
+        let mistake = file_mistake(text);
+        assert!(mistake.starts_with(expected), "{text}\n  gave {mistake}\n  not  {expected}");
+    }
+}
+
+#[test]
+fn every_mistake_of_every_layer_is_told_at_once() {
+    let (_dir, path) = file("server.backlog = 0\nsever.backlog = 1");
+    let environment =
+        [("TOLLGATE_SERVER__BACKLOG", "5"), ("TOLLGATE_SERVER__BACKLOGS", "5"), ("REDIS_ADDR", "nowhere")];
+    let flags = [Flag { name: "--workers", key: "server.workers", value: "many".to_owned() }];
+    let mistakes = load(Some(&path), &environment, &flags).unwrap_err();
+    let file = path.display();
+    let starts = [
+        "--workers: server.workers = 'many': must be an integer".to_owned(),
+        format!("{file}: server.backlog = '0': must be an integer"),
+        "REDIS_ADDR: redis.addr = 'nowhere': must be host:port, ".to_owned(),
+        "TOLLGATE_SERVER__BACKLOGS: unknown key 'server.backlogs': [server] has listen, ".to_owned(),
+        format!("{file}: unknown key 'sever.backlog': the sections are "),
+    ];
+    for (line, start) in mistakes.lines().zip(&starts) {
+        assert!(line.starts_with(start), "{line}\n  does not start with {start}");
+    }
+    assert_eq!(mistakes.lines().count(), starts.len(), "{mistakes}");
+}
+
+#[test]
+fn a_file_that_cannot_be_read_says_why() {
+    let missing = load(Some(Path::new("no/such.toml")), &[], &[]).unwrap_err();
+    assert!(missing.starts_with("no/such.toml: No such file"), "{missing}");
+    let broken = file_mistake("[redis]\naddr = 'redis://:hunter2@host\n");
+    assert!(broken.starts_with("TOML parse error at line 2, column "), "{broken}");
+    assert!(!broken.contains("hunter2") && !broken.contains('\n'), "{broken}");
+}
+
+#[test]
+fn numbers_may_be_written_as_toml_allows() {
+    let (_dir, path) = file("fallback = { max_keys = 2_000_000, ratio = 1 }\nembedded.max_keys = 0x10");
+    let config = load(Some(&path), &[], &[]).unwrap().config;
+    assert_eq!((config.fallback.max_keys, config.fallback.ratio, config.embedded.max_keys), (2_000_000, 1.0, 16));
+}
+
+#[test]
+fn zero_turns_off_what_can_be_off() {
+    let config = from_environment(&[("TOLLGATE_DENY_CACHE__MAX_MS", "0"), ("TOLLGATE_SERVER__TCP_KEEPALIVE", "0")]);
+    let config = config.unwrap();
+    assert_eq!((config.deny_cache.max_hold, config.server.tcp_keepalive), (None, None));
+}
+
+#[test]
+fn listen_takes_one_address_or_several() {
+    let listen = |text: &str| from_environment(&[("TOLLGATE_SERVER__LISTEN", text)]).ok().map(|c| c.server.listen);
+    assert_eq!(listen("0.0.0.0:0"), Some(vec![host_port("0.0.0.0", 0)]));
+    assert_eq!(
+        listen("[::]:1, my-host.local:65535"),
+        Some(vec![host_port("::", 1), host_port("my-host.local", 65535)])
+    );
+    let refused = ["", ":1", "host", "host:", "host:65536", "::1:1", "[::1]", "[host]:1", "a:1,", "a b:1", "a/b:1"];
+    for text in refused.into_iter().chain([vec!["a:1"; 17].join(",").as_str()]) {
+        assert_eq!(listen(text), None, "{text}");
+    }
+    let (_dir, path) = file("server.listen = ['a:1', '[::1]:2']");
+    let config = load(Some(&path), &[], &[]).unwrap().config;
+    assert_eq!(config.server.listen, [host_port("a", 1), host_port("::1", 2)]);
+    assert!(file_mistake("server.listen = []").starts_with("server.listen = '': must be host:port or "));
+}
+
+#[test]
+fn each_form_of_a_redis_address_says_where_and_who() {
+    let tcp = |host: &str, port| Transport::Tcp(host_port(host, port));
+    let tls = |host: &str, insecure| Transport::Tls { addr: host_port(host, 6379), insecure };
+    let unix = |path: &str| Transport::Unix(PathBuf::from(path));
+    let table = [
+        ("h:1", tcp("h", 1), None, None, 0, "h:1"),
+        ("[::1]:1", tcp("::1", 1), None, None, 0, "[::1]:1"),
+        ("redis://h", tcp("h", 6379), None, None, 0, "h:6379"),
+        ("redis://[::1]/3", tcp("::1", 6379), None, None, 3, "redis://[::1]:6379/3"),
+        ("redis://:p%40ss@h:1/2", tcp("h", 1), None, Some("p@ss"), 2, "redis://:***@h:1/2"),
+        ("redis://u:p@h", tcp("h", 6379), Some("u"), Some("p"), 0, "redis://u:***@h:6379/0"),
+        ("rediss://u:p@h", tls("h", false), Some("u"), Some("p"), 0, "rediss://u:***@h:6379/0"),
+        ("rediss://h/#insecure", tls("h", true), None, None, 0, "rediss://h:6379/0#insecure"),
+        ("unix:///run/r.sock", unix("/run/r.sock"), None, None, 0, "unix:///run/r.sock?db=0"),
+        ("unix:///r?db=1&user=u&pass=p", unix("/r"), Some("u"), Some("p"), 1, "unix:///r?db=1&user=u&pass=***"),
+    ];
+    for (text, transport, user, password, db, shown) in table {
+        let addr = redis_addr(text).unwrap_or_else(|| panic!("{text} is refused"));
+        assert_eq!(addr.transport, transport, "{text}");
+        assert_eq!((addr.user.as_deref(), addr.password.as_deref(), addr.db), (user, password, db), "{text}");
+        assert_eq!(addr.to_string(), shown);
+        assert_eq!(format!("{addr:?}"), shown);
+        let info = addr.into_connection_info().unwrap();
+        let settings = info.redis_settings();
+        assert_eq!((settings.username(), settings.password(), settings.db()), (user, password, i64::from(db)));
+    }
+    let refused = [
+        "",
+        "h",
+        "h:0",
+        "h:x",
+        "u:p@h:1",
+        "http://h",
+        "redis://",
+        "redis://h:x",
+        "redis://h/x",
+        "redis://h/-1",
+        "redis://secret@h",
+        "redis://h?protocol=resp3",
+        "redis://h/#insecure",
+        "rediss://h/#other",
+        "unix://h",
+        "unix:///r?password=p",
+    ];
+    for text in refused {
+        assert_eq!(redis_addr(text), None, "{text}");
+    }
+}
+
+#[test]
+fn log_levels_are_not_mistaken_for_targets() {
+    let level = |text: &str| from_environment(&[("TOLLGATE_LOG__LEVEL", text)]).map(|config| config.log.level);
+    for text in ["off", "error", "trace", "warn,tollgate=debug", "tollgate::session=trace"] {
+        assert!(level(text).is_ok(), "{text}");
+    }
+    for text in ["", "inof", "info,", "tollgate=", "=info", "tollgate=inof", "tollgate"] {
+        assert!(level(text).is_err(), "{text}");
+    }
+}
+
+/// No layer, right or wrong, gets a password printed.
+#[test]
+fn passwords_are_never_shown() {
+    let right = load(None, &[("REDIS_ADDR", "redis://u:hunter2@h:1/2")], &[]).unwrap();
+    assert!(right.report.contains("redis://u:***@h:1/2"), "{}", right.report);
+    assert!(!format!("{right:?}").contains("hunter2"));
+    for wrong in [
+        "redis://u:hunter2@h:x",
+        "redis://hunter2@h",
+        "u:hunter2@h:1",
+        "http://u:hunter2@h",
+        "u:hunter2@://",
+        "unix:///r?pass=hunter2&db=x",
+        "redis://u:hunter2@h@h@",
+    ] {
+        let mistake = from_environment(&[("REDIS_ADDR", wrong)]).unwrap_err();
+        assert!(!mistake.contains("hunter2"), "{mistake}");
+    }
+    assert!(!file_mistake("redis.password = 'hunter2'").contains("hunter2"));
+}
+
+#[test]
+fn a_long_or_multiline_value_is_shown_on_one_short_line() {
+    let mistake = file_mistake(&format!("log.format = \"a\\n{}\"", "ü".repeat(1000)));
+    assert!(mistake.starts_with("log.format = 'a\\nüü") && mistake.len() < 300, "{mistake}");
+}
+
+/// Runs the binary with these variables alone.
+fn tollgate(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    command.env_clear().envs(environment.iter().copied()).args(args).output().unwrap()
+}
+
+fn stdout(output: &Output) -> &str {
+    std::str::from_utf8(&output.stdout).unwrap()
+}
+
+#[test]
+fn help_and_version_go_to_stdout_with_exit_0() {
+    for flag in ["--help", "-h"] {
+        let output = tollgate(&[flag], &[("REDIS_ADDR", "not read")]);
+        assert_eq!(output.status.code(), Some(0));
+        for word in ["--config", "--listen", "--redis", "--embedded", "--workers", "--check-config", "REDIS_ADDR"] {
+            assert!(stdout(&output).contains(word), "{word}");
+        }
+        assert!(stdout(&output).lines().count() <= 40 && stdout(&output).lines().all(|line| line.len() <= 100));
+    }
+    for flag in ["--version", "-V"] {
+        let output = tollgate(&[flag], &[]);
+        assert_eq!(output.status.code(), Some(0));
+        assert_eq!(stdout(&output), format!("tollgate {}\n", env!("CARGO_PKG_VERSION")));
+    }
+}
+
+#[test]
+fn check_config_prints_what_is_in_force() {
+    let environment = [("REDIS_ADDR", "redis://:hunter2@h"), ("TOLLGATE_REDIS__TIMEOUT_MS", "20")];
+    let args = ["--check-config", "--config", EXAMPLE, "--listen=[::1]:0", "--workers", "2", "--embedded"];
+    let output = tollgate(&args, &environment);
+    assert_eq!(output.status.code(), Some(0));
+    let settings = settings(stdout(&output));
+    for expected in [
+        "server.listen = \"[::1]:0\"",
+        "server.workers = 2",
+        "redis.addr = \"redis://:***@h:6379/0\"",
+        "redis.timeout_ms = 20",
+        "embedded.enabled = true",
+    ] {
+        assert!(settings.contains(expected), "{expected} is not in {settings:?}");
+    }
+}
+
+#[test]
+fn a_bad_command_line_or_setting_goes_to_stderr_with_exit_2() {
+    let table: [(&[&str], &str); 13] = [
+        (&["--nope"], "unknown flag '--nope'"),
+        (&["-x=1"], "unknown flag '-x'"),
+        (&["redis://:hunter2@h"], "unexpected argument"),
+        (&["--listen"], "--listen needs a value"),
+        (&["--listen", "--embedded"], "--listen needs a value"),
+        (&["--config"], "--config needs a value"),
+        (&["--embedded=false"], "--embedded takes no value"),
+        (&["--help=x"], "--help takes no value"),
+        (&["--listen", "here"], "--listen: server.listen = 'here': must be host:port"),
+        (&["--listen="], "--listen: server.listen = '': must be host:port"),
+        (&["--workers=-1"], "--workers: server.workers = '-1': must be an integer from 0 to 1024"),
+        (&["--redis", "http://h"], "--redis: redis.addr = 'http://h': must be host:port"),
+        (&["--check-config", "--config", "no/such.toml"], "no/such.toml: No such file"),
+    ];
+    for (args, expected) in table {
+        let output = tollgate(args, &[]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(stderr.contains(expected) && !stderr.contains("hunter2"), "{args:?} gave {stderr}");
+        assert_eq!(stdout(&output), "", "{args:?}");
+    }
+    let output = tollgate(&["--check-config"], &[("TOLLGATE_REDIS__TIMEOUT", "5")]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("TOLLGATE_REDIS__TIMEOUT: unknown key 'redis.timeout'"));
+}
+
+#[test]
+fn a_flag_given_twice_counts_the_last_time() {
+    let output = tollgate(&["--workers", "3", "--workers=4", "--check-config"], &[]);
+    assert!(settings(stdout(&output)).contains("server.workers = 4"));
+}
