@@ -254,7 +254,7 @@ fn listen_takes_one_address_or_several() {
 #[test]
 fn each_form_of_a_redis_address_says_where_and_who() {
     let tcp = |host: &str, port| Transport::Tcp(host_port(host, port));
-    let tls = |host: &str, insecure| Transport::Tls { addr: host_port(host, 6379), insecure };
+    let tls = |host: &str| Transport::Tls(host_port(host, 6379));
     let unix = |path: &str| Transport::Unix(PathBuf::from(path));
     let table = [
         ("h:1", tcp("h", 1), None, None, 0, "h:1"),
@@ -263,8 +263,7 @@ fn each_form_of_a_redis_address_says_where_and_who() {
         ("redis://[::1]/3", tcp("::1", 6379), None, None, 3, "redis://[::1]:6379/3"),
         ("redis://:p%40ss@h:1/2", tcp("h", 1), None, Some("p@ss"), 2, "redis://:***@h:1/2"),
         ("redis://u:p@h", tcp("h", 6379), Some("u"), Some("p"), 0, "redis://u:***@h:6379/0"),
-        ("rediss://u:p@h", tls("h", false), Some("u"), Some("p"), 0, "rediss://u:***@h:6379/0"),
-        ("rediss://h/#insecure", tls("h", true), None, None, 0, "rediss://h:6379/0#insecure"),
+        ("rediss://u:p@h", tls("h"), Some("u"), Some("p"), 0, "rediss://u:***@h:6379/0"),
         ("unix:///run/r.sock", unix("/run/r.sock"), None, None, 0, "unix:///run/r.sock?db=0"),
         ("unix:///r?db=1&user=u&pass=p", unix("/r"), Some("u"), Some("p"), 1, "unix:///r?db=1&user=u&pass=***"),
     ];
@@ -292,7 +291,7 @@ fn each_form_of_a_redis_address_says_where_and_who() {
         "redis://secret@h",
         "redis://h?protocol=resp3",
         "redis://h/#insecure",
-        "rediss://h/#other",
+        "rediss://h/#insecure",
         "unix://h",
         "unix:///r?password=p",
     ];

@@ -85,13 +85,8 @@ pub struct RedisAddr {
 pub enum Transport {
     /// Plain TCP.
     Tcp(HostPort),
-    /// TLS over TCP; `insecure` (the URL ends in `#insecure`) takes any certificate.
-    Tls {
-        /// The address, whose host the certificate must name.
-        addr: HostPort,
-        /// Whether the certificate goes unchecked.
-        insecure: bool,
-    },
+    /// TLS over TCP; the certificate must name the host.
+    Tls(HostPort),
     /// The path of a Unix socket.
     Unix(PathBuf),
 }
@@ -118,16 +113,14 @@ impl RedisAddr {
         if !url.query_pairs().all(|(name, _)| is_unix && matches!(&*name, "db" | "user" | "pass")) {
             return None;
         }
-        let is_tls = matches!(url.scheme(), "rediss" | "valkeys");
-        if url.fragment().is_some() && !is_tls {
+        // `#insecure` would have the redis crate take any certificate; a private authority goes into redis.ca_file.
+        if url.fragment().is_some() {
             return None;
         }
         let info = url.into_connection_info().ok()?;
         let transport = match info.addr() {
             ConnectionAddr::Tcp(host, port) => Transport::Tcp(HostPort { host: host.clone(), port: *port }),
-            ConnectionAddr::TcpTls { host, port, insecure, .. } => {
-                Transport::Tls { addr: HostPort { host: host.clone(), port: *port }, insecure: *insecure }
-            }
+            ConnectionAddr::TcpTls { host, port, .. } => Transport::Tls(HostPort { host: host.clone(), port: *port }),
             ConnectionAddr::Unix(path) => Transport::Unix(path.clone()),
             _ => return None,
         };
@@ -162,9 +155,7 @@ impl fmt::Display for RedisAddr {
         match &self.transport {
             Transport::Tcp(addr) if login.is_empty() && self.db == 0 => addr.fmt(f),
             Transport::Tcp(addr) => write!(f, "redis://{login}{addr}/{}", self.db),
-            Transport::Tls { addr, insecure } => {
-                write!(f, "rediss://{login}{addr}/{}{}", self.db, if *insecure { "#insecure" } else { "" })
-            }
+            Transport::Tls(addr) => write!(f, "rediss://{login}{addr}/{}", self.db),
             Transport::Unix(path) => {
                 write!(f, "unix://{}?db={}", path.display(), self.db)?;
                 self.user.iter().try_for_each(|user| write!(f, "&user={user}"))?;
@@ -184,12 +175,9 @@ impl IntoConnectionInfo for &RedisAddr {
     fn into_connection_info(self) -> RedisResult<ConnectionInfo> {
         let addr = match &self.transport {
             Transport::Tcp(addr) => ConnectionAddr::Tcp(addr.host.clone(), addr.port),
-            Transport::Tls { addr, insecure } => ConnectionAddr::TcpTls {
-                host: addr.host.clone(),
-                port: addr.port,
-                insecure: *insecure,
-                tls_params: None,
-            },
+            Transport::Tls(addr) => {
+                ConnectionAddr::TcpTls { host: addr.host.clone(), port: addr.port, insecure: false, tls_params: None }
+            }
             Transport::Unix(path) => ConnectionAddr::Unix(path.clone()),
         };
         let mut login = RedisConnectionInfo::default().set_db(i64::from(self.db));

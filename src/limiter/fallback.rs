@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide, fits, us_to_ms_ceil};
+use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide, us_to_ms_ceil};
 
 /// Most shards, each with a lock of its own.
 const MAX_SHARDS: usize = 64;
@@ -107,8 +107,7 @@ impl Fallback {
         let decision = decide_by(&levels, check);
         if decision.allowed {
             for (quota, level) in check.quotas.iter().zip(levels) {
-                let left = level.level.saturating_sub(level.units(check.cost));
-                self.set(&mut shard, hash, check.key, quota.window, left, now_us);
+                self.set(&mut shard, hash, check.key, quota.window, level.less(check.cost).level, now_us);
             }
         }
         decision
@@ -167,11 +166,11 @@ impl Fallback {
         if let Some(bucket) = shard.find_mut(hash, key, window) {
             return bucket.set(level, now_us);
         }
-        if let Some(slot) = shard.slot_to_evict(hash, key, self.shard_buckets, now_us) {
-            if let Ok(found) = shard.buckets.get_bucket_entry(slot) {
-                found.remove();
-                shard.evicted += 1;
-            }
+        if let Some(slot) = shard.slot_to_evict(hash, key, self.shard_buckets, now_us)
+            && let Ok(found) = shard.buckets.get_bucket_entry(slot)
+        {
+            found.remove();
+            shard.evicted += 1;
         }
         let bucket = Bucket { key: key.into(), window, level, time_us: now_us };
         shard.buckets.insert_unique(hash, bucket, |bucket| self.hasher.hash_one(&*bucket.key));
@@ -262,25 +261,45 @@ impl Level {
         self.reaches_in_us(self.units(self.capacity))
     }
 
+    /// Whole tokens.
+    fn tokens(&self) -> u32 {
+        // Never more than the capacity.
+        u32::try_from(self.level / u128::from(self.window_us)).unwrap_or(self.capacity)
+    }
+
+    fn less(self, tokens: u32) -> Self {
+        Self { level: self.level.saturating_sub(self.units(tokens)), ..self }
+    }
+
     /// The bucket as a window in which all but its whole tokens is used.
     fn state(&self, limit: u32, cost: u32) -> WindowState {
-        // At most the capacity, which is at most the limit.
-        let tokens = u64::try_from(self.level / u128::from(self.window_us)).unwrap_or(0);
         let fits_in_us = if cost > self.capacity {
             // It cannot fit before the store is back. A window is as good a time as any to ask again.
             self.window_us
         } else {
             self.reaches_in_us(self.units(cost))
         };
-        WindowState { used: u64::from(limit).saturating_sub(tokens), fits_in_us, empty_in_us: self.full_in_us() }
+        let used = u64::from(limit.saturating_sub(self.tokens()));
+        WindowState { used, fits_in_us, empty_in_us: self.full_in_us() }
     }
 }
 
 fn decide_by(levels: &[Level; MAX_WINDOWS], check: &Check<'_>) -> Decision {
-    let mut levels = levels.iter();
-    decide_degraded(check, |quota| {
-        levels.next().map_or_else(WindowState::default, |l| l.state(quota.limit, check.cost))
-    })
+    let mut of_quotas = levels.iter();
+    let decision = decide_degraded(check, |quota| {
+        of_quotas.next().map_or_else(WindowState::default, |level| level.state(quota.limit, check.cost))
+    });
+    // When a request is counted the rule resets after a window, as a log does; a bucket is full sooner. The binding
+    // window is the first with the decision's limit and remaining: an earlier one alike would have bound itself.
+    let binds = |(quota, level): &(&Quota, &Level)| {
+        quota.limit == decision.limit && level.tokens() == decision.remaining.saturating_add(check.cost)
+    };
+    match check.quotas.iter().zip(levels).find(binds) {
+        Some((_, level)) if decision.allowed => {
+            Decision { reset_after_ms: us_to_ms_ceil(level.less(check.cost).full_in_us()), ..decision }
+        }
+        _ => decision,
+    }
 }
 
 fn decide_degraded(check: &Check<'_>, mut state: impl FnMut(&Quota) -> WindowState) -> Decision {
@@ -293,4 +312,195 @@ fn decide_degraded(check: &Check<'_>, mut state: impl FnMut(&Quota) -> WindowSta
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::quota::{MAX_WINDOW_MS, RetryAfter};
+    use proptest::prelude::*;
+
+    fn quota(limit: u32, window_ms: u64) -> Quota {
+        Quota { limit, window: Window::from_ms(window_ms).unwrap() }
+    }
+
+    fn ask<'a>(key: &'a [u8], quotas: &'a [Quota], cost: u32) -> Check<'a> {
+        Check { key, quotas, cost }
+    }
+
+    #[test]
+    fn a_new_bucket_is_full_and_refills_evenly() {
+        let fallback = Fallback::new(0.5, 100);
+        let quotas = [quota(10, 1_000)];
+        for left in (0..5).rev() {
+            let decision = fallback.check(&ask(b"k", &quotas, 1), 0);
+            assert!(decision.allowed && decision.degraded);
+            assert_eq!((decision.limit, decision.remaining), (10, left));
+            assert_eq!(decision.reset_after_ms, u64::from(5 - left) * 200);
+        }
+        let denied = fallback.check(&ask(b"k", &quotas, 1), 50_000);
+        assert!(!denied.allowed && denied.degraded);
+        assert_eq!((denied.limit, denied.remaining, denied.reset_after_ms), (10, 0, 950));
+        assert_eq!(denied.retry_after, RetryAfter::Ms(150));
+        assert_eq!(fallback.check(&ask(b"k", &quotas, 2), 50_000).retry_after, RetryAfter::Ms(350));
+        assert!(!fallback.check(&ask(b"k", &quotas, 1), 199_999).allowed);
+        assert!(fallback.check(&ask(b"k", &quotas, 1), 200_000).allowed);
+    }
+
+    #[test]
+    fn small_limits_keep_one_token_and_large_costs_wait_a_window() {
+        let fallback = Fallback::new(0.1, 100);
+        let quotas = [quota(5, 2_000)];
+        assert_eq!(fallback.peek(&ask(b"k", &quotas, 3), 0).retry_after, RetryAfter::Ms(2_000));
+        assert_eq!(fallback.peek(&ask(b"k", &quotas, 6), 0).retry_after, RetryAfter::Never);
+        assert!(fallback.check(&ask(b"k", &quotas, 1), 0).allowed);
+        assert_eq!(fallback.check(&ask(b"k", &quotas, 1), 0).retry_after, RetryAfter::Ms(2_000));
+    }
+
+    #[test]
+    fn several_windows_take_all_or_nothing() {
+        let fallback = Fallback::new(1.0, 100);
+        let (second, minute) = (quota(3, 1_000), quota(4, 60_000));
+        let both = [second, minute];
+        assert!(fallback.check(&ask(b"k", &both, 3), 0).allowed);
+        let denied = fallback.check(&ask(b"k", &both, 2), 0);
+        // The minute has one token and needs 15 s for the other; the second is sooner ready.
+        assert_eq!((denied.limit, denied.remaining, denied.retry_after), (4, 1, RetryAfter::Ms(15_000)));
+        assert_eq!(fallback.peek(&ask(b"k", &[minute], 1), 0).remaining, 0);
+        assert!(!fallback.peek(&ask(b"k", &[second], 1), 0).allowed);
+        fallback.forget(b"k");
+        assert_eq!(fallback.buckets(), 0);
+        assert!(fallback.peek(&ask(b"k", &both, 3), 0).allowed);
+    }
+
+    #[test]
+    fn the_limit_is_no_part_of_the_state() {
+        let fallback = Fallback::new(1.0, 100);
+        assert!(fallback.check(&ask(b"k", &[quota(100, 1_000)], 10), 0).allowed);
+        let lowered = fallback.peek(&ask(b"k", &[quota(20, 1_000)], 1), 0);
+        assert_eq!((lowered.allowed, lowered.remaining), (true, 19));
+        assert_eq!(fallback.peek(&ask(b"k", &[quota(100, 1_000)], 1), 0).remaining, 89);
+    }
+
+    #[test]
+    fn exact_answers_set_what_is_left() {
+        let fallback = Fallback::new(0.5, 100);
+        let quotas = [quota(10, 1_000)];
+        let remaining = |now_us| fallback.peek(&ask(b"k", &quotas, 1), now_us).remaining;
+        fallback.learn(b"k", quotas[0], 9, 0);
+        assert_eq!(fallback.buckets(), 0, "a full bucket need not be kept");
+        fallback.learn(b"k", quotas[0], 2, 0);
+        assert_eq!((fallback.buckets(), remaining(0)), (1, 1));
+        fallback.learn(b"k", quotas[0], 0, 100);
+        assert!(!fallback.check(&ask(b"k", &quotas, 1), 100).allowed);
+        fallback.learn(b"k", quotas[0], 7, 200);
+        assert_eq!(remaining(200), 4);
+    }
+
+    #[test]
+    fn open_admits_and_closed_denies_all() {
+        let quotas = [quota(10, 1_000), quota(5, 60_000)];
+        let admitted = open(&ask(b"k", &quotas, 2));
+        assert!(admitted.allowed && admitted.degraded && admitted.retry_after == RetryAfter::Now);
+        assert_eq!((admitted.limit, admitted.remaining, admitted.reset_after_ms), (5, 3, 60_000));
+        let denied = closed(&ask(b"k", &quotas, 2));
+        assert!(!denied.allowed && denied.degraded);
+        assert_eq!((denied.limit, denied.remaining, denied.reset_after_ms), (5, 0, 60_000));
+        assert_eq!(denied.retry_after, RetryAfter::Ms(60_000));
+    }
+
+    #[test]
+    fn no_more_buckets_than_allowed_and_idle_ones_go_first() {
+        let fallback = Fallback::new(0.5, 1_000);
+        let quotas = [quota(10, 60_000)];
+        for key in 0..1_000_u32 {
+            // The first half has had a window to refill, the second has not.
+            let now_us = if key < 500 { 0 } else { 60_000_000 };
+            fallback.check(&ask(&key.to_be_bytes(), &quotas, 5), now_us);
+        }
+        assert_eq!((fallback.buckets(), fallback.evicted()), (1_000, 0));
+        for key in 1_000..1_200_u32 {
+            fallback.check(&ask(&key.to_be_bytes(), &quotas, 5), 60_000_000);
+        }
+        assert_eq!((fallback.buckets(), fallback.evicted()), (1_000, 200));
+        let forgotten = (500..1_200_u32)
+            .filter(|key| fallback.peek(&ask(&key.to_be_bytes(), &quotas, 1), 60_000_000).allowed)
+            .count();
+        assert!(forgotten < 60, "{forgotten} drained buckets made way while full ones stayed");
+        let tiny = Fallback::new(0.5, 1);
+        for key in 0..10_u32 {
+            assert!(tiny.check(&ask(&key.to_be_bytes(), &quotas, 5), 0).allowed);
+            assert!(!tiny.check(&ask(&key.to_be_bytes(), &quotas, 1), 0).allowed);
+        }
+        assert_eq!(tiny.buckets(), 1);
+    }
+
+    #[test]
+    fn the_windows_of_one_key_are_bounded() {
+        let fallback = Fallback::new(0.5, 1_000);
+        for window_ms in 1..=100 {
+            fallback.check(&ask(b"k", &[quota(4, window_ms)], 1), 0);
+        }
+        assert_eq!(fallback.buckets(), MAX_WINDOWS_PER_KEY);
+    }
+
+    proptest! {
+        #[test]
+        fn an_outage_admits_what_was_left_and_the_refill(
+            limit in 1..1_000u32,
+            ratio in 0.01..1.0f64,
+            window_ms in prop_oneof![1..50u64, Just(MAX_WINDOW_MS - 1)],
+            remaining in 0..1_000u32,
+            requests in proptest::collection::vec((1..20u32, 0..2_000u64, any::<bool>()), 1..300),
+        ) {
+            let fallback = Fallback::new(ratio, 100);
+            let quotas = [quota(limit, window_ms), quota(1_000_000_000, window_ms + 1)];
+            let capacity = ((f64::from(limit) * ratio) as u64).max(1);
+            fallback.learn(b"k", quotas[0], remaining, 0);
+            let (mut now_us, mut admitted) = (0, 0);
+            for (cost, step_us, peek_first) in requests {
+                now_us += step_us;
+                let request = ask(b"k", &quotas, cost);
+                let peeked = peek_first.then(|| fallback.peek(&request, now_us));
+                let decision = fallback.check(&request, now_us);
+                prop_assert!(peeked.is_none_or(|peeked| peeked == decision));
+                if decision.allowed {
+                    admitted += u64::from(cost);
+                }
+                let refill = u128::from(capacity) * u128::from(now_us) / u128::from(quotas[0].window.us());
+                prop_assert!(u128::from(admitted) <= u128::from(capacity.min(remaining.into())) + refill);
+            }
+        }
+
+        #[test]
+        fn a_denial_ends_exactly_when_it_said(
+            limits in proptest::collection::vec(1..100u32, 1..4),
+            spent in proptest::collection::vec((1..50u32, 0..5_000u64), 0..40),
+            cost in 1..100u32,
+            samples in proptest::collection::vec(0.0..1.0f64, 20),
+        ) {
+            let fallback = Fallback::new(0.7, 100);
+            let quotas: Vec<_> = (7..).zip(&limits).map(|(window_ms, limit)| quota(*limit, window_ms)).collect();
+            let mut now_us = 0;
+            for (cost, step_us) in spent {
+                now_us += step_us;
+                fallback.check(&ask(b"k", &quotas, cost), now_us);
+            }
+            let request = ask(b"k", &quotas, cost);
+            let denied = fallback.check(&request, now_us);
+            let ever = limits.iter().all(|limit| cost <= ((f64::from(*limit) * 0.7) as u32).max(1));
+            match denied.retry_after {
+                RetryAfter::Ms(retry_ms) if ever => {
+                    for at in samples {
+                        let early_us = ((retry_ms - 1) as f64 * 1_000.0 * at) as u64;
+                        prop_assert!(!fallback.peek(&request, now_us + early_us).allowed);
+                    }
+                    prop_assert!(fallback.peek(&request, now_us + retry_ms * 1_000).allowed);
+                }
+                RetryAfter::Now => prop_assert!(ever),
+                RetryAfter::Ms(_) => prop_assert!(!fallback.peek(&request, u64::MAX).allowed),
+                RetryAfter::Never => prop_assert!(limits.iter().any(|limit| cost > *limit)),
+            }
+        }
+    }
 }
