@@ -5,8 +5,12 @@
 //! idle, and takes no task or channel for a request.
 
 mod client;
+mod expect;
+mod forward;
 mod local;
+mod merge;
 mod slots;
+mod upstream;
 
 use crate::clock::now_us;
 use crate::command::{self, CheckArgs, CommandError, Name, docs};
@@ -18,6 +22,7 @@ use crate::resp::request::{Args, Parser};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use client::Client;
+use forward::{Admission, Link, Passing};
 use slots::Slots;
 use std::io;
 use std::pin::{Pin, pin};
@@ -29,6 +34,10 @@ use tracing::debug;
 /// Most bytes of replies that wait for a client which does not read them. Redis bounds a normal client's by nothing;
 /// a client that is this far behind is not coming back.
 const MAX_OUTPUT_BYTES: usize = 256 * 1024 * 1024;
+/// Longest request that is kept until it is whole. What is longer passes by as it comes.
+const MAX_KEPT_BYTES: usize = 64 * 1024;
+/// Longest of Tollgate's own: a reset of many keys.
+const MAX_OWN_BYTES: usize = 1024 * 1024;
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEPT_BYTES: usize = 16 * 1024;
 
@@ -44,6 +53,11 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         output: BytesMut::new(),
         slots: Slots::default(),
         mailbox: Rc::default(),
+        link: Link::Absent,
+        passing: None,
+        holding: false,
+        alone: false,
+        gone: false,
         closing: false,
     };
     let outcome = std::future::poll_fn(|cx| {
@@ -52,7 +66,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
     })
     .await;
     if let Err(error) = outcome {
-        debug!(client = session.client.id, %error, "connection lost");
+        debug!(client = session.client.id, peer = session.client.peer, %error, "connection lost");
     }
     session.mailbox.close();
 }
@@ -61,7 +75,7 @@ struct Session {
     worker: Rc<Worker>,
     stream: Stream,
     client: Client,
-    /// The beginning of a request whose end has not come.
+    /// Requests that wait for an earlier one, or the beginning of one whose end has not come.
     input: BytesMut,
     /// Replies that are next in order and ready.
     output: BytesMut,
@@ -69,8 +83,27 @@ struct Session {
     slots: Slots,
     /// Where the limiter's answers come.
     mailbox: Rc<Mailbox>,
+    /// The client's own connection to Redis.
+    link: Link,
+    /// A request too long to be kept.
+    passing: Option<Passing>,
+    /// The request that `input` begins with waits for an earlier one. Nothing more is read meanwhile.
+    holding: bool,
+    /// The last request forwarded bears no other behind it until its reply has come.
+    alone: bool,
+    /// The client has closed its side.
+    gone: bool,
     /// Nothing more is read; the connection closes once all is answered and written.
     closing: bool,
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// It was carried out or passed on.
+    Done,
+    /// It waits for an earlier one, and all behind it wait too.
+    Hold,
 }
 
 impl Session {
@@ -80,20 +113,39 @@ impl Session {
             let Self { mailbox, slots, output, .. } = self;
             mailbox.collect(cx, |(ticket, answer)| slots.answer(ticket, answer));
             slots.drain(output);
+            let mut progress = self.poll_link(cx);
+            let was_full = self.output.len();
             let flushed = self.poll_flush(cx)?;
-            if self.closing {
-                return if self.slots.is_empty() { flushed.map(Ok) } else { Poll::Pending };
-            }
+            progress |= self.output.len() < was_full;
             if self.output.len() > MAX_OUTPUT_BYTES {
                 return Poll::Ready(Err(io::Error::other("the client does not read its replies")));
             }
-            if self.poll_read(cx)?.is_pending() {
-                if !stop {
-                    return Poll::Pending;
+            if self.holding {
+                progress |= self.retry_held();
+            } else if !self.closing && !self.gone && self.has_room_upstream() {
+                match self.poll_read(cx)? {
+                    Poll::Ready(()) => progress = true,
+                    Poll::Pending if stop => self.closing = true,
+                    Poll::Pending => {}
                 }
-                self.closing = true;
+            }
+            if self.is_done() {
+                return flushed.map(Ok);
+            }
+            if !progress {
+                return Poll::Pending;
             }
         }
+    }
+
+    /// Whether all that was to be answered is answered and nothing more will be asked.
+    fn is_done(&self) -> bool {
+        let ended = match self.link {
+            // What the client sent before it closed its side is still answered; then Redis closes in turn.
+            Link::Open(_) if !self.closing => false,
+            _ => self.closing || (self.gone && !self.holding),
+        };
+        ended && self.slots.is_empty() && self.output.is_empty()
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
@@ -116,48 +168,72 @@ impl Session {
     /// Reads once and carries out what has come.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         let mut lent = self.worker.read_buffer.take();
-        let mut parser = self.worker.parser.take();
-        let outcome = self.read_into(cx, &mut lent, &mut parser);
-        self.worker.parser.replace(parser);
-        self.worker.read_buffer.replace(lent);
-        outcome
-    }
-
-    fn read_into(&mut self, cx: &mut Context<'_>, lent: &mut [u8], parser: &mut Parser) -> io::Result<Poll<()>> {
-        let mut buffer = ReadBuf::new(lent);
-        if Pin::new(&mut self.stream).poll_read(cx, &mut buffer)?.is_pending() {
-            return Ok(Poll::Pending);
-        }
+        let mut buffer = ReadBuf::new(&mut lent);
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buffer)?;
         let read = buffer.filled();
-        if read.is_empty() {
-            self.closing = true;
-            return Ok(Poll::Ready(()));
-        }
-        if self.input.is_empty() {
-            let taken = self.run_requests(read, parser);
+        if outcome.is_ready() && read.is_empty() {
+            self.gone = true;
+        } else if self.input.is_empty() {
+            let taken = self.run_requests(read);
             self.input.extend_from_slice(read.get(taken..).unwrap_or_default());
         } else {
-            let mut input = std::mem::take(&mut self.input);
-            input.extend_from_slice(read);
-            input.advance(self.run_requests(&input, parser));
-            // What is left is kept in a buffer of its own size: a slice would keep all of the old one alive.
-            self.input = if input.is_empty() { BytesMut::new() } else { input };
+            self.input.extend_from_slice(read);
+            self.run_input();
         }
-        Ok(Poll::Ready(()))
+        self.worker.read_buffer.replace(lent);
+        Ok(outcome)
+    }
+
+    /// Tries again what waited. Whether that got anywhere.
+    fn retry_held(&mut self) -> bool {
+        let before = self.input.len();
+        self.holding = false;
+        self.run_input();
+        self.input.len() < before || !self.holding
+    }
+
+    fn run_input(&mut self) {
+        let mut input = std::mem::take(&mut self.input);
+        input.advance(self.run_requests(&input));
+        if !input.is_empty() {
+            self.input = input;
+        }
     }
 
     /// Carries out the requests that `data` begins with and says how many bytes they took.
-    fn run_requests(&mut self, data: &[u8], parser: &mut Parser) -> usize {
+    fn run_requests(&mut self, data: &[u8]) -> usize {
+        let mut parser = self.worker.parser.take();
+        let taken = self.run_requests_with(data, &mut parser);
+        self.worker.parser.replace(parser);
+        if self.closing { data.len() } else { taken }
+    }
+
+    fn run_requests_with(&mut self, data: &[u8], parser: &mut Parser) -> usize {
         let now_us = now_us();
         let max_bulk_bytes = self.worker.shared.config.server.max_bulk_bytes;
         let mut taken = 0;
-        while !self.closing {
+        while !self.closing && !self.holding {
             let rest = data.get(taken..).unwrap_or_default();
+            if rest.is_empty() {
+                break;
+            }
+            if self.passing.is_some() {
+                taken += self.pass(rest);
+                continue;
+            }
             match parser.parse(rest, max_bulk_bytes) {
-                Ok(None) => break,
                 Ok(Some(length)) => {
-                    self.run_request(&parser.args(rest), now_us);
-                    taken += length;
+                    let raw = rest.get(..length).unwrap_or_default();
+                    match self.run_request(&parser.args(rest), parser.count(), raw, now_us) {
+                        Flow::Done => taken += length,
+                        Flow::Hold => self.holding = true,
+                    }
+                }
+                Ok(None) if rest.len() < MAX_KEPT_BYTES => break,
+                Ok(None) => {
+                    if !self.begin_passing(&parser.args(rest), parser.count(), rest.len()) {
+                        break;
+                    }
                 }
                 Err(error) => {
                     reply::error(self.replies(), &error.to_string());
@@ -165,55 +241,86 @@ impl Session {
                 }
             }
         }
-        if self.closing { data.len() } else { taken }
+        taken
     }
 
-    fn run_request(&mut self, args: &Args<'_>, now_us: u64) {
-        if args.is_empty() {
-            return;
-        }
-        self.worker.stats.commands.add(1);
-        let outcome = match Name::of(args.name()) {
-            Some(Name::Check) => self.ask(Kind::Check, args, now_us),
-            Some(Name::Peek) => self.ask(Kind::Peek, args, now_us),
-            Some(Name::Reset) => self.reset(args, now_us),
-            Some(Name::Help) if args.len() > 1 => Err(CommandError::Arity(Name::Help)),
-            Some(Name::Help) => {
-                docs::help(self.replies());
-                Ok(())
+    /// A request that is too long to be kept: from here on it is passed on, or passed over. Whether it is so long.
+    fn begin_passing(&mut self, args: &Args<'_>, count: usize, length: usize) -> bool {
+        if Name::of(args.name()).is_some() {
+            if length < MAX_OWN_BYTES {
+                return false;
             }
-            None => {
-                let output = if self.slots.is_empty() { &mut self.output } else { self.slots.ready() };
-                self.closing = local::run(&self.worker, &mut self.client, args, output) == local::After::Close;
+            reply::error(self.replies(), "ERR the command is too long");
+            self.passing = Some(Passing::new(false));
+            return true;
+        }
+        match self.run_other(args, count, b"") {
+            Flow::Done => self.passing = Some(Passing::new(matches!(self.link, Link::Open(_)))),
+            Flow::Hold => self.holding = true,
+        }
+        true
+    }
+
+    fn run_request(&mut self, args: &Args<'_>, count: usize, raw: &[u8], now_us: u64) -> Flow {
+        if args.is_empty() {
+            return Flow::Done;
+        }
+        let flow = match Name::of(args.name()) {
+            Some(name) => self.run_own(name, args, raw, now_us),
+            None => self.run_other(args, count, raw),
+        };
+        self.worker.stats.commands.add(u64::from(flow == Flow::Done));
+        flow
+    }
+
+    fn run_own(&mut self, name: Name, args: &Args<'_>, raw: &[u8], now_us: u64) -> Flow {
+        let muted = match self.admit_own(name.lower_case(), raw) {
+            Admission::Run { muted } => muted,
+            Admission::Hold => return Flow::Hold,
+            Admission::Taken => return Flow::Done,
+        };
+        let outcome = match name {
+            Name::Check => self.ask(Kind::Check, args, now_us, muted),
+            Name::Peek => self.ask(Kind::Peek, args, now_us, muted),
+            Name::Reset => self.reset(args, now_us, muted),
+            Name::Help if args.len() > 1 => Err(CommandError::Arity(Name::Help)),
+            Name::Help => {
+                if !muted {
+                    docs::help(self.replies());
+                }
                 Ok(())
             }
         };
-        if let Err(error) = outcome {
+        if let Err(error) = outcome
+            && !muted
+        {
             reply::error(self.replies(), &error.to_string());
         }
+        Flow::Done
     }
 
-    fn ask(&mut self, kind: Kind, args: &Args<'_>, now_us: u64) -> Result<(), CommandError> {
+    fn ask(&mut self, kind: Kind, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
         let name = if kind == Kind::Check { Name::Check } else { Name::Peek };
         let parsed = CheckArgs::parse(name, args)?;
         let ticket = self.slots.next_ticket();
         let answer = self.worker.batcher.ask(kind, &parsed.check(), now_us, &self.mailbox, ticket);
-        self.place(answer);
+        self.place(answer, muted);
         Ok(())
     }
 
-    fn reset(&mut self, args: &Args<'_>, now_us: u64) -> Result<(), CommandError> {
+    fn reset(&mut self, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
         let keys = command::parse_reset(args)?;
         let ticket = self.slots.next_ticket();
         let answer = self.worker.batcher.reset(&keys, now_us, &self.mailbox, ticket);
-        self.place(answer);
+        self.place(answer, muted);
         Ok(())
     }
 
-    fn place(&mut self, answer: Option<Answer>) {
+    fn place(&mut self, answer: Option<Answer>, muted: bool) {
         match answer {
+            Some(_) if muted => {}
             Some(answer) => slots::write_answer(self.replies(), &answer),
-            None => self.slots.push_deciding(),
+            None => self.slots.push_deciding(muted),
         }
     }
 

@@ -291,7 +291,7 @@ impl Batcher {
         let attempt = async {
             let mut link = Connection::open(&remote.dialer).await?;
             // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here.
-            remote.store.peek(&mut link, &Batch::default()).await?;
+            remote.store.check(&mut link, &Batch::default(), "").await?;
             Ok::<_, RedisError>(link)
         };
         let outcome = match tokio::time::timeout(remote.dialer.timeout(), attempt).await {

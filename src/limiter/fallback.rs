@@ -22,7 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide, us_to_ms_ceil};
+use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide_and_name, us_to_ms_ceil};
 
 /// Most shards, each with a lock of its own.
 const MAX_SHARDS: usize = 64;
@@ -73,7 +73,7 @@ struct Level {
 /// The decision for any check while all are admitted unasked, as if their windows were empty. A cost that exceeds a
 /// limit is denied still.
 pub fn open(check: &Check<'_>) -> Decision {
-    decide_degraded(check, |_| WindowState::default())
+    decide_degraded(check, |_| WindowState::default()).0
 }
 
 /// The decision for any check while all are denied: as if their windows had been filled just now, so the longest
@@ -84,6 +84,7 @@ pub fn closed(check: &Check<'_>) -> Decision {
         fits_in_us: quota.window.us(),
         empty_in_us: quota.window.us(),
     })
+    .0
 }
 
 impl Fallback {
@@ -286,28 +287,26 @@ impl Level {
 
 fn decide_by(levels: &[Level; MAX_WINDOWS], check: &Check<'_>) -> Decision {
     let mut of_quotas = levels.iter();
-    let decision = decide_degraded(check, |quota| {
+    let (decision, binding) = decide_degraded(check, |quota| {
         of_quotas.next().map_or_else(WindowState::default, |level| level.state(quota.limit, check.cost))
     });
-    // When a request is counted the rule resets after a window, as a log does; a bucket is full sooner. The binding
-    // window is the first with the decision's limit and remaining: an earlier one alike would have bound itself.
-    let binds = |(quota, level): &(&Quota, &Level)| {
-        quota.limit == decision.limit && level.tokens() == decision.remaining.saturating_add(check.cost)
-    };
-    match check.quotas.iter().zip(levels).find(binds) {
-        Some((_, level)) if decision.allowed => {
+    match levels.get(binding) {
+        // Where a request is counted the rule resets after a window, as a log does; a bucket is full sooner.
+        Some(level) if decision.allowed => {
             Decision { reset_after_ms: us_to_ms_ceil(level.less(check.cost).full_in_us()), ..decision }
         }
         _ => decision,
     }
 }
 
-fn decide_degraded(check: &Check<'_>, mut state: impl FnMut(&Quota) -> WindowState) -> Decision {
+/// Decides by the state of each quota's window, and says which window binds, by its place.
+fn decide_degraded(check: &Check<'_>, mut state: impl FnMut(&Quota) -> WindowState) -> (Decision, usize) {
     let states: [WindowState; MAX_WINDOWS] =
         array::from_fn(|index| check.quotas.get(index).map_or_else(WindowState::default, &mut state));
     // A check has no more windows than there are states.
     let states = states.get(..check.quotas.len()).unwrap_or(&states);
-    Decision { degraded: true, ..decide(check.quotas, states, check.cost) }
+    let (decision, binding) = decide_and_name(check.quotas, states, check.cost);
+    (Decision { degraded: true, ..decision }, binding)
 }
 
 fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {

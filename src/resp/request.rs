@@ -86,6 +86,8 @@ pub struct Parser {
     places: Vec<Range<usize>>,
     /// Whether the request is an inline one: its arguments then stand in `unquoted`.
     inline: bool,
+    /// How many arguments the request announces.
+    count: usize,
     /// The arguments of an inline request with their quotes and escapes undone.
     unquoted: Vec<u8>,
 }
@@ -108,9 +110,15 @@ impl Parser {
         Args { data, places: &self.places }
     }
 
+    /// How many arguments the request last read has, those included that have not come yet.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
     fn parse_multibulk(&mut self, buffer: &[u8], max_bulk_bytes: usize) -> Result<Option<usize>, ProtocolError> {
         let Some((count, mut at)) = read_length(buffer, 1, ProtocolError::MultibulkLine)? else { return Ok(None) };
         let count = count.filter(|count| *count <= MAX_ARGS).ok_or(ProtocolError::MultibulkLength)?;
+        self.count = usize::try_from(count).unwrap_or(0);
         for _ in 0..count {
             match buffer.get(at) {
                 None => return Ok(None),
@@ -140,6 +148,7 @@ impl Parser {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         self.unquoted.clear();
         self.split_line(line).ok_or(ProtocolError::UnbalancedQuotes)?;
+        self.count = self.places.len();
         Ok(Some(newline + 1))
     }
 

@@ -1,5 +1,6 @@
 //! What a client has said of itself.
 
+use super::expect::Credentials;
 use crate::resp::reply::Protocol;
 
 /// A client's side of its connection, as its handshake left it.
@@ -17,17 +18,32 @@ pub struct Client {
     pub lib_name: Vec<u8>,
     /// CLIENT SETINFO LIB-VER.
     pub lib_ver: Vec<u8>,
+    /// What it last authenticated with.
+    pub auth: Option<Credentials>,
+    /// The database it selected, if it did.
+    pub database: Option<u32>,
 }
 
 impl Client {
     /// A client that has said nothing yet.
     pub fn new(id: u64, peer: String) -> Self {
-        Self { id, peer, protocol: Protocol::default(), name: vec![], lib_name: vec![], lib_ver: vec![] }
+        Self {
+            id,
+            peer,
+            protocol: Protocol::default(),
+            name: vec![],
+            lib_name: vec![],
+            lib_ver: vec![],
+            auth: None,
+            database: None,
+        }
     }
 
     /// What RESET does.
     pub fn reset(&mut self) {
         self.protocol = Protocol::default();
         self.name.clear();
+        self.auth = None;
+        self.database = None;
     }
 }

@@ -1,5 +1,6 @@
 //! Replies that are not next in order, or not ready: what keeps a client's replies in the order of its requests.
 
+use super::expect::Expect;
 use crate::limiter::mailbox::Answer;
 use crate::resp::reply;
 use bytes::{BufMut, BytesMut};
@@ -8,15 +9,19 @@ use std::collections::VecDeque;
 /// A queue that has grown beyond this is given back once it is empty.
 const KEPT_SLOTS: usize = 256;
 
-/// One reply, or several ready ones in a row.
+/// One reply, or several of a kind in a row.
 #[derive(Debug)]
 enum Slot {
     /// Replies as bytes.
     Ready(BytesMut),
     /// The limiter has been asked.
     Deciding,
+    /// The limiter has been asked, but the client wants no reply.
+    Muted,
     /// The limiter has answered, but something before is outstanding.
     Answered(Answer),
+    /// Due from the client's connection to Redis.
+    Upstream(Expect),
 }
 
 /// The replies behind the first that is outstanding, in order.
@@ -25,6 +30,9 @@ pub struct Slots {
     queue: VecDeque<Slot>,
     /// Ticket of the front slot. Tickets count all slots that there ever were.
     first: u64,
+    /// How many are due from Redis, and how many of these decide how later commands are taken.
+    upstream: usize,
+    turning_points: usize,
 }
 
 impl Slots {
@@ -33,14 +41,76 @@ impl Slots {
         self.queue.is_empty()
     }
 
+    /// Whether anything is due from the client's connection to Redis.
+    pub fn await_upstream(&self) -> bool {
+        self.upstream > 0
+    }
+
+    /// Whether a reply is due that decides how the commands behind it are to be taken.
+    pub fn await_turning_point(&self) -> bool {
+        self.turning_points > 0
+    }
+
     /// The ticket of the slot that is pushed next.
     pub fn next_ticket(&self) -> u64 {
         self.first + self.queue.len() as u64
     }
 
-    /// Adds a reply that the limiter will give.
-    pub fn push_deciding(&mut self) {
-        self.queue.push_back(Slot::Deciding);
+    /// Adds a reply that the limiter will give; if `muted` it is not passed on.
+    pub fn push_deciding(&mut self, muted: bool) {
+        self.queue.push_back(if muted { Slot::Muted } else { Slot::Deciding });
+    }
+
+    /// Adds what is due from the client's connection to Redis.
+    pub fn push_upstream(&mut self, expect: Expect) {
+        if let (Some(Slot::Upstream(Expect::Replies(count))), Expect::Replies(more)) = (self.queue.back_mut(), &expect)
+        {
+            *count += more;
+            return;
+        }
+        self.upstream += 1;
+        self.turning_points += usize::from(expect.is_turning_point());
+        self.queue.push_back(Slot::Upstream(expect));
+    }
+
+    /// What is due next, if that is due from the client's connection to Redis.
+    pub fn front_upstream(&mut self) -> Option<&mut Expect> {
+        match self.queue.front_mut() {
+            Some(Slot::Upstream(expect)) => Some(expect),
+            _ => None,
+        }
+    }
+
+    /// Takes what [`Slots::front_upstream`] showed: it has come.
+    pub fn pop_upstream(&mut self) -> Option<Expect> {
+        match self.queue.pop_front() {
+            Some(Slot::Upstream(expect)) => {
+                self.first += 1;
+                self.upstream -= 1;
+                self.turning_points -= usize::from(expect.is_turning_point());
+                Some(expect)
+            }
+            other => {
+                self.queue.extend(other);
+                None
+            }
+        }
+    }
+
+    /// Puts something else in the place of what [`Slots::front_upstream`] showed.
+    pub fn replace_front(&mut self, expect: Expect) {
+        if let Some(front) = self.front_upstream() {
+            let (was, is) = (front.is_turning_point(), expect.is_turning_point());
+            *front = expect;
+            self.turning_points = self.turning_points + usize::from(is) - usize::from(was);
+        }
+    }
+
+    /// Drops everything that is outstanding: the connection closes.
+    pub fn clear(&mut self) {
+        self.first += self.queue.len() as u64;
+        self.queue.clear();
+        (self.upstream, self.turning_points) = (0, 0);
     }
 
     /// The buffer at the end, for a reply that is ready behind those that are not.
@@ -54,12 +124,13 @@ impl Slots {
         }
     }
 
-    /// The limiter's answer for `ticket` has come.
+    /// The limiter's answer for `ticket` has come. It may be one that nobody waits for any more.
     pub fn answer(&mut self, ticket: u64, answer: Answer) {
-        let slot = usize::try_from(ticket - self.first).ok().and_then(|index| self.queue.get_mut(index));
-        debug_assert!(matches!(slot, Some(Slot::Deciding)), "an answer that nobody waits for");
-        if let Some(slot) = slot {
-            *slot = Slot::Answered(answer);
+        let index = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        match index.and_then(|index| self.queue.get_mut(index)) {
+            Some(slot @ Slot::Deciding) => *slot = Slot::Answered(answer),
+            Some(slot @ Slot::Muted) => *slot = Slot::Ready(BytesMut::new()),
+            _ => {}
         }
     }
 
@@ -69,7 +140,7 @@ impl Slots {
             match slot {
                 Slot::Ready(bytes) => output.put_slice(bytes),
                 Slot::Answered(answer) => write_answer(output, answer),
-                Slot::Deciding => return,
+                Slot::Deciding | Slot::Muted | Slot::Upstream(_) => return,
             }
             self.queue.pop_front();
             self.first += 1;

@@ -17,6 +17,7 @@
 //! refused ([`Full`]) instead of being admitted without being counted.
 
 use std::array;
+use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -131,16 +132,17 @@ impl Embedded {
         let mut shard = self.shard(hash);
         let mut slots = shard.find(hash, check);
         let pruned = shard.prune(&slots, now_us);
-        self.release(0, pruned);
         let decision = decide_by(&shard.states(&slots, check, now_us), check);
         if !decision.allowed {
+            self.release(0, pruned);
             return Ok(decision);
         }
-        if self.reserve(&shard, hash, check, &slots, now_us).is_err() {
+        if self.reserve(&shard, hash, check, &slots, now_us, pruned).is_err() {
+            self.release(0, pruned);
             let max_slots = shard.logs.num_buckets().min(SLOTS_PER_LOCK);
             self.sweep_shard(&mut shard, now_us, max_slots);
             slots = shard.find(hash, check);
-            self.reserve(&shard, hash, check, &slots, now_us)?;
+            self.reserve(&shard, hash, check, &slots, now_us, 0)?;
         }
         shard.count(hash, check, &slots, now_us, &self.hasher);
         Ok(decision)
@@ -199,8 +201,18 @@ impl Embedded {
         self.entries.load(Ordering::Relaxed)
     }
 
-    /// Takes room for the logs and entries that counting `check` would add; all of it or none.
-    fn reserve(&self, shard: &Shard, hash: u64, check: &Check<'_>, slots: &Slots, now_us: u64) -> Result<(), Full> {
+    /// Takes room for the logs and entries that counting `check` would add, and gives back that of `pruned` entries;
+    /// all of it or none. A log that gains as many entries as it loses leaves the counts alone, which are shared by
+    /// all workers and dear to write.
+    fn reserve(
+        &self,
+        shard: &Shard,
+        hash: u64,
+        check: &Check<'_>,
+        slots: &Slots,
+        now_us: u64,
+        pruned: usize,
+    ) -> Result<(), Full> {
         let (mut logs, mut entries) = (0, 0);
         for slot in slots.iter().take(check.quotas.len()) {
             match slot.and_then(|slot| shard.logs.get_bucket(slot)) {
@@ -212,10 +224,12 @@ impl Embedded {
             return Err(Full::Windows);
         }
         take(&self.keys, logs, self.max_keys).ok_or(Full::Keys)?;
-        take(&self.entries, entries, self.max_entries).ok_or_else(|| {
+        take(&self.entries, entries.saturating_sub(pruned), self.max_entries).ok_or_else(|| {
             self.release(logs, 0);
             Full::Entries
-        })
+        })?;
+        self.release(0, pruned.saturating_sub(entries));
+        Ok(())
     }
 
     fn release(&self, logs: usize, entries: usize) {
@@ -380,11 +394,11 @@ impl Log {
 
     /// Where the entry of this time is, or where it belongs.
     fn find(&self, time_us: u64) -> Result<usize, usize> {
-        match self.entries.back() {
-            Some(newest) if newest.time_us >= time_us => {
-                self.entries.binary_search_by_key(&time_us, |entry| entry.time_us)
-            }
-            _ => Err(self.entries.len()),
+        let newest_us = self.entries.back().map(|newest| newest.time_us);
+        match newest_us.cmp(&Some(time_us)) {
+            Less => Err(self.entries.len()),
+            Equal => Ok(self.entries.len() - 1),
+            Greater => self.entries.binary_search_by_key(&time_us, |entry| entry.time_us),
         }
     }
 

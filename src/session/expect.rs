@@ -1,0 +1,218 @@
+//! What comes back for a command that is forwarded: how many replies, and what they change.
+
+use super::client::Client;
+use super::merge::Merge;
+use crate::resp::parse_int;
+use crate::resp::reply::Protocol;
+use crate::resp::request::Args;
+
+/// What is due from Redis for a forwarded command, or for several in a row.
+#[derive(Debug)]
+pub enum Expect {
+    /// So many replies, passed on as they come.
+    Replies(u64),
+    /// One, which, unless it is an error, means that the client has changed so.
+    Change(Box<Change>),
+    /// One: `+OK` begins a transaction.
+    Multi,
+    /// One: the transaction is over.
+    EndMulti,
+    /// One, an error, in whose place the client gets this one.
+    Instead(&'static str),
+    /// One, to which Tollgate adds its own.
+    Merge(Merge),
+    /// A confirmation for each channel or pattern named, or one reply for all, when they are not subscribed to.
+    Confirmations(u64),
+    /// A confirmation for each that is subscribed to, at least one.
+    ConfirmationsOfAll(Subscribed),
+}
+
+impl Expect {
+    /// Whether what comes back decides how the commands behind are to be taken.
+    pub fn is_turning_point(&self) -> bool {
+        !matches!(self, Self::Replies(_) | Self::Instead(_) | Self::Merge(_))
+    }
+}
+
+/// A change to what a client has said of itself.
+#[derive(Debug)]
+pub enum Change {
+    /// HELLO, with what of its options was given.
+    Hello { protocol: Option<Protocol>, auth: Option<Credentials>, name: Option<Vec<u8>> },
+    /// AUTH.
+    Auth(Credentials),
+    /// SELECT.
+    Database(u32),
+    /// CLIENT SETNAME.
+    Name(Vec<u8>),
+    /// RESET.
+    Reset,
+}
+
+/// The arguments of AUTH: a password, and a user before it if one was named.
+pub type Credentials = Vec<Vec<u8>>;
+
+impl Change {
+    /// Applies it.
+    pub fn apply(self, client: &mut Client) {
+        match self {
+            Self::Hello { protocol, auth, name } => {
+                client.protocol = protocol.unwrap_or(client.protocol);
+                client.auth = auth.or(client.auth.take());
+                client.name = name.unwrap_or_else(|| std::mem::take(&mut client.name));
+            }
+            Self::Auth(credentials) => client.auth = Some(credentials),
+            Self::Database(number) => client.database = Some(number),
+            Self::Name(name) => client.name = name,
+            Self::Reset => client.reset(),
+        }
+    }
+}
+
+/// The three things to subscribe to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subscribed {
+    /// SUBSCRIBE.
+    Channels,
+    /// PSUBSCRIBE.
+    Patterns,
+    /// SSUBSCRIBE.
+    Shards,
+}
+
+/// What a command does to its connection, beyond asking for a reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect {
+    /// CLIENT REPLY ON, OFF or SKIP.
+    ReplyOn,
+    /// No replies from here on.
+    ReplyOff,
+    /// None to the next command.
+    ReplySkip,
+    /// WATCH: what is watched is lost with the connection.
+    Watch,
+    /// EXEC, DISCARD, UNWATCH.
+    Unwatch,
+    /// MONITOR.
+    Monitor,
+    /// Something that cannot be set up again on another connection: CLIENT TRACKING and its like.
+    Settle,
+    /// SYNC or PSYNC: what comes back is no RESP any more.
+    Replicate,
+}
+
+/// How a command is forwarded.
+#[derive(Debug)]
+pub struct Route {
+    /// What comes back for it.
+    pub expect: Expect,
+    /// What else it does.
+    pub effect: Option<Effect>,
+    /// It is sent with nothing pending, and nothing is sent behind it until its reply has come: some versions of Redis
+    /// let a failing AUTH go without a reply when others are pending.
+    pub alone: bool,
+}
+
+impl Route {
+    /// The route of a command. `count` is how many arguments it has, of which the last may not have come yet.
+    pub fn of(args: &Args<'_>, count: usize) -> Self {
+        let name = args.name().to_ascii_lowercase();
+        let mut effect = None;
+        let expect = match (name.as_slice(), count) {
+            (b"multi", 1) => Expect::Multi,
+            (b"exec" | b"discard", 1) => {
+                effect = Some(Effect::Unwatch);
+                Expect::EndMulti
+            }
+            (b"reset", 1) => Expect::Change(Box::new(Change::Reset)),
+            (b"hello", _) => return Self::of_hello(args),
+            (b"auth", 2 | 3) => {
+                let credentials = args.from(1).map(<[u8]>::to_vec).collect();
+                let expect = Expect::Change(Box::new(Change::Auth(credentials)));
+                return Self { expect, effect: None, alone: true };
+            }
+            (b"select", 2) => match args.get(1).and_then(parse_int).and_then(|number| u32::try_from(number).ok()) {
+                Some(number) => Expect::Change(Box::new(Change::Database(number))),
+                None => Expect::Replies(1),
+            },
+            (b"client", 2..) => return Self::of_client(args, count),
+            (b"subscribe" | b"psubscribe" | b"ssubscribe", 2..) => Expect::Confirmations(count as u64 - 1),
+            (b"unsubscribe" | b"punsubscribe" | b"sunsubscribe", 2..) => Expect::Confirmations(count as u64 - 1),
+            (b"unsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Channels),
+            (b"punsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Patterns),
+            (b"sunsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Shards),
+            (b"info" | b"command", _) => Merge::of(args).map_or(Expect::Replies(1), Expect::Merge),
+            (b"watch", _) => {
+                effect = Some(Effect::Watch);
+                Expect::Replies(1)
+            }
+            (b"unwatch", 1) => {
+                effect = Some(Effect::Unwatch);
+                Expect::Replies(1)
+            }
+            (b"monitor", 1) => {
+                effect = Some(Effect::Monitor);
+                Expect::Replies(1)
+            }
+            (b"sync" | b"psync", _) => {
+                effect = Some(Effect::Replicate);
+                Expect::Replies(1)
+            }
+            _ => Expect::Replies(1),
+        };
+        Self { expect, effect, alone: false }
+    }
+
+    fn of_hello(args: &Args<'_>) -> Self {
+        let protocol = match args.get(1) {
+            Some(b"3") => Some(Protocol::Resp3),
+            Some(b"2") => Some(Protocol::Resp2),
+            _ => None,
+        };
+        let (mut auth, mut name) = (None, None);
+        let mut options = args.from(2);
+        while let Some(option) = options.next() {
+            if option.eq_ignore_ascii_case(b"auth") {
+                auth = Some(options.by_ref().take(2).map(<[u8]>::to_vec).collect());
+            } else if option.eq_ignore_ascii_case(b"setname") {
+                name = options.next().map(<[u8]>::to_vec);
+            }
+        }
+        let alone = auth.is_some();
+        Self { expect: Expect::Change(Box::new(Change::Hello { protocol, auth, name })), effect: None, alone }
+    }
+
+    fn of_client(args: &Args<'_>, count: usize) -> Self {
+        let sub = args.get(1).unwrap_or_default().to_ascii_lowercase();
+        let value = args.get(2).unwrap_or_default().to_ascii_lowercase();
+        let mut expect = Expect::Replies(1);
+        let effect = match (sub.as_slice(), value.as_slice(), count) {
+            (b"reply", b"on", 3) => Some(Effect::ReplyOn),
+            (b"reply", b"off", 3) => Some(Effect::ReplyOff),
+            (b"reply", b"skip", 3) => Some(Effect::ReplySkip),
+            (b"tracking" | b"caching" | b"no-evict" | b"no-touch", ..) => Some(Effect::Settle),
+            (b"setname", _, 3) => {
+                let name = args.get(2).unwrap_or_default().to_vec();
+                expect = Expect::Change(Box::new(Change::Name(name)));
+                None
+            }
+            _ => None,
+        };
+        Self { expect, effect, alone: false }
+    }
+}
+
+/// Whether a client may say this before it has a connection to Redis of its own, and Tollgate answers: it is said
+/// again to that connection once there is one.
+pub fn is_handshake(args: &Args<'_>) -> bool {
+    let is = |name: &[u8]| args.name().eq_ignore_ascii_case(name);
+    let sub = args.get(1).unwrap_or_default();
+    let authenticates = || args.from(2).any(|option| option.eq_ignore_ascii_case(b"auth"));
+    is(b"ping")
+        || is(b"echo")
+        || is(b"quit")
+        || is(b"reset")
+        || (is(b"hello") && !authenticates())
+        || (is(b"client")
+            && [&b"setname"[..], b"getname", b"setinfo"].iter().any(|name| sub.eq_ignore_ascii_case(name)))
+}

@@ -1,0 +1,416 @@
+//! The session's other half: what is not Tollgate's own goes to Redis and comes back, bytes as they are.
+
+use super::expect::{Expect, Route, is_handshake};
+use super::merge::Merge;
+use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
+use super::{Flow, Session, local};
+use crate::info;
+use crate::limiter::Limiter;
+use crate::net::Stream;
+use crate::resp::reply::{self, Protocol};
+use crate::resp::request::Args;
+use crate::resp::scan::Scanner;
+use bytes::{Buf, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::debug;
+
+/// Replies that wait for the client beyond this hold up the reading of more of them from Redis.
+const MAX_REPLY_BYTES: usize = 1024 * 1024;
+/// Longest reply of INFO or COMMAND that is added to; a longer one is passed on as it is.
+const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;
+const UNAVAILABLE: &str = "UNAVAILABLE Redis cannot be reached";
+
+/// A client's way to Redis.
+#[derive(Default)]
+pub enum Link {
+    /// There is none: nothing was forwarded yet, or the connection was lost.
+    #[default]
+    Absent,
+    /// It is being opened; the command that asked for it is held.
+    Dialing(Pin<Box<dyn Future<Output = io::Result<Stream>>>>),
+    /// It could not be opened: the command that asked for it is answered without.
+    Refused,
+    /// It is open.
+    Open(Box<Upstream>),
+}
+
+impl Session {
+    /// Carries out a command that is not Tollgate's own. `raw` is the request as it came, `count` the number of its
+    /// arguments; of a long one they may be incomplete.
+    pub(super) fn run_other(&mut self, args: &Args<'_>, count: usize, raw: &[u8]) -> Flow {
+        if args.name().eq_ignore_ascii_case(b"quit") {
+            return self.run_local(args);
+        }
+        let limiter = self.worker.shared.limiter.clone();
+        let Limiter::Redis(remote) = &*limiter else { return self.run_local(args) };
+        match self.link {
+            Link::Open(_) => self.forward(args, count, raw),
+            Link::Dialing(_) => Flow::Hold,
+            Link::Absent if is_handshake(args) => self.run_local(args),
+            Link::Absent if remote.breaker.is_closed() => {
+                let limiter = limiter.clone();
+                self.link = Link::Dialing(Box::pin(async move {
+                    match &*limiter {
+                        Limiter::Redis(remote) => remote.dialer.dial().await,
+                        Limiter::Embedded(_) => Err(io::ErrorKind::NotFound.into()),
+                    }
+                }));
+                Flow::Hold
+            }
+            Link::Absent | Link::Refused => {
+                self.link = Link::Absent;
+                if local::answers_without_redis(args) {
+                    self.run_local(args)
+                } else {
+                    reply::error(self.replies(), UNAVAILABLE);
+                    Flow::Done
+                }
+            }
+        }
+    }
+
+    fn run_local(&mut self, args: &Args<'_>) -> Flow {
+        let worker = self.worker.clone();
+        let output = if self.slots.is_empty() { &mut self.output } else { self.slots.ready() };
+        self.closing |= local::run(&worker, &mut self.client, args, output) == local::After::Close;
+        Flow::Done
+    }
+
+    fn forward(&mut self, args: &Args<'_>, count: usize, raw: &[u8]) -> Flow {
+        let Link::Open(upstream) = &mut self.link else { return Flow::Hold };
+        if self.alone && self.slots.await_upstream() {
+            return Flow::Hold;
+        }
+        let Route { expect, effect, alone } = Route::of(args, count);
+        if alone && self.slots.await_upstream() {
+            return Flow::Hold;
+        }
+        self.alone = alone;
+        self.worker.stats.forwarded.add(1);
+        upstream.requests.extend_from_slice(raw);
+        let muted = match upstream.replies {
+            Replies::On => false,
+            Replies::Off => true,
+            Replies::Skip => {
+                upstream.replies = Replies::On;
+                true
+            }
+        };
+        if let Some(effect) = effect {
+            upstream.note(effect);
+        }
+        // CLIENT REPLY OFF and SKIP have no reply themselves; ON has one whatever was before.
+        let muted = match effect {
+            Some(super::expect::Effect::ReplyOn) => false,
+            Some(super::expect::Effect::ReplyOff | super::expect::Effect::ReplySkip) => true,
+            _ => muted,
+        };
+        if muted {
+            self.take_for_granted(expect);
+        } else {
+            self.slots.push_upstream(expect);
+        }
+        Flow::Done
+    }
+
+    /// No reply will tell, so the command is taken to succeed.
+    fn take_for_granted(&mut self, expect: Expect) {
+        let Link::Open(upstream) = &mut self.link else { return };
+        match expect {
+            Expect::Multi => upstream.in_multi = true,
+            Expect::EndMulti => upstream.in_multi = false,
+            Expect::Change(change) => change.apply(&mut self.client),
+            _ => {}
+        }
+    }
+
+    /// Whether one of Tollgate's own commands can run here and now, on the state of the connection to Redis.
+    pub(super) fn admit_own(&mut self, name: &str, raw: &[u8]) -> Admission {
+        let Link::Open(upstream) = &mut self.link else { return Admission::Run { muted: false } };
+        if self.slots.await_turning_point() {
+            return Admission::Hold;
+        }
+        if upstream.in_multi {
+            // Redis does not know the command, and so marks the transaction as one that must not be executed.
+            upstream.requests.extend_from_slice(raw);
+            self.slots.push_upstream(Expect::Instead(match name {
+                "rl.check" => "ERR 'rl.check' cannot run inside MULTI",
+                "rl.peek" => "ERR 'rl.peek' cannot run inside MULTI",
+                "rl.reset" => "ERR 'rl.reset' cannot run inside MULTI",
+                _ => "ERR 'rl.help' cannot run inside MULTI",
+            }));
+            return Admission::Taken;
+        }
+        if self.client.protocol == Protocol::Resp2 && upstream.is_subscribed() {
+            let text = format!(
+                "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
+                 in this context"
+            );
+            reply::error(self.replies(), &text);
+            return Admission::Taken;
+        }
+        let muted = upstream.replies != Replies::On;
+        if upstream.replies == Replies::Skip {
+            upstream.replies = Replies::On;
+        }
+        Admission::Run { muted }
+    }
+
+    /// Whether more requests may be read: not while many wait to be sent to Redis.
+    pub(super) fn has_room_upstream(&self) -> bool {
+        match &self.link {
+            Link::Open(upstream) => upstream.requests.len() < MAX_REQUEST_BYTES,
+            _ => true,
+        }
+    }
+
+    /// Makes what progress there is on the way to Redis; whether there was any.
+    pub(super) fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
+        match &mut self.link {
+            Link::Absent | Link::Refused => false,
+            Link::Dialing(attempt) => match attempt.as_mut().poll(cx) {
+                Poll::Pending => false,
+                Poll::Ready(outcome) => {
+                    self.link = match (outcome, &*self.worker.shared.limiter) {
+                        (Ok(stream), Limiter::Redis(remote)) => {
+                            Link::Open(Box::new(Upstream::new(stream, &remote.dialer, &self.client)))
+                        }
+                        _ => Link::Refused,
+                    };
+                    true
+                }
+            },
+            Link::Open(_) => match self.poll_upstream(cx) {
+                Ok(progress) => progress,
+                Err(error) => {
+                    debug!(client = self.client.id, %error, "upstream lost");
+                    self.lose_upstream();
+                    true
+                }
+            },
+        }
+    }
+
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let Link::Open(upstream) = &mut self.link else { return Ok(false) };
+        let before = upstream.requests.len();
+        if let Poll::Ready(sent) = upstream.poll_send(cx) {
+            sent?;
+            if self.gone {
+                // The client has closed its side: so is this, and Redis lets go of what blocks.
+                let _ = Pin::new(&mut upstream.stream).poll_shutdown(cx)?;
+            }
+        }
+        let sent = upstream.requests.len() < before;
+        Ok(self.poll_replies(cx)? || sent)
+    }
+
+    fn poll_replies(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let is_next = self.slots.is_empty() || self.slots.front_upstream().is_some();
+        if !is_next || self.output.len() >= MAX_REPLY_BYTES {
+            return Ok(false);
+        }
+        let Link::Open(upstream) = &mut self.link else { return Ok(false) };
+        let mut held = std::mem::take(&mut upstream.held);
+        if !held.is_empty() {
+            let taken = self.relay(&held)?;
+            held.advance(taken);
+            self.hold_replies(&held);
+            return Ok(taken > 0);
+        }
+        let mut lent = self.worker.read_buffer.take();
+        let mut buffer = ReadBuf::new(&mut lent);
+        let outcome = match Pin::new(&mut upstream.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Ok(())) => self.relay(buffer.filled()).map(|taken| {
+                self.hold_replies(buffer.filled().get(taken..).unwrap_or_default());
+                true
+            }),
+        };
+        self.worker.read_buffer.replace(lent);
+        outcome
+    }
+
+    fn hold_replies(&mut self, rest: &[u8]) {
+        if let Link::Open(upstream) = &mut self.link
+            && !rest.is_empty()
+        {
+            upstream.held.extend_from_slice(rest);
+        }
+    }
+
+    /// Passes on what Redis sent, up to where something that is decided here comes first. Says how far it got.
+    fn relay(&mut self, data: &[u8]) -> io::Result<usize> {
+        let mut at = 0;
+        while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+            let Link::Open(upstream) = &mut self.link else { return Ok(data.len()) };
+            if upstream.replicating && self.slots.is_empty() {
+                self.output.extend_from_slice(rest);
+                return Ok(data.len());
+            }
+            let is_ours = upstream.handshake > 0;
+            let is_idle = self.slots.is_empty();
+            let collects = match self.slots.front_upstream() {
+                Some(expect) => matches!(expect, Expect::Merge(_) | Expect::Instead(_)),
+                None if is_ours || is_idle => false,
+                None => return Ok(at),
+            };
+            let (taken, complete) = upstream.scanner.scan(rest).map_err(|_| io::Error::other("malformed reply"))?;
+            let piece = rest.get(..taken).unwrap_or_default();
+            at += taken;
+            if is_ours {
+                upstream.handshake -= u32::from(complete);
+                continue;
+            }
+            if collects && upstream.scanner.kind() != b'>' {
+                upstream.collected.extend_from_slice(piece);
+            } else {
+                self.output.extend_from_slice(piece);
+            }
+            if complete {
+                self.take_reply();
+            } else if upstream.collected.len() > MAX_COLLECTED_BYTES {
+                self.stop_collecting();
+            }
+        }
+        Ok(at)
+    }
+
+    /// A value from Redis is complete.
+    fn take_reply(&mut self) {
+        let Link::Open(upstream) = &mut self.link else { return };
+        let all = match self.slots.front_upstream() {
+            Some(Expect::ConfirmationsOfAll(kind)) => Some(upstream.subscribed(*kind).max(1).unsigned_abs()),
+            _ => None,
+        };
+        let front = self.slots.front_upstream();
+        let confirms = matches!(front, Some(Expect::Confirmations(_) | Expect::ConfirmationsOfAll(_)));
+        let in_pubsub = confirms || upstream.scanner.kind() == b'>' || upstream.is_subscribed();
+        if in_pubsub && upstream.take_confirmation() {
+            if let Some(front) = front.filter(|_| confirms) {
+                match all {
+                    Some(all) => self.slots.replace_front(Expect::Confirmations(all - 1)),
+                    None => {
+                        if let Expect::Confirmations(left) = front {
+                            *left -= 1;
+                        }
+                    }
+                }
+                if let Some(Expect::Confirmations(0)) = self.slots.front_upstream() {
+                    self.slots.pop_upstream();
+                }
+            }
+        } else if !upstream.is_out_of_band(self.client.protocol) {
+            match front {
+                Some(Expect::Replies(left)) if *left > 1 => *left -= 1,
+                _ => self.finish_slot(),
+            }
+        }
+        self.slots.drain(&mut self.output);
+    }
+
+    fn finish_slot(&mut self) {
+        let Link::Open(upstream) = &mut self.link else { return };
+        let is_error = upstream.scanner.kind() == b'-';
+        match self.slots.pop_upstream() {
+            Some(Expect::Change(change)) if !is_error => {
+                if matches!(*change, super::expect::Change::Reset) {
+                    upstream.reset();
+                }
+                change.apply(&mut self.client);
+            }
+            Some(Expect::Multi) => upstream.in_multi |= upstream.scanner.label() == b"OK",
+            Some(Expect::EndMulti) => upstream.in_multi = false,
+            Some(Expect::Instead(text)) => {
+                upstream.collected = BytesMut::new();
+                reply::error(&mut self.output, text);
+            }
+            Some(Expect::Merge(merge)) => {
+                let reply = std::mem::take(&mut upstream.collected);
+                let section = match merge {
+                    Merge::Info => info::render(&self.worker.shared, [&b"tollgate"[..]].into_iter()),
+                    _ => String::new(),
+                };
+                merge.write(&mut self.output, &reply, &section, self.client.protocol);
+            }
+            _ => {}
+        }
+    }
+
+    fn stop_collecting(&mut self) {
+        let Link::Open(upstream) = &mut self.link else { return };
+        self.output.extend_from_slice(&std::mem::take(&mut upstream.collected));
+        self.slots.replace_front(Expect::Replies(1));
+    }
+
+    /// The connection to Redis is gone. A client that awaits an answer from it, or whose state is gone with it, must
+    /// be told in the one way that it understands: its own connection ends, as if Redis had restarted. Any other
+    /// stays, and its next command opens another connection.
+    fn lose_upstream(&mut self) {
+        let Link::Open(upstream) = std::mem::take(&mut self.link) else { return };
+        let is_bound = self.slots.await_upstream() || !upstream.scanner.is_between() || upstream.has_state();
+        if is_bound || self.gone {
+            self.slots.clear();
+            self.closing = true;
+        }
+    }
+}
+
+/// Whether a command of Tollgate's own may run.
+pub enum Admission {
+    /// It may; if `muted`, without a reply.
+    Run {
+        /// CLIENT REPLY is off.
+        muted: bool,
+    },
+    /// Not before an earlier reply has come.
+    Hold,
+    /// It was answered.
+    Taken,
+}
+
+/// A request too long to be kept until it is whole: it is passed on, or passed over, as it comes.
+#[derive(Debug, Default)]
+pub struct Passing {
+    scanner: Scanner,
+    /// Whether it is passed on. Otherwise it was answered already.
+    forwarded: bool,
+}
+
+impl Passing {
+    /// A request of which nothing was passed yet.
+    pub fn new(forwarded: bool) -> Self {
+        Self { scanner: Scanner::default(), forwarded }
+    }
+}
+
+impl Session {
+    /// Takes what of `data` belongs to the request that is passing. Says how much that was.
+    pub(super) fn pass(&mut self, data: &[u8]) -> usize {
+        let Some(passing) = &mut self.passing else { return 0 };
+        let (taken, complete) = match passing.scanner.scan(data) {
+            Ok(outcome) => outcome,
+            Err(_) => {
+                // Redis says what is wrong with a frame that is passed on, and closes.
+                if !passing.forwarded {
+                    self.closing = true;
+                }
+                (data.len(), false)
+            }
+        };
+        if passing.forwarded
+            && let Link::Open(upstream) = &mut self.link
+        {
+            upstream.requests.extend_from_slice(data.get(..taken).unwrap_or_default());
+        }
+        if complete {
+            self.passing = None;
+        }
+        taken
+    }
+}

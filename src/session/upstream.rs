@@ -1,0 +1,208 @@
+//! A client's own connection to Redis: opened at its first command that is not Tollgate's, kept for life, so that
+//! whatever state Redis keeps for a connection is the client's own.
+
+use super::client::Client;
+use super::expect::{Effect, Subscribed};
+use crate::dial::Dialer;
+use crate::net::Stream;
+use crate::resp::reply::{self, Protocol};
+use crate::resp::scan::Scanner;
+use bytes::{Buf, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::AsyncWrite;
+
+/// Requests that wait to be sent beyond this hold up the reading of more.
+pub const MAX_REQUEST_BYTES: usize = 256 * 1024;
+
+/// Whether the client gets replies: CLIENT REPLY.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replies {
+    /// To every command.
+    #[default]
+    On,
+    /// To none.
+    Off,
+    /// To none but this many: not to the next command.
+    Skip,
+}
+
+/// The connection and the state that Redis keeps for it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The connection.
+    pub stream: Stream,
+    /// Requests on their way.
+    pub requests: BytesMut,
+    /// Bytes that have come for commands behind one that is still being decided here.
+    pub held: BytesMut,
+    /// Where in a reply the stream is.
+    pub scanner: Scanner,
+    /// Replies still to come to what the handshake repeated: they are not the client's.
+    pub handshake: u32,
+    /// A reply that is collected instead of being passed on.
+    pub collected: BytesMut,
+    /// Whether a transaction is open.
+    pub in_multi: bool,
+    /// CLIENT REPLY.
+    pub replies: Replies,
+    /// SYNC: bytes pass both ways unread.
+    pub replicating: bool,
+    monitoring: bool,
+    watching: bool,
+    settled: bool,
+    channels: i64,
+    patterns: i64,
+    shards: i64,
+}
+
+impl Upstream {
+    /// Begins with what the client has said so far, on a connection that was just opened.
+    pub fn new(stream: Stream, dialer: &Dialer, client: &Client) -> Self {
+        let mut requests = BytesMut::new();
+        let handshake = write_handshake(&mut requests, dialer, client);
+        Self {
+            stream,
+            requests,
+            held: BytesMut::new(),
+            scanner: Scanner::default(),
+            handshake,
+            collected: BytesMut::new(),
+            in_multi: false,
+            replies: Replies::On,
+            replicating: false,
+            monitoring: false,
+            watching: false,
+            settled: false,
+            channels: 0,
+            patterns: 0,
+            shards: 0,
+        }
+    }
+
+    /// Whether Redis holds state for this connection that another would lack.
+    pub fn has_state(&self) -> bool {
+        self.in_multi
+            || self.watching
+            || self.settled
+            || self.monitoring
+            || self.replicating
+            || self.replies != Replies::On
+            || self.is_subscribed()
+    }
+
+    /// Whether anything is subscribed to.
+    pub fn is_subscribed(&self) -> bool {
+        self.channels + self.patterns + self.shards > 0
+    }
+
+    /// Notes what a command does, as it is sent.
+    pub fn note(&mut self, effect: Effect) {
+        match effect {
+            Effect::ReplyOn => self.replies = Replies::On,
+            Effect::ReplyOff => self.replies = Replies::Off,
+            Effect::ReplySkip if self.replies == Replies::On => self.replies = Replies::Skip,
+            Effect::ReplySkip => {}
+            Effect::Watch => self.watching = true,
+            Effect::Unwatch => self.watching = false,
+            Effect::Monitor => self.monitoring = true,
+            Effect::Settle => self.settled = true,
+            Effect::Replicate => self.replicating = true,
+        }
+    }
+
+    /// What RESET leaves.
+    pub fn reset(&mut self) {
+        self.in_multi = false;
+        self.monitoring = false;
+        self.watching = false;
+        self.settled = false;
+        self.replies = Replies::On;
+        (self.channels, self.patterns, self.shards) = (0, 0, 0);
+    }
+
+    /// How many there are of what is subscribed to.
+    pub fn subscribed(&self, kind: Subscribed) -> i64 {
+        match kind {
+            Subscribed::Channels => self.channels,
+            Subscribed::Patterns => self.patterns,
+            Subscribed::Shards => self.shards,
+        }
+    }
+
+    /// Whether the value just scanned is none of the replies: a message, an invalidation, a line of MONITOR.
+    pub fn is_out_of_band(&self, protocol: Protocol) -> bool {
+        match self.scanner.kind() {
+            b'>' => true,
+            b'*' if protocol == Protocol::Resp2 && self.is_subscribed() => {
+                matches!(self.scanner.label(), b"message" | b"pmessage" | b"smessage")
+            }
+            b'+' => self.monitoring && self.scanner.label().first().is_some_and(u8::is_ascii_digit),
+            _ => false,
+        }
+    }
+
+    /// If the value just scanned confirms a subscription or its end, notes how many there are now.
+    pub fn take_confirmation(&mut self) -> bool {
+        // The count is of channels and patterns together.
+        let count = self.scanner.last_integer();
+        match (self.scanner.kind(), self.scanner.label()) {
+            (b'>' | b'*', b"subscribe" | b"unsubscribe") => self.channels = count - self.patterns,
+            (b'>' | b'*', b"psubscribe" | b"punsubscribe") => self.patterns = count - self.channels,
+            (b'>' | b'*', b"ssubscribe" | b"sunsubscribe") => self.shards = count,
+            _ => return false,
+        }
+        true
+    }
+
+    /// Sends what waits to be sent.
+    pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.requests.is_empty() {
+            match Pin::new(&mut self.stream).poll_write(cx, &self.requests) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Poll::Ready(Ok(sent)) => self.requests.advance(sent),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        if self.requests.capacity() > super::KEPT_BYTES {
+            self.requests = BytesMut::new();
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+}
+
+/// Writes what was said before this connection existed, and says how many replies it makes.
+fn write_handshake(out: &mut BytesMut, dialer: &Dialer, client: &Client) -> u32 {
+    let settings = dialer.settings();
+    let own = settings.password().map(|password| {
+        settings.username().into_iter().chain([password]).map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>()
+    });
+    let mut count = 0;
+    let mut say = |words: &[&[u8]]| {
+        reply::array(out, words.len());
+        words.iter().for_each(|word| reply::bulk(out, word));
+        count += 1;
+    };
+    for credentials in [own.as_ref(), client.auth.as_ref()].into_iter().flatten() {
+        let words: Vec<&[u8]> = credentials.iter().map(Vec::as_slice).collect();
+        say(&[&[&b"AUTH"[..]], words.as_slice()].concat());
+    }
+    if client.protocol == Protocol::Resp3 {
+        say(&[b"HELLO", b"3"]);
+    }
+    let database = client.database.map_or(settings.db(), i64::from);
+    if database != 0 {
+        say(&[b"SELECT", database.to_string().as_bytes()]);
+    }
+    if !client.name.is_empty() {
+        say(&[b"CLIENT", b"SETNAME", &client.name]);
+    }
+    for (option, value) in [(&b"LIB-NAME"[..], &client.lib_name), (b"LIB-VER", &client.lib_ver)] {
+        if !value.is_empty() {
+            say(&[b"CLIENT", b"SETINFO", option, value]);
+        }
+    }
+    count
+}

@@ -1,0 +1,53 @@
+//! What the tests are made of: servers, a client that shows bytes as they are, and a way to wait.
+
+mod client;
+mod redis_server;
+mod tollgate;
+
+pub use client::{Decision, RawClient, Reply, encode};
+pub use redis_server::RedisServer;
+pub use tollgate::{Tollgate, program};
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes, so that it passes only when something hangs.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `condition` holds.
+///
+/// # Panics
+/// When it does not within `deadline`.
+#[track_caller]
+pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < deadline, "still waiting after {deadline:?}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A port that nobody listens on.
+///
+/// It lies below the range from which the kernel takes the ports of outgoing connections: a port within that range
+/// may be taken while its server is down, and a connection to it may even reach itself.
+pub fn free_port() -> u16 {
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test programs that run at the same time begin at different places.
+    let first = std::process::id().wrapping_mul(7919) as u16;
+    loop {
+        let port = PORTS.start + first.wrapping_add(NEXT.fetch_add(1, Relaxed)) % (PORTS.end - PORTS.start);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// Signals a process (`-TERM`, `-STOP`) by the `kill` command, because the standard library only knows SIGKILL.
+fn send_signal(process: &Child, signal: &str) {
+    let status = Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
+    assert!(status.success(), "kill {signal}: {status}");
+}

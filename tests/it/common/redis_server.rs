@@ -1,0 +1,156 @@
+//! A private Redis or Valkey.
+
+use super::{PATIENCE, RawClient, Reply, free_port, send_signal, wait_until};
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::{env, thread};
+use tempfile::TempDir;
+
+/// A Redis of the test's own: a free port, nothing saved, killed on drop, its log shown when the test fails.
+///
+/// `TOLLGATE_TEST_REDIS_SERVER` names the program; without it, `redis-server` or else `valkey-server` is taken.
+pub struct RedisServer {
+    process: Child,
+    port: u16,
+    options: Vec<String>,
+    folder: TempDir,
+}
+
+impl RedisServer {
+    /// Starts one and waits until it answers.
+    pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with more options of redis-server.
+    pub fn start_with(options: &[&str]) -> Self {
+        loop {
+            let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            let mut server = Self { process: spawn(port, &options, &folder), port, options, folder };
+            if server.wait_until_ready() {
+                return server;
+            }
+            // Somebody took the port between its choice and its use.
+            assert!(server.log().contains("Address already in use"), "redis-server ended: {}", server.log());
+        }
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
+    pub fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub fn client(&self) -> RawClient {
+        RawClient::connect(self.addr())
+    }
+
+    /// Runs one command of words without blanks.
+    #[track_caller]
+    pub fn command(&self, line: &str) -> Reply {
+        self.client().line(line)
+    }
+
+    /// The names of all keys, sorted.
+    pub fn keys(&self) -> Vec<Vec<u8>> {
+        let mut keys: Vec<Vec<u8>> = self.command("KEYS *").items().iter().map(|name| bytes_of(name)).collect();
+        keys.sort();
+        keys
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub fn start_again(&mut self) {
+        self.process = spawn(self.port, &self.options, &self.folder);
+        assert!(self.wait_until_ready(), "redis-server does not start again: {}", self.log());
+    }
+
+    /// Makes it hang: connections stand, the kernel still accepts more, nothing is answered.
+    pub fn stop(&self) {
+        send_signal(&self.process, "-STOP");
+    }
+
+    /// Ends a [`RedisServer::stop`].
+    pub fn cont(&self) {
+        send_signal(&self.process, "-CONT");
+    }
+
+    /// Whether it answers at last. False when it ended instead.
+    fn wait_until_ready(&mut self) -> bool {
+        let mut ended = false;
+        wait_until(PATIENCE, || {
+            ended = self.process.try_wait().unwrap().is_some();
+            ended || self.is_ready()
+        });
+        !ended
+    }
+
+    /// While it loads it answers `-LOADING`; another process at this port would have another id.
+    fn is_ready(&self) -> bool {
+        let Ok(mut client) = RawClient::try_connect(self.addr()) else { return false };
+        if client.try_send(b"INFO server\r\n").is_err() {
+            return false;
+        }
+        match client.try_read() {
+            Ok(info @ Reply::Bulk(_)) => info.text().contains(&format!("process_id:{}\r\n", self.process.id())),
+            _ => false,
+        }
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if thread::panicking() {
+            eprintln!("--- log of redis-server, port {}\n{}---", self.port, self.log());
+        }
+    }
+}
+
+fn bytes_of(reply: &Reply) -> Vec<u8> {
+    let Reply::Bulk(bytes) = reply else { panic!("not a bulk string: {reply:?}") };
+    bytes.clone()
+}
+
+fn spawn(port: u16, options: &[String], folder: &TempDir) -> Child {
+    let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+    Command::new(program())
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(options)
+        .current_dir(folder.path())
+        .stdin(Stdio::null())
+        .stderr(log.try_clone().unwrap())
+        .stdout(log)
+        .spawn()
+        .unwrap()
+}
+
+fn program() -> String {
+    let runs = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+    match env::var("TOLLGATE_TEST_REDIS_SERVER") {
+        Ok(program) => program,
+        Err(_) => ["redis-server", "valkey-server"]
+            .into_iter()
+            .find(|program| runs(program))
+            .expect("redis-server or valkey-server is to be installed, or named by TOLLGATE_TEST_REDIS_SERVER")
+            .to_owned(),
+    }
+}

@@ -1,0 +1,170 @@
+//! The program under test.
+
+use super::{PATIENCE, RawClient, RedisServer, send_signal, wait_until};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::{env, mem};
+
+/// A running Tollgate, killed on drop. Its log is shown when the test fails, and fails the test when it holds a
+/// warning or an error, or a line that is no log line at all (a panic), that the test did not expect.
+pub struct Tollgate {
+    process: Child,
+    addr: SocketAddr,
+    log: Arc<Mutex<Vec<String>>>,
+    log_reader: Option<JoinHandle<()>>,
+    expected: Vec<String>,
+}
+
+/// How to start a Tollgate.
+pub struct Builder {
+    command: Command,
+    expected: Vec<String>,
+}
+
+impl Tollgate {
+    /// One without a Redis.
+    pub fn embedded() -> Self {
+        Self::builder().arg("--embedded").start()
+    }
+
+    /// One before `redis`.
+    pub fn before(redis: &RedisServer) -> Self {
+        Self::builder().redis(redis).start()
+    }
+
+    /// One on a free port. The deadline for Redis is far longer than its default, because Redis on a busy machine is
+    /// not Redis that is down.
+    pub fn builder() -> Builder {
+        let mut command = program();
+        command.args(["--listen", "127.0.0.1:0"]);
+        Builder { command, expected: Vec::new() }.env("TOLLGATE_REDIS__TIMEOUT_MS", "10000")
+    }
+
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    pub fn client(&self) -> RawClient {
+        RawClient::connect(self.addr)
+    }
+
+    /// The log so far, line by line.
+    pub fn log(&self) -> Vec<String> {
+        self.log.lock().unwrap().clone()
+    }
+
+    /// The resident memory, in bytes.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Sends a signal: `-TERM`, `-INT`.
+    pub fn signal(&self, signal: &str) {
+        send_signal(&self.process, signal);
+    }
+
+    /// Waits until it has ended by itself.
+    pub fn wait_for_exit(&mut self) -> ExitStatus {
+        let mut status = None;
+        wait_until(PATIENCE, || {
+            status = self.process.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+}
+
+impl Builder {
+    pub fn arg(mut self, arg: &str) -> Self {
+        self.command.arg(arg);
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    pub fn redis(self, redis: &RedisServer) -> Self {
+        self.arg("--redis").arg(&redis.addr().to_string())
+    }
+
+    /// Log lines that hold this text may be warnings or errors.
+    pub fn expect_log(mut self, text: &str) -> Self {
+        self.expected.push(text.to_owned());
+        self
+    }
+
+    /// Starts it and waits until it listens.
+    #[track_caller]
+    pub fn start(mut self) -> Tollgate {
+        let mut process =
+            self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::default();
+        let log_reader = Some(keep_log(process.stderr.take().unwrap(), Arc::clone(&log)));
+        // Made before it listens, so that a program that ends instead is cleaned up and shows its log.
+        let addr = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut tollgate = Tollgate { process, addr, log, log_reader, expected: self.expected };
+        wait_until(PATIENCE, || {
+            assert!(tollgate.process.try_wait().unwrap().is_none(), "tollgate ended");
+            tollgate.log.lock().unwrap().iter().find_map(|line| address_in(line)).is_some_and(|addr| {
+                tollgate.addr = addr;
+                true
+            })
+        });
+        tollgate
+    }
+}
+
+impl Drop for Tollgate {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = self.log_reader.take().map(JoinHandle::join);
+        let log = mem::take(&mut *self.log.lock().unwrap());
+        let unexpected: Vec<&String> = log.iter().filter(|line| !self.is_expected(line)).collect();
+        if thread::panicking() {
+            eprintln!("--- log of tollgate, {}\n{}\n---", self.addr, log.join("\n"));
+        } else {
+            assert!(unexpected.is_empty(), "unexpected in the log of tollgate: {unexpected:#?}");
+        }
+    }
+}
+
+impl Tollgate {
+    fn is_expected(&self, line: &str) -> bool {
+        // A line is `<time> <level> <target>: <message> <fields>`.
+        let level = line.split_whitespace().nth(1).unwrap_or_default();
+        ["INFO", "DEBUG", "TRACE"].contains(&level) || self.expected.iter().any(|text| line.contains(text))
+    }
+}
+
+/// The program, with nothing of this environment's configuration in force.
+pub fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+    for (name, _) in env::vars_os() {
+        if name == "REDIS_ADDR" || name.to_string_lossy().starts_with("TOLLGATE_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+fn keep_log(from: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
+    thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            log.lock().unwrap().push(line);
+        }
+    })
+}
+
+/// The address in the line that says where it listens.
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let addr = line.split_once("addr=").filter(|_| line.contains("listening"))?.1;
+    addr.split_whitespace().next()?.parse().ok()
+}

@@ -1,0 +1,194 @@
+//! Never more than the limit in any interval of one window's length, and nearly all of what is possible, when many
+//! connections ask at once for the same key.
+//!
+//! What was admitted when is known in two ways. Clients know it within their own round trip: a request was admitted
+//! after it was sent and before its answer was received, so the k-th admission happened after the k-th smallest time
+//! of sending and before the k-th smallest time of receipt. Redis knows it exactly: where a check also names a
+//! window of an hour, that window's log is the whole history, by the one clock that decides.
+
+use crate::common::{RawClient, RedisServer, Reply, Tollgate};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const CONNECTIONS: usize = 64;
+
+/// An admitted request, as its client saw it.
+#[derive(Clone, Copy)]
+struct Admission {
+    sent: Instant,
+    received: Instant,
+    cost: i64,
+}
+
+/// Asks from many connections at once, spread over `addrs`, for so long, again as soon as an answer is there. The
+/// connections take turns at `requests`, which are pairs of a request and its cost.
+fn hammer(addrs: &[SocketAddr], requests: &[(&str, i64)], duration: Duration) -> Vec<Admission> {
+    let mut clients: Vec<RawClient> =
+        addrs.iter().cycle().take(CONNECTIONS).map(|addr| RawClient::connect(*addr)).collect();
+    let end = Instant::now() + duration;
+    thread::scope(|scope| {
+        let threads: Vec<_> = clients
+            .iter_mut()
+            .zip(requests.iter().cycle())
+            .map(|(client, (request, cost))| {
+                scope.spawn(move || {
+                    let mut admitted = Vec::new();
+                    while Instant::now() < end {
+                        let sent = Instant::now();
+                        let decision = client.decide(request);
+                        assert!(!decision.degraded, "Redis was not asked");
+                        if decision.allowed {
+                            admitted.push(Admission { sent, received: Instant::now(), cost: *cost });
+                        }
+                    }
+                    admitted
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    })
+}
+
+/// Fails when more than `limit` were certainly admitted within one window. `cost` is each admission's.
+#[track_caller]
+fn assert_within_limit(admitted: &[Admission], limit: usize, cost: i64, window: Duration) {
+    let per_window = limit / cost as usize;
+    let mut sent: Vec<Instant> = admitted.iter().map(|admission| admission.sent).collect();
+    let mut received: Vec<Instant> = admitted.iter().map(|admission| admission.received).collect();
+    sent.sort();
+    received.sort();
+    for (first, over) in sent.iter().zip(received.iter().skip(per_window)) {
+        assert!(*over - *first >= window, "{} of at most {per_window} within {:?}", per_window + 1, *over - *first);
+    }
+}
+
+/// Fails when less than 95 % of what `limit` allows was admitted. Windows begun and not ended count whole.
+#[track_caller]
+fn assert_nearly_all(admitted: &[Admission], limit: i64, window: Duration, duration: Duration) {
+    let windows = (duration.as_micros() / window.as_micros()) as i64 + 1;
+    let cost: i64 = admitted.iter().map(|admission| admission.cost).sum();
+    assert!(cost * 100 >= limit * windows * 95, "only {cost} of {limit} in each of {windows} windows");
+}
+
+/// The log of one key and window as Redis holds it: times in microseconds and weights, oldest first.
+fn log_in_redis(redis: &RedisServer, name: &str) -> Vec<(i64, i64)> {
+    let reply = redis.client().cmd(&["ZRANGE", name, "0", "-1", "WITHSCORES"]);
+    let entries: Vec<(i64, i64)> = reply
+        .items()
+        .chunks_exact(2)
+        .map(|pair| (pair[0].text(), pair[1].text().parse::<f64>().unwrap() as i64))
+        // What is not an entry is bookkeeping, at scores below any time in microseconds of this century.
+        .filter(|(_, score)| *score > 1_000_000_000_000_000)
+        .map(|(member, time_us)| (time_us, member.split_once(':').map_or(1, |(_, weight)| weight.parse().unwrap())))
+        .collect();
+    assert!(entries.is_sorted_by_key(|(time_us, _)| *time_us));
+    entries
+}
+
+/// Fails when any interval `[t, t + window)` holds more than `limit`. Only those that begin at an entry can be first
+/// to hold too much.
+#[track_caller]
+fn assert_log_within_limit(log: &[(i64, i64)], limit: i64, window_ms: i64) {
+    let (mut used, mut end) = (0, 0);
+    for (begin, (time_us, weight)) in log.iter().enumerate() {
+        while end < log.len() && log[end].0 < time_us + window_ms * 1000 {
+            used += log[end].1;
+            end += 1;
+        }
+        assert!(used <= limit, "{used} of at most {limit} from entry {begin} on, within {window_ms} ms");
+        used -= weight;
+    }
+}
+
+#[test]
+fn two_proxies_share_one_exact_window() {
+    const WINDOW: Duration = Duration::from_millis(250);
+    const DURATION: Duration = Duration::from_millis(1900);
+    let redis = RedisServer::start();
+    let proxies = [Tollgate::before(&redis), Tollgate::before(&redis)];
+    let admitted = hammer(&proxies.each_ref().map(Tollgate::addr), &[("RL.CHECK k 100 250ms", 1)], DURATION);
+    assert_within_limit(&admitted, 100, 1, WINDOW);
+    assert_nearly_all(&admitted, 100, WINDOW, DURATION);
+}
+
+#[test]
+fn the_history_in_redis_holds_no_interval_above_a_limit() {
+    const DURATION: Duration = Duration::from_millis(1900);
+    let redis = RedisServer::start();
+    let proxies = [Tollgate::before(&redis), Tollgate::before(&redis)];
+    let requests = [("RL.CHECK k 40 100ms 100 500ms 1000000 1h", 1)];
+    let admitted = hammer(&proxies.each_ref().map(Tollgate::addr), &requests, DURATION);
+    assert_nearly_all(&admitted, 100, Duration::from_millis(500), DURATION);
+    let log = log_in_redis(&redis, "rl:{k}:3600000");
+    assert_log_within_limit(&log, 40, 100);
+    assert_log_within_limit(&log, 100, 500);
+    let logged: i64 = log.iter().map(|(_, weight)| weight).sum();
+    assert_eq!(logged, admitted.len() as i64, "what was admitted is what was counted");
+}
+
+#[test]
+fn costs_of_any_size_share_one_exact_window() {
+    const WINDOW: Duration = Duration::from_millis(250);
+    const DURATION: Duration = Duration::from_millis(1900);
+    let redis = RedisServer::start();
+    let proxies = [Tollgate::before(&redis), Tollgate::before(&redis)];
+    let requests = [
+        ("RL.CHECK k 300 250ms 1000000 1h", 1),
+        ("RL.CHECK k 300 250ms 1000000 1h COST 3", 3),
+        ("RL.CHECK k 300 250ms 1000000 1h COST 10", 10),
+    ];
+    let admitted = hammer(&proxies.each_ref().map(Tollgate::addr), &requests, DURATION);
+    assert_nearly_all(&admitted, 300, WINDOW, DURATION);
+    let log = log_in_redis(&redis, "rl:{k}:3600000");
+    assert_log_within_limit(&log, 300, 250);
+    let logged: i64 = log.iter().map(|(_, weight)| weight).sum();
+    assert_eq!(logged, admitted.iter().map(|admission| admission.cost).sum::<i64>());
+}
+
+#[test]
+fn the_embedded_window_is_exact() {
+    const WINDOW: Duration = Duration::from_millis(250);
+    const DURATION: Duration = Duration::from_millis(1900);
+    let tollgate = Tollgate::embedded();
+    let admitted = hammer(&[tollgate.addr()], &[("RL.CHECK k 100 250ms", 1)], DURATION);
+    assert_within_limit(&admitted, 100, 1, WINDOW);
+    assert_nearly_all(&admitted, 100, WINDOW, DURATION);
+}
+
+#[test]
+fn embedded_costs_and_windows_are_exact() {
+    const DURATION: Duration = Duration::from_millis(1900);
+    let tollgate = Tollgate::embedded();
+    let requests = [("RL.CHECK k 200 100ms 500 500ms COST 5", 5)];
+    let admitted = hammer(&[tollgate.addr()], &requests, DURATION);
+    assert_within_limit(&admitted, 200, 5, Duration::from_millis(100));
+    assert_within_limit(&admitted, 500, 5, Duration::from_millis(500));
+    assert_nearly_all(&admitted, 500, Duration::from_millis(500), DURATION);
+}
+
+/// A limit that is never reached at the end of a window, but hit by thousands at once at its begin.
+#[test]
+fn a_burst_of_pipelines_is_admitted_to_the_limit_exactly() {
+    let redis = RedisServer::start();
+    let before_redis = [Tollgate::before(&redis), Tollgate::before(&redis)];
+    let embedded = [Tollgate::embedded()];
+    for proxies in [&before_redis[..], &embedded] {
+        let allowed: usize = thread::scope(|scope| {
+            let threads: Vec<_> = (0..CONNECTIONS)
+                .map(|index| {
+                    let mut client = proxies[index % proxies.len()].client();
+                    scope.spawn(move || {
+                        client.send("RL.CHECK k 1000 1h\r\n".repeat(50).as_bytes());
+                        (0..50).filter(|_| client.read().decision().allowed).count()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(allowed, 1000);
+        let left = proxies[0].client().line("RL.PEEK k 1001 1h");
+        let limit_of_one_more = [1, 1001, 0, 0].map(Reply::Integer);
+        assert_eq!(left.items()[..4], limit_of_one_more);
+    }
+}

@@ -1,0 +1,18 @@
+//! Tests of the whole program: the real binary, spoken to over real sockets, before a real Redis or embedded.
+//!
+//! Every server takes a free port and a folder of its own, shows its log when its test fails, and is killed when its
+//! test ends. Tests wait for conditions and promised times, not for a while.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first surprise"
+)]
+
+mod commands;
+mod common;
+mod exactness;
+mod fallback;
+mod protocol;
+mod server;

@@ -1,0 +1,135 @@
+//! The process: its start, what it says of itself, and its end.
+
+use crate::common::{PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, program, wait_until};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+#[test]
+fn the_start_line_says_what_it_listens_on_and_what_is_behind() {
+    let redis = RedisServer::start();
+    for (tollgate, behind) in [
+        (Tollgate::embedded(), "embedded".to_owned()),
+        (Tollgate::before(&redis), format!("127.0.0.1:{}", redis.port())),
+    ] {
+        let log = tollgate.log();
+        let lines: Vec<&String> = log.iter().filter(|line| line.contains("listening")).collect();
+        let [line] = lines[..] else { panic!("{log:#?}") };
+        assert!(line.contains(&format!("addr={}", tollgate.addr())) && line.contains(&behind), "{line}");
+        assert!(!line.contains('\u{1b}'), "colours in a log that no terminal shows: {line}");
+    }
+}
+
+#[test]
+fn an_address_in_use_is_said_and_exit_1() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    let output = program().args(["--embedded", "--listen", &addr]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&addr) && said.to_lowercase().contains("in use"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+}
+
+#[test]
+fn two_programs_cannot_share_an_address() {
+    let first = Tollgate::embedded();
+    let addr = first.addr().to_string();
+    let mut second = program().args(["--embedded", "--listen", &addr]).spawn().unwrap();
+    let mut status = None;
+    wait_until(PATIENCE, || {
+        status = second.try_wait().unwrap();
+        status.is_some() || RawClient::connect(first.addr()).line("PING") != Reply::Status("PONG".into())
+    });
+    assert_eq!(status.and_then(|status| status.code()), Some(1));
+}
+
+#[test]
+fn a_signal_ends_it_well_with_idle_clients_connected() {
+    for signal in ["-TERM", "-INT"] {
+        let mut tollgate = Tollgate::embedded();
+        let mut clients: Vec<RawClient> = (0..100).map(|_| tollgate.client()).collect();
+        for client in &mut clients {
+            assert_eq!(client.line("PING"), Reply::Status("PONG".into()));
+        }
+        // Half a request is not a request.
+        clients[0].send(b"*1\r\n$4\r\nPI");
+        let start = Instant::now();
+        tollgate.signal(signal);
+        assert!(tollgate.wait_for_exit().success());
+        assert!(start.elapsed() < Duration::from_secs(2), "idle clients held it for {:?}", start.elapsed());
+        for client in &mut clients {
+            assert_eq!(client.read_to_end(), b"");
+        }
+        assert!(TcpStream::connect(tollgate.addr()).is_err(), "it still accepts");
+    }
+}
+
+#[test]
+fn what_was_received_is_answered_before_the_end() {
+    let redis = RedisServer::start();
+    let mut tollgate = Tollgate::builder().redis(&redis).start();
+    let mut client = tollgate.client();
+    assert!(client.decide("RL.CHECK k 1000 1h").allowed);
+    // Redis hangs, so these stay unanswered; the other client's pipeline is behind them in time.
+    redis.stop();
+    client.send(&encode(&["RL.CHECK", "k", "1000", "1h"]).repeat(100));
+    let commands = |client: &mut RawClient| {
+        let info = client.line("INFO tollgate").text();
+        let line = info.lines().find_map(|line| line.strip_prefix("total_commands:")).unwrap().to_owned();
+        line.parse::<u64>().unwrap()
+    };
+    let mut other = tollgate.client();
+    wait_until(PATIENCE, || commands(&mut other) > 100);
+    tollgate.signal("-TERM");
+    wait_until(PATIENCE, || TcpStream::connect(tollgate.addr()).is_err());
+    redis.cont();
+    for remaining in (899..999).rev() {
+        assert_eq!(client.read().decision().remaining, remaining);
+    }
+    assert_eq!(client.read_to_end(), b"");
+    assert!(tollgate.wait_for_exit().success());
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_the_end_no_longer_than_the_grace() {
+    let mut tollgate =
+        Tollgate::builder().arg("--embedded").env("TOLLGATE_SHUTDOWN__GRACE_MS", "300").expect_log("grace").start();
+    let mut client = tollgate.client();
+    let mut writer = client.try_clone();
+    let sender = std::thread::spawn(move || while writer.try_send(&encode(&["RL.HELP"]).repeat(1000)).is_ok() {});
+    assert!(matches!(client.read(), Reply::Array(_)));
+    let start = Instant::now();
+    tollgate.signal("-TERM");
+    assert!(tollgate.wait_for_exit().success());
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    drop(client);
+    sender.join().unwrap();
+}
+
+#[test]
+fn a_client_that_never_reads_is_let_go_before_it_takes_all_memory() {
+    let tollgate = Tollgate::embedded();
+    let mut client = tollgate.client();
+    let requests = encode(&["RL.HELP"]).repeat(1000);
+    let mut sent = 0;
+    while client.try_send(&requests).is_ok() {
+        sent += requests.len();
+        assert!(sent < 1 << 30, "{sent} bytes of requests were taken, and no reply was read");
+    }
+    assert_eq!(tollgate.client().line("PING"), Reply::Status("PONG".into()));
+    wait_until(PATIENCE, || tollgate.resident_bytes() < 100 * 1024 * 1024);
+}
+
+#[test]
+fn a_thousand_clients_come_and_go() {
+    let tollgate = Tollgate::embedded();
+    for _ in 0..10 {
+        let mut clients: Vec<RawClient> = (0..100).map(|_| tollgate.client()).collect();
+        for (index, client) in clients.iter_mut().enumerate() {
+            assert!(client.decide(&format!("RL.CHECK key{index} 100 1h")).allowed);
+        }
+    }
+    let info = tollgate.client().line("INFO").text();
+    assert!(info.contains("connected_clients:"), "{info}");
+    wait_until(PATIENCE, || tollgate.client().line("INFO").text().contains("connected_clients:1\r\n"));
+}
