@@ -200,7 +200,9 @@ mod tests {
     use super::*;
     use crate::resp::request::Parser;
 
-    fn parse(line: &str) -> Result<(Vec<u8>, Vec<(u32, u64)>, u32), String> {
+    type Parsed = (Vec<u8>, Vec<(u32, u64)>, u32);
+
+    fn parse(line: &str) -> Result<Parsed, String> {
         let line = format!("{line}\r\n");
         let mut parser = Parser::default();
         parser.parse(line.as_bytes(), 1024).unwrap().unwrap();

@@ -18,7 +18,6 @@ use tokio_rustls::{TlsConnector, TlsStream};
 pub struct Dialer {
     target: Target,
     settings: RedisConnectionInfo,
-    timeout: Duration,
 }
 
 enum Target {
@@ -46,7 +45,7 @@ impl Dialer {
             Transport::Unix(path) => Target::Unix(path.clone()),
         };
         let info = config.addr.into_connection_info().map_err(|error| format!("redis.addr: {error}"))?;
-        Ok(Self { target, settings: info.redis_settings().clone(), timeout: config.connect_timeout })
+        Ok(Self { target, settings: info.redis_settings().clone() })
     }
 
     /// User, password, database and protocol to begin a connection with.
@@ -54,16 +53,11 @@ impl Dialer {
         &self.settings
     }
 
-    /// Longest time that connecting may take.
-    pub fn timeout(&self) -> Duration {
-        self.timeout
-    }
-
-    /// Opens a connection, within the time that the configuration gives, without a word of RESP spoken on it.
+    /// Opens a connection, without a word of RESP spoken on it.
     ///
     /// # Errors
-    /// Redis cannot be reached, or TLS cannot be agreed on.
-    pub async fn dial(&self) -> io::Result<Stream> {
+    /// Redis cannot be reached within `timeout`, or TLS cannot be agreed on.
+    pub async fn dial(&self, timeout: Duration) -> io::Result<Stream> {
         let attempt = async {
             match &self.target {
                 Target::Tcp(addr) => dial_tcp(addr).await.map(Stream::Tcp),
@@ -74,7 +68,7 @@ impl Dialer {
                 Target::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
             }
         };
-        match tokio::time::timeout(self.timeout, attempt).await {
+        match tokio::time::timeout(timeout, attempt).await {
             Ok(outcome) => outcome,
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")),
         }

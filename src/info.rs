@@ -10,15 +10,21 @@ use std::sync::atomic::Ordering::Relaxed;
 const OLDEST_REDIS: &str = "6.2.0";
 
 /// The version to show as Redis's.
-pub fn redis_version(_shared: &Shared) -> &str {
-    OLDEST_REDIS
+pub fn redis_version(shared: &Shared) -> String {
+    let known = match &*shared.limiter {
+        Limiter::Redis(remote) => remote.redis_version(),
+        Limiter::Embedded(_) => None,
+    };
+    known.unwrap_or_else(|| OLDEST_REDIS.to_owned())
 }
+
+type Section = fn(&Shared, &mut String);
 
 /// The sections named, or all.
 pub fn render<'a>(shared: &Shared, names: impl Iterator<Item = &'a [u8]>) -> String {
     let names: Vec<String> = names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
     let all = names.is_empty() || names.iter().any(|name| matches!(name.as_str(), "all" | "default" | "everything"));
-    let sections: [(&str, fn(&Shared, &mut String)); 5] = [
+    let sections: [(&str, Section); 5] = [
         ("Server", server),
         ("Clients", clients),
         ("Persistence", persistence),

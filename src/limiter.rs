@@ -21,6 +21,7 @@ use deny_cache::{Denial, DenyCache};
 use fallback::Fallback;
 use mailbox::{Answer, Refusal};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The limiter's state that workers share.
@@ -34,7 +35,9 @@ pub enum Limiter {
 /// Redis as the store, and what stands in for it.
 pub struct Remote {
     /// The way to Redis.
-    pub dialer: Dialer,
+    pub dialer: Arc<Dialer>,
+    /// Longest time that connecting to it may take, until it has answered.
+    pub connect_timeout: Duration,
     /// The scripts.
     pub store: RedisStore,
     /// Denials that are certain for a while yet.
@@ -49,6 +52,7 @@ pub struct Remote {
     pub timeout_us: u64,
     /// Whether resets on other proxies are heard of. Only then are denials kept.
     pub hears_resets: AtomicBool,
+    redis_version: Mutex<Option<String>>,
 }
 
 impl Limiter {
@@ -63,7 +67,8 @@ impl Limiter {
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         let seed = RandomState::new().hash_one(0);
         Ok(Self::Redis(Box::new(Remote {
-            dialer: Dialer::new(&config.redis)?,
+            dialer: Arc::new(Dialer::new(&config.redis)?),
+            connect_timeout: config.redis.connect_timeout,
             store: RedisStore::new(&config.redis.prefix),
             deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
             breaker: Breaker::new(
@@ -76,6 +81,7 @@ impl Limiter {
             mode: config.fallback.mode,
             timeout_us: us(config.redis.timeout),
             hears_resets: AtomicBool::new(false),
+            redis_version: Mutex::default(),
         })))
     }
 }
@@ -132,6 +138,15 @@ impl Remote {
             };
             self.deny_cache.insert(check, denial, sent_us, now_us);
         }
+    }
+
+    /// The version that Redis last said it has, if it ever could be asked.
+    pub fn redis_version(&self) -> Option<String> {
+        self.redis_version.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_redis_version(&self, version: String) {
+        *self.redis_version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
     }
 
     /// Forgets what is known here of a key that was reset.

@@ -289,12 +289,15 @@ impl Batcher {
     async fn connect(self: Rc<Self>) {
         let Limiter::Redis(remote) = &*self.limiter else { return };
         let attempt = async {
-            let mut link = Connection::open(&remote.dialer).await?;
+            let mut link = Connection::open(&remote.dialer, remote.connect_timeout).await?;
             // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here.
             remote.store.check(&mut link, &Batch::default(), "").await?;
+            if let Ok(version) = link.version().await {
+                remote.set_redis_version(version);
+            }
             Ok::<_, RedisError>(link)
         };
-        let outcome = match tokio::time::timeout(remote.dialer.timeout(), attempt).await {
+        let outcome = match tokio::time::timeout(remote.connect_timeout, attempt).await {
             Ok(outcome) => outcome,
             Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "no answer"))),
         };

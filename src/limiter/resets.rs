@@ -26,7 +26,7 @@ pub async fn listen(remote: &Remote) {
 
 /// Returns once the subscription is lost.
 async fn subscribe(remote: &Remote) -> Result<(), RedisError> {
-    let stream = remote.dialer.dial().await?;
+    let stream = remote.dialer.dial(remote.connect_timeout).await?;
     let mut subscription = PubSub::new(remote.dialer.settings(), stream).await?;
     subscription.subscribe(remote.store.reset_channel()).await?;
     remote.hears_resets.store(true, Relaxed);

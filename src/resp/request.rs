@@ -269,7 +269,9 @@ mod tests {
 
     const MAX_BULK: usize = 512 * 1024 * 1024;
 
-    fn read(buffer: &[u8]) -> Result<Option<(usize, Vec<Vec<u8>>)>, ProtocolError> {
+    type Read = Option<(usize, Vec<Vec<u8>>)>;
+
+    fn read(buffer: &[u8]) -> Result<Read, ProtocolError> {
         let mut parser = Parser::default();
         let end = parser.parse(buffer, MAX_BULK)?;
         Ok(end.map(|end| (end, parser.args(buffer).from(0).map(<[u8]>::to_vec).collect())))

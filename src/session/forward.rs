@@ -1,6 +1,6 @@
 //! The session's other half: what is not Tollgate's own goes to Redis and comes back, bytes as they are.
 
-use super::expect::{Expect, Route, is_handshake};
+use super::expect::{Change, Effect, Expect, Route, is_handshake};
 use super::merge::Merge;
 use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
 use super::{Flow, Session, local};
@@ -14,7 +14,7 @@ use bytes::{Buf, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tracing::debug;
 
 /// Replies that wait for the client beyond this hold up the reading of more of them from Redis.
@@ -51,13 +51,8 @@ impl Session {
             Link::Dialing(_) => Flow::Hold,
             Link::Absent if is_handshake(args) => self.run_local(args),
             Link::Absent if remote.breaker.is_closed() => {
-                let limiter = limiter.clone();
-                self.link = Link::Dialing(Box::pin(async move {
-                    match &*limiter {
-                        Limiter::Redis(remote) => remote.dialer.dial().await,
-                        Limiter::Embedded(_) => Err(io::ErrorKind::NotFound.into()),
-                    }
-                }));
+                let (dialer, timeout) = (remote.dialer.clone(), self.worker.shared.config.upstream.connect_timeout);
+                self.link = Link::Dialing(Box::pin(async move { dialer.dial(timeout).await }));
                 Flow::Hold
             }
             Link::Absent | Link::Refused => {
@@ -104,8 +99,8 @@ impl Session {
         }
         // CLIENT REPLY OFF and SKIP have no reply themselves; ON has one whatever was before.
         let muted = match effect {
-            Some(super::expect::Effect::ReplyOn) => false,
-            Some(super::expect::Effect::ReplyOff | super::expect::Effect::ReplySkip) => true,
+            Some(Effect::ReplyOn) => false,
+            Some(Effect::ReplyOff | Effect::ReplySkip) => true,
             _ => muted,
         };
         if muted {
@@ -197,12 +192,11 @@ impl Session {
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Link::Open(upstream) = &mut self.link else { return Ok(false) };
         let before = upstream.requests.len();
+        if self.gone && !self.holding {
+            upstream.finish();
+        }
         if let Poll::Ready(sent) = upstream.poll_send(cx) {
             sent?;
-            if self.gone {
-                // The client has closed its side: so is this, and Redis lets go of what blocks.
-                let _ = Pin::new(&mut upstream.stream).poll_shutdown(cx)?;
-            }
         }
         let sent = upstream.requests.len() < before;
         Ok(self.poll_replies(cx)? || sent)
@@ -319,7 +313,7 @@ impl Session {
         let is_error = upstream.scanner.kind() == b'-';
         match self.slots.pop_upstream() {
             Some(Expect::Change(change)) if !is_error => {
-                if matches!(*change, super::expect::Change::Reset) {
+                if matches!(*change, Change::Reset) {
                     upstream.reset();
                 }
                 change.apply(&mut self.client);
@@ -354,8 +348,8 @@ impl Session {
     fn lose_upstream(&mut self) {
         let Link::Open(upstream) = std::mem::take(&mut self.link) else { return };
         let is_bound = self.slots.await_upstream() || !upstream.scanner.is_between() || upstream.has_state();
-        if is_bound || self.gone {
-            self.slots.clear();
+        if is_bound {
+            self.slots.cut_upstream();
             self.closing = true;
         }
     }

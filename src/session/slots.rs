@@ -106,10 +106,10 @@ impl Slots {
         }
     }
 
-    /// Drops everything that is outstanding: the connection closes.
-    pub fn clear(&mut self) {
-        self.first += self.queue.len() as u64;
-        self.queue.clear();
+    /// Drops what is due from the client's connection to Redis, and all behind it, which would be out of order.
+    pub fn cut_upstream(&mut self) {
+        let first = self.queue.iter().position(|slot| matches!(slot, Slot::Upstream(_)));
+        self.queue.truncate(first.unwrap_or(self.queue.len()));
         (self.upstream, self.turning_points) = (0, 0);
     }
 

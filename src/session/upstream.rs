@@ -28,6 +28,12 @@ pub enum Replies {
     Skip,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Finish {
+    Due,
+    Done,
+}
+
 /// The connection and the state that Redis keeps for it.
 #[derive(Debug)]
 pub struct Upstream {
@@ -49,6 +55,8 @@ pub struct Upstream {
     pub replies: Replies,
     /// SYNC: bytes pass both ways unread.
     pub replicating: bool,
+    /// Nothing more will be sent: the sending side is to be closed, then is.
+    finishing: Option<Finish>,
     monitoring: bool,
     watching: bool,
     settled: bool,
@@ -72,6 +80,7 @@ impl Upstream {
             in_multi: false,
             replies: Replies::On,
             replicating: false,
+            finishing: None,
             monitoring: false,
             watching: false,
             settled: false,
@@ -156,6 +165,12 @@ impl Upstream {
         true
     }
 
+    /// Closes the sending side once all is sent. Redis answers what it has received, lets go of what blocks, and
+    /// closes in turn.
+    pub fn finish(&mut self) {
+        self.finishing = self.finishing.or(Some(Finish::Due));
+    }
+
     /// Sends what waits to be sent.
     pub fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.requests.is_empty() {
@@ -168,6 +183,9 @@ impl Upstream {
         }
         if self.requests.capacity() > super::KEPT_BYTES {
             self.requests = BytesMut::new();
+        }
+        if self.finishing == Some(Finish::Due) && Pin::new(&mut self.stream).poll_shutdown(cx)?.is_ready() {
+            self.finishing = Some(Finish::Done);
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }

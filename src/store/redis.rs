@@ -10,6 +10,7 @@ use ahash::RandomState;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisError, ServerErrorKind, Value};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// What the script said of one window of one item.
@@ -66,8 +67,8 @@ impl Connection {
     ///
     /// # Errors
     /// Whatever keeps Redis from being reached or from letting us in.
-    pub async fn open(dialer: &Dialer) -> Result<Self, RedisError> {
-        let stream = dialer.dial().await?;
+    pub async fn open(dialer: &Dialer, timeout: Duration) -> Result<Self, RedisError> {
+        let stream = dialer.dial(timeout).await?;
         // No response time-out here: the limiter has a deadline for each check, and an answer that comes late is
         // still worth having.
         let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
@@ -79,6 +80,18 @@ impl Connection {
             on_end.cancel();
         });
         Ok(Self { inner, lost })
+    }
+
+    /// The version that Redis says it has.
+    ///
+    /// # Errors
+    /// Redis could not be asked, or does not say.
+    pub async fn version(&mut self) -> Result<String, RedisError> {
+        let mut cmd = Cmd::new();
+        cmd.arg("INFO").arg("server");
+        let text: String = redis::from_redis_value(self.inner.send_packed_command(&cmd).await?)?;
+        let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
+        Ok(version.ok_or_else(unexpected)?.trim().to_owned())
     }
 
     async fn run(&mut self, script: &Script, args: impl Fn(&mut Cmd)) -> Result<Value, RedisError> {
