@@ -25,84 +25,38 @@
 -- A batch that runs again, because its answer was lost, writes the same members and so counts once, although it is
 -- decided anew. An item of which then another number is admitted is counted twice.
 
-local reply = { now_us }
-local key_at, arg_at = 2, 2
-local item = 1
--- By the item's windows.
-local heads, limits, windows_ms, pruned, used = {}, {}, {}, {}, {}
-
-while arg_at <= #ARGV do
-  local count, cost, windows = tonumber(ARGV[arg_at]), tonumber(ARGV[arg_at + 1]), tonumber(ARGV[arg_at + 2])
-  arg_at = arg_at + 3
-  local are_logs = true
-  for i = 1, windows do
-    heads[i] = read_head(KEYS[key_at + i - 1])
-    are_logs = are_logs and heads[i]
+-- Writes what changes in the item's i-th log. Returns its total then.
+local function write(key, item, i, weight, member)
+  if gone[i] > 0 then
+    call('ZREMRANGEBYRANK', key, FIRST, FIRST + gone[i] - 1)
   end
+  if weight > 0 and add_entry(key, heads[i], item[i], used[i] + weight, now_score, member) then
+    return used[i] + weight
+  end
+  if weight > 0 or gone[i] > 0 then
+    call('ZADD', key, used[i], 't')
+  end
+  return used[i]
+end
 
-  if are_logs then
-    local admitted = count
-    for i = 1, windows do
-      local key, head = KEYS[key_at + i - 1], heads[i]
-      limits[i], windows_ms[i] = tonumber(ARGV[arg_at]), tonumber(ARGV[arg_at + 1])
-      arg_at = arg_at + 2
-      used[i], pruned[i] = tonumber(head[2] or 0), 0
-      if head[6] and head[6] + windows_ms[i] * 1000 <= now_us then
-        local weight
-        pruned[i], weight = expired(key, head[6], windows_ms[i] * 1000)
-        used[i] = used[i] - weight
-        call('ZREMRANGEBYRANK', key, FIRST, FIRST + pruned[i] - 1)
-      end
-      admitted = math.min(admitted, math.floor((limits[i] - used[i]) / cost))
+local at = 2
+for number = 2, #ARGV do
+  local item = read_item(ARGV[number])
+  local admitted = measure(item, at)
+  if admitted then
+    local weight = admitted * item.cost
+    local member = number == 2 and ARGV[1] or ARGV[1] .. '.' .. number - 1
+    if weight ~= 1 then
+      member = member .. ':' .. weight
     end
-    admitted = math.max(admitted, 0)
-
-    local weight = admitted * cost
-    local id = item == 1 and ARGV[1] or ARGV[1] .. '.' .. item
-    local member = weight == 1 and id or id .. ':' .. weight
-    for i = 1, windows do
-      local key, head, window_us = KEYS[key_at + i - 1], heads[i], windows_ms[i] * 1000
-      local total = used[i] + weight
-      if admitted > 0 then
-        if not write_entry(key, head, windows_ms[i], total, now_score, member) then
-          total = used[i]
-          call('ZADD', key, total, 't')
-        end
-      elseif pruned[i] > 0 then
-        call('ZADD', key, total, 't')
-      end
-      local fits_in_us, empty_in_us, covered = 0, 0, 0
-      if admitted < count then
-        if total > 0 then
-          empty_in_us = math.max(0, newest_us(key) + window_us - now_us)
-        end
-        local needed = total + cost - limits[i]
-        if needed > 0 then
-          local last_us
-          last_us, covered = tonumber(head[6]), 0
-          if pruned[i] == 0 and last_us and (admitted == 0 or last_us <= now_us) then
-            covered = weight_of(head[5])
-          end
-          if covered < needed then
-            last_us, covered = walk(key, FIRST, total, needed)
-          end
-          fits_in_us = math.max(0, last_us + window_us - now_us)
-        end
-      elseif head[6] and (tonumber(head[6]) > now_us or head[4] - windows_ms[i] * 1.25 > now_ms + 1) then
-        empty_in_us = math.max(0, newest_us(key) + window_us - now_us)
-      end
-      local n = #reply
-      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = used[i], fits_in_us, empty_in_us, covered
+    for i = 1, #item do
+      local key = KEYS[at + i - 1]
+      append_answer(key, item, i, admitted, write(key, item, i, weight, member), FIRST)
     end
   else
-    arg_at = arg_at + 2 * windows
-    for _ = 1, windows do
-      local n = #reply
-      reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = -1, 0, 0, 0
-    end
+    append_wrong_type(item)
   end
-  key_at = key_at + windows
-  item = item + 1
+  at = at + #item
 end
 
 return reply

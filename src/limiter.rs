@@ -5,22 +5,27 @@
 
 pub mod batcher;
 pub mod breaker;
+mod connect;
 pub mod deny_cache;
 pub mod fallback;
+mod job;
 pub mod mailbox;
 pub mod resets;
+mod settle;
 
 use crate::config::{Config, FallbackMode};
 use crate::dial::Dialer;
 use crate::quota::{Check, Quota, WindowState, decide_and_name};
 use crate::store::embedded::Embedded;
+use crate::store::ledger::Ledger;
 use crate::store::redis::{RedisStore, WindowAnswer};
 use ahash::RandomState;
 use breaker::Breaker;
 use deny_cache::{Denial, DenyCache};
 use fallback::Fallback;
+
 use mailbox::{Answer, Refusal};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -46,6 +51,8 @@ pub struct Remote {
     pub breaker: Breaker,
     /// Local buckets for when it is not.
     pub fallback: Fallback,
+    /// What the fallback admitted and Redis does not know of yet.
+    pub ledger: Ledger,
     /// What the fallback does.
     pub mode: FallbackMode,
     /// Longest time that a check waits for Redis.
@@ -53,6 +60,8 @@ pub struct Remote {
     /// Whether resets on other proxies are heard of. Only then are denials kept.
     pub hears_resets: AtomicBool,
     redis_version: Mutex<Option<String>>,
+    /// Redis's clock less this process's, as last seen.
+    clock_offset_us: AtomicI64,
 }
 
 impl Limiter {
@@ -78,10 +87,12 @@ impl Limiter {
                 seed,
             ),
             fallback: Fallback::new(config.fallback.ratio, config.fallback.max_keys),
+            ledger: Ledger::new(config.fallback.max_keys),
             mode: config.fallback.mode,
             timeout_us: us(config.redis.timeout),
             hears_resets: AtomicBool::new(false),
             redis_version: Mutex::default(),
+            clock_offset_us: AtomicI64::new(0),
         })))
     }
 }
@@ -140,6 +151,17 @@ impl Remote {
         }
     }
 
+    /// What is added to a time of this process's clock to have it by Redis's.
+    pub fn clock_offset_us(&self) -> i64 {
+        self.clock_offset_us.load(Relaxed)
+    }
+
+    /// Redis read its clock after `sent_us`. The time between is taken as none, so that what is written by this
+    /// offset is never too old.
+    fn note_clock(&self, redis_now_us: i64, sent_us: u64) {
+        self.clock_offset_us.store(redis_now_us.saturating_sub_unsigned(sent_us), Relaxed);
+    }
+
     /// The version that Redis last said it has, if it ever could be asked.
     pub fn redis_version(&self) -> Option<String> {
         self.redis_version.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -153,6 +175,7 @@ impl Remote {
     pub fn forget(&self, key: &[u8], now_us: u64) {
         self.deny_cache.forget(key, now_us);
         self.fallback.forget(key);
+        self.ledger.forget(key);
     }
 }
 

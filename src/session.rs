@@ -169,9 +169,9 @@ impl Session {
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         let mut lent = self.worker.read_buffer.take();
         let mut buffer = ReadBuf::new(&mut lent);
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buffer)?;
+        let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
         let read = buffer.filled();
-        if outcome.is_ready() && read.is_empty() {
+        if matches!(outcome, Poll::Ready(Ok(()))) && read.is_empty() {
             self.gone = true;
         } else if self.input.is_empty() {
             let taken = self.run_requests(read);
@@ -180,8 +180,9 @@ impl Session {
             self.input.extend_from_slice(read);
             self.run_input();
         }
+        // Also after an error: without it the other sessions could read nothing.
         self.worker.read_buffer.replace(lent);
-        Ok(outcome)
+        Ok(outcome?)
     }
 
     /// Tries again what waited. Whether that got anywhere.

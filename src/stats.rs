@@ -39,13 +39,15 @@ pub struct Stats {
     pub timeouts: Counter,
     /// Batches sent to Redis.
     pub batches: Counter,
+    /// Records of what the fallback admitted that were written to Redis.
+    pub written_back: Counter,
     /// Other commands passed through to Redis.
     pub forwarded: Counter,
 }
 
 impl Stats {
     /// The counters by name, in the order that INFO shows them.
-    pub fn all(&self) -> [(&'static str, &Counter); 10] {
+    pub fn all(&self) -> [(&'static str, &Counter); 11] {
         [
             ("total_connections", &self.connections),
             ("total_commands", &self.commands),
@@ -56,6 +58,7 @@ impl Stats {
             ("checks_denied", &self.denied),
             ("store_timeouts", &self.timeouts),
             ("store_batches", &self.batches),
+            ("fallback_written_back", &self.written_back),
             ("commands_forwarded", &self.forwarded),
         ]
     }

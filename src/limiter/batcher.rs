@@ -8,14 +8,15 @@
 //! Jobs leave in the order in which they were asked, all on one connection, so a client's pipelined questions are
 //! answered as if they had been asked one by one.
 
+use super::job::{Job, Waiter, Waiters, Work};
 use super::mailbox::{Answer, Mailbox, Refusal};
 use super::{Kind, Limiter, Remote};
 use crate::clock::now_us;
-use crate::quota::{Check, Decision, WindowState, decide};
+use crate::quota::{Check, Decision};
 use crate::stats::Stats;
 use crate::store::batch::Batch;
 use crate::store::embedded::Embedded;
-use crate::store::redis::{Connection, WindowAnswer};
+use crate::store::redis::{Answers, Connection};
 use redis::RedisError;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Most windows in one batch: it bounds the time that one script holds Redis up, to well below a millisecond.
 const MAX_WINDOWS_PER_BATCH: usize = 64;
@@ -34,61 +35,23 @@ const MAX_WAITING: usize = 100_000;
 
 /// One worker's way to the limiter.
 pub struct Batcher {
-    limiter: Arc<Limiter>,
-    stats: Arc<Stats>,
-    queue: RefCell<VecDeque<Job>>,
+    pub(super) limiter: Arc<Limiter>,
+    pub(super) stats: Arc<Stats>,
+    pub(super) queue: RefCell<VecDeque<Job>>,
     jobs: Cell<u64>,
     /// Questions in the queue and under way.
-    waiting: Cell<usize>,
+    pub(super) waiting: Cell<usize>,
     under_way: Cell<usize>,
-    link: RefCell<Option<Connection>>,
-    connecting: Cell<bool>,
-    wake: Notify,
-}
-
-/// Who asked, and by when the answer is due.
-#[derive(Debug)]
-struct Waiter {
-    mailbox: Rc<Mailbox>,
-    ticket: u64,
-    due_us: u64,
-    /// Which item of the batch the question is part of.
-    item: usize,
-}
-
-/// Those who wait for one job, in the order in which they asked, so the first is due first.
-#[derive(Debug, Default)]
-struct Waiters {
-    list: Vec<Waiter>,
-    /// How many of them the fallback has answered already.
-    expired: usize,
-}
-
-impl Waiters {
-    fn next_due_us(&self) -> Option<u64> {
-        self.list.get(self.expired).map(|waiter| waiter.due_us)
-    }
-}
-
-#[derive(Debug)]
-struct Job {
-    work: Work,
-    waiters: Waiters,
-    /// Place in the order of jobs.
-    number: u64,
-    /// It was sent before, on a connection that broke.
-    resent: bool,
-}
-
-#[derive(Debug)]
-enum Work {
-    Ask { kind: Kind, batch: Batch, id: String },
-    Reset { keys: Vec<Vec<u8>> },
+    pub(super) link: RefCell<Option<Connection>>,
+    pub(super) connecting: Cell<bool>,
+    /// When records may be offered to Redis again.
+    pub(super) next_write_us: Cell<u64>,
+    pub(super) wake: Notify,
 }
 
 /// What Redis answered to a [`Work`].
-enum Reply {
-    Windows(Vec<WindowAnswer>),
+pub(super) enum Reply {
+    Windows(Answers),
     Reset(u64),
 }
 
@@ -104,6 +67,7 @@ impl Batcher {
             under_way: Cell::new(0),
             link: RefCell::default(),
             connecting: Cell::new(false),
+            next_write_us: Cell::new(0),
             wake: Notify::new(),
         }
     }
@@ -135,7 +99,13 @@ impl Batcher {
             Limiter::Redis(remote) => {
                 let mut job = self.new_job(Work::Reset { keys: keys.iter().map(|key| key.to_vec()).collect() });
                 let due_us = now_us + remote.timeout_us;
-                job.waiters.list.push(Waiter { mailbox: mailbox.clone(), ticket, due_us, item: 0 });
+                job.waiters.list.push(Waiter {
+                    mailbox: mailbox.clone(),
+                    ticket,
+                    due_us,
+                    item: 0,
+                    admitted_here: false,
+                });
                 self.queue.borrow_mut().push_back(job);
                 self.on_enqueued();
                 None
@@ -154,7 +124,11 @@ impl Batcher {
     ) -> Option<Answer> {
         if !remote.breaker.is_closed() || self.waiting.get() >= MAX_WAITING {
             self.stats.by_fallback.add(1);
-            return Some(remote.fall_back(kind, check, now_us));
+            let answer = remote.fall_back(kind, check, now_us);
+            if kind == Kind::Check && answer.is_admission() {
+                remote.ledger.admitted(check, 1, now_us);
+            }
+            return Some(answer);
         }
         if let Some(decision) = remote.deny_cache.lookup(check, now_us) {
             self.stats.by_deny_cache.add(1);
@@ -178,7 +152,8 @@ impl Batcher {
         }
         if let Some(Job { work: Work::Ask { batch, .. }, waiters, .. }) = queue.back_mut() {
             let item = batch.add(check);
-            waiters.list.push(Waiter { mailbox: mailbox.clone(), ticket, due_us: now_us + remote.timeout_us, item });
+            let (mailbox, due_us) = (mailbox.clone(), now_us + remote.timeout_us);
+            waiters.list.push(Waiter { mailbox, ticket, due_us, item, admitted_here: false });
         }
         self.on_enqueued();
     }
@@ -194,7 +169,7 @@ impl Batcher {
         self.wake.notify_one();
     }
 
-    fn count(&self, answer: &Answer) {
+    pub(super) fn count(&self, answer: &Answer) {
         match answer {
             Answer::Decision(Decision { allowed: true, .. }) => self.stats.allowed.add(1),
             Answer::Decision(_) => self.stats.denied.add(1),
@@ -211,6 +186,7 @@ impl Batcher {
             self.expire_queued(remote, now);
             self.keep_connected(remote, now);
             self.send_queued(now);
+            self.keep_books(now);
             let due_us = self.queue.borrow().front().and_then(|job| job.waiters.next_due_us());
             let due_us = [due_us, remote.breaker.next_probe_us()];
             let sleep_us = due_us.into_iter().flatten().min().map_or(u64::MAX, |due_us| due_us.saturating_sub(now));
@@ -227,37 +203,15 @@ impl Batcher {
         self.queue.borrow_mut().retain_mut(|job| {
             let until_us = if up { now_us } else { u64::MAX };
             timed_out |= self.expire(remote, &job.work, &mut job.waiters, until_us, now_us);
-            job.waiters.next_due_us().is_some()
+            let is_wanted = job.waiters.next_due_us().is_some();
+            if !is_wanted {
+                self.abandon(remote, job, job.resent, now_us);
+            }
+            is_wanted
         });
         if timed_out && up {
             self.on_timeout(remote, now_us);
         }
-    }
-
-    /// Answers those who are due by `until_us` in Redis's place. Whether there was any.
-    fn expire(&self, remote: &Remote, work: &Work, waiters: &mut Waiters, until_us: u64, now_us: u64) -> bool {
-        let first = waiters.expired;
-        while let Some(waiter) = waiters.list.get(waiters.expired).filter(|waiter| waiter.due_us <= until_us) {
-            let answer = match work {
-                Work::Reset { .. } => Answer::Refused(Refusal::Unavailable),
-                Work::Ask { kind, batch, .. } => match batch.items().get(waiter.item) {
-                    Some(item) => remote.fall_back(*kind, &batch.check_of(item), now_us),
-                    None => Answer::Refused(Refusal::Unavailable),
-                },
-            };
-            self.stats.by_fallback.add(1);
-            self.deliver(work, waiter, answer);
-            waiters.expired += 1;
-        }
-        waiters.expired > first
-    }
-
-    fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer) {
-        if matches!(work, Work::Ask { kind: Kind::Check, .. }) {
-            self.count(&answer);
-        }
-        self.waiting.set(self.waiting.get() - 1);
-        waiter.mailbox.deliver(waiter.ticket, answer);
     }
 
     fn on_timeout(&self, remote: &Remote, now_us: u64) {
@@ -266,62 +220,6 @@ impl Batcher {
             warn!(timeout_us = remote.timeout_us, "redis does not answer in time: the fallback answers");
             self.disconnect();
         }
-    }
-
-    fn disconnect(&self) {
-        if let Some(link) = self.link.take() {
-            link.lost.cancel();
-        }
-    }
-
-    fn keep_connected(self: &Rc<Self>, remote: &Remote, now_us: u64) {
-        let mut link = self.link.borrow_mut();
-        if link.as_ref().is_some_and(|link| link.lost.is_cancelled()) {
-            *link = None;
-        }
-        let wanted = link.is_none() && !self.connecting.get();
-        if wanted && (remote.breaker.is_closed() || remote.breaker.probe_due(now_us)) {
-            self.connecting.set(true);
-            tokio::task::spawn_local(self.clone().connect());
-        }
-    }
-
-    async fn connect(self: Rc<Self>) {
-        let Limiter::Redis(remote) = &*self.limiter else { return };
-        let attempt = async {
-            let mut link = Connection::open(&remote.dialer, remote.connect_timeout).await?;
-            // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here.
-            remote.store.check(&mut link, &Batch::default(), "").await?;
-            if let Ok(version) = link.version().await {
-                remote.set_redis_version(version);
-            }
-            Ok::<_, RedisError>(link)
-        };
-        let outcome = match tokio::time::timeout(remote.connect_timeout, attempt).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(RedisError::from((redis::ErrorKind::Io, "no answer"))),
-        };
-        match outcome {
-            Ok(link) => {
-                if remote.breaker.success() {
-                    info!(redis = ?remote.dialer, "redis answers again");
-                }
-                let lost = link.lost.clone();
-                *self.link.borrow_mut() = Some(link);
-                let batcher = self.clone();
-                tokio::task::spawn_local(async move {
-                    lost.cancelled().await;
-                    batcher.wake.notify_one();
-                });
-            }
-            Err(error) => {
-                if remote.breaker.lost(now_us()) {
-                    warn!(redis = ?remote.dialer, %error, "redis cannot be reached: the fallback answers");
-                }
-            }
-        }
-        self.connecting.set(false);
-        self.wake.notify_one();
     }
 
     fn send_queued(self: &Rc<Self>, now_us: u64) {
@@ -338,22 +236,9 @@ impl Batcher {
         let Limiter::Redis(remote) = &*self.limiter else { return };
         let outcome = self.exchange(remote, &mut link, &mut job).await;
         self.under_way.set(self.under_way.get() - 1);
-        match (outcome, &job.work) {
-            (Ok(Reply::Windows(answers)), Work::Ask { kind, batch, .. }) => {
-                remote.breaker.success();
-                self.settle(remote, *kind, batch, &job, answers, sent_us);
-            }
-            (Ok(Reply::Reset(count)), Work::Reset { keys }) => {
-                remote.breaker.success();
-                for key in keys {
-                    remote.forget(key, now_us());
-                }
-                for waiter in job.waiters.list.iter().skip(job.waiters.expired) {
-                    self.deliver(&job.work, waiter, Answer::Reset(count));
-                }
-            }
-            (Ok(_), _) => debug_assert!(false, "a reply to another question"),
-            (Err(error), _) => self.on_error(remote, &link, job, &error),
+        match outcome {
+            Ok(reply) => self.settle(remote, &job, reply, sent_us),
+            Err(error) => self.on_error(remote, &link, job, &error),
         }
         self.wake.notify_one();
     }
@@ -388,85 +273,6 @@ impl Batcher {
             }
         }
     }
-
-    /// Hands out Redis's answers, and keeps of them what will save asking or inform the fallback.
-    fn settle(&self, remote: &Remote, kind: Kind, batch: &Batch, job: &Job, answers: Vec<WindowAnswer>, sent_us: u64) {
-        let now_us = now_us();
-        let mut items: Vec<ItemOutcome> = unpack(batch, &answers).map(ItemOutcome::of).collect();
-        for (index, waiter) in job.waiters.list.iter().enumerate() {
-            let Some((item, outcome)) = batch.items().get(waiter.item).zip(items.get_mut(waiter.item)) else {
-                continue;
-            };
-            let check = batch.check_of(item);
-            let answer = match outcome {
-                ItemOutcome::WrongType => Answer::Refused(Refusal::WrongType),
-                ItemOutcome::States(states) => {
-                    let decision = decide(check.quotas, states, check.cost);
-                    if decision.allowed && kind == Kind::Check {
-                        for (state, quota) in states.iter_mut().zip(check.quotas) {
-                            state.count(check.cost, quota.window);
-                        }
-                    }
-                    Answer::Decision(decision)
-                }
-            };
-            if index >= job.waiters.expired {
-                self.stats.by_store.add(1);
-                self.deliver(&job.work, waiter, answer);
-            }
-        }
-        for ((item, outcome), answers) in batch.items().iter().zip(&items).zip(unpack(batch, &answers)) {
-            if let ItemOutcome::States(states) = outcome {
-                remote.learn(&batch.check_of(item), states, answers, sent_us, now_us);
-            }
-        }
-    }
-
-    fn on_error(&self, remote: &Remote, link: &Connection, mut job: Job, error: &RedisError) {
-        let now_us = now_us();
-        let broken = error.is_unrecoverable_error() || link.lost.is_cancelled();
-        if broken {
-            link.lost.cancel();
-            if !job.resent && remote.breaker.is_closed() {
-                // Redis may have closed an idle connection: that is no reason to answer less than exactly. The
-                // entries keep their ids, so what ran before the connection broke is not counted again.
-                job.resent = true;
-                let mut queue = self.queue.borrow_mut();
-                let place = queue.partition_point(|queued| queued.number < job.number);
-                queue.insert(place, job);
-                return;
-            }
-        }
-        self.expire(remote, &job.work, &mut job.waiters, u64::MAX, now_us);
-        if remote.breaker.failure(now_us) {
-            warn!(%error, "redis refuses to work: the fallback answers");
-            link.lost.cancel();
-        }
-    }
-}
-
-/// Where the windows of one item stand.
-enum ItemOutcome {
-    States(Vec<WindowState>),
-    WrongType,
-}
-
-impl ItemOutcome {
-    fn of(answers: &[WindowAnswer]) -> Self {
-        let states = answers.iter().map(|answer| match answer {
-            WindowAnswer::State { state, .. } => Some(*state),
-            WindowAnswer::WrongType => None,
-        });
-        states.collect::<Option<_>>().map_or(Self::WrongType, Self::States)
-    }
-}
-
-/// The script's answers, item by item.
-fn unpack<'a>(batch: &'a Batch, answers: &'a [WindowAnswer]) -> impl Iterator<Item = &'a [WindowAnswer]> {
-    batch.items().iter().scan(0, |start, item| {
-        let end = *start + batch.check_of(item).quotas.len();
-        answers.get(std::mem::replace(start, end)..end)
-    })
 }
 
 fn ask_embedded(embedded: &Embedded, kind: Kind, check: &Check, now_us: u64) -> Answer {

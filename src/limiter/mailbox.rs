@@ -16,6 +16,13 @@ pub enum Answer {
     Refused(Refusal),
 }
 
+impl Answer {
+    /// Whether it lets a request through.
+    pub fn is_admission(&self) -> bool {
+        matches!(self, Self::Decision(Decision { allowed: true, .. }))
+    }
+}
+
 /// Why there is no answer. Its Display is the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {

@@ -4,14 +4,25 @@
 //! names the `redis` crate's connection.
 
 use crate::dial::Dialer;
-use crate::quota::WindowState;
-use crate::store::batch::{Batch, Item};
+use crate::quota::{Window, WindowState};
+use crate::store::batch::Batch;
+use crate::store::ledger::{Id, Record};
 use ahash::RandomState;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisError, ServerErrorKind, Value};
+use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// What the script said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    /// The time it decided at, by Redis's clock: microseconds since 1970.
+    pub redis_now_us: i64,
+    /// Of each item in order, each of its windows in order.
+    pub windows: Vec<WindowAnswer>,
+}
 
 /// What the script said of one window of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +60,7 @@ pub struct RedisStore {
     check: Script,
     peek: Script,
     reset: Script,
+    record: Script,
     /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
     process_id: String,
     batches: AtomicU64,
@@ -125,6 +137,7 @@ impl RedisStore {
             check: Script::new(&[clock, log, include_str!("../../lua/check.lua")]),
             peek: Script::new(&[clock, log, include_str!("../../lua/peek.lua")]),
             reset: Script::new(&[clock, include_str!("../../lua/reset.lua")]),
+            record: Script::new(&[clock, log, include_str!("../../lua/record.lua")]),
             process_id: random_id(),
             batches: AtomicU64::new(0),
         }
@@ -142,7 +155,7 @@ impl RedisStore {
         connection: &mut Connection,
         batch: &Batch,
         batch_id: &str,
-    ) -> Result<Vec<WindowAnswer>, RedisError> {
+    ) -> Result<Answers, RedisError> {
         let reply = connection.run(&self.check, |cmd| self.write_batch(cmd, batch, batch_id)).await?;
         read_answers(reply, batch.windows())
     }
@@ -151,9 +164,43 @@ impl RedisStore {
     ///
     /// # Errors
     /// Redis could not be asked, or answered with an error.
-    pub async fn peek(&self, connection: &mut Connection, batch: &Batch) -> Result<Vec<WindowAnswer>, RedisError> {
+    pub async fn peek(&self, connection: &mut Connection, batch: &Batch) -> Result<Answers, RedisError> {
         let reply = connection.run(&self.peek, |cmd| self.write_batch(cmd, batch, "")).await?;
         read_answers(reply, batch.windows())
+    }
+
+    /// Counts what was admitted without Redis, under its own times. `offset_us` leads from the records' clock to
+    /// Redis's. A record that is written twice counts once.
+    ///
+    /// # Errors
+    /// Redis could not be asked, or answered with an error.
+    pub async fn record(
+        &self,
+        connection: &mut Connection,
+        records: &[Record],
+        offset_us: i64,
+    ) -> Result<(), RedisError> {
+        let windows: usize = records.iter().map(|record| record.windows.len()).sum();
+        let write = |cmd: &mut Cmd| {
+            cmd.arg(1 + windows).arg(self.name("windows"));
+            let mut name = Vec::new();
+            for record in records {
+                self.write_names(cmd, &mut name, &record.key, record.windows.iter().copied());
+            }
+            cmd.arg("");
+            for record in records {
+                let (id, asked) = match &record.id {
+                    Id::New(number) => (format!("{}w{}", self.process_id, base62(*number)), 1),
+                    Id::Asked { id, asked } => (id.clone(), *asked),
+                };
+                let time_us = record.time_us.saturating_add_signed(offset_us);
+                cmd.arg(id).arg(time_us).arg(record.cost).arg(record.admitted).arg(asked).arg(record.windows.len());
+                for window in &record.windows {
+                    cmd.arg(window.ms());
+                }
+            }
+        };
+        connection.run(&self.record, write).await.map(drop)
     }
 
     /// Forgets the keys and tells every proxy so. Says how many had any state.
@@ -189,27 +236,31 @@ impl RedisStore {
         let mut name = Vec::new();
         for item in batch.items() {
             let check = batch.check_of(item);
-            name.clear();
-            self.write_base(&mut name, check.key);
-            name.push(b':');
-            let base_len = name.len();
-            for quota in check.quotas {
-                name.truncate(base_len);
-                name.extend_from_slice(quota.window.ms().to_string().as_bytes());
-                cmd.arg(&name);
-            }
+            self.write_names(cmd, &mut name, check.key, check.quotas.iter().map(|quota| quota.window));
         }
         cmd.arg(batch_id);
+        let mut text = String::new();
         for item in batch.items() {
-            self.write_item(cmd, batch, item);
+            let check = batch.check_of(item);
+            text.clear();
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{} {}", item.count, check.cost);
+            for quota in check.quotas {
+                let _ = write!(text, " {} {}", quota.limit, quota.window.ms());
+            }
+            cmd.arg(&text);
         }
     }
 
-    fn write_item(&self, cmd: &mut Cmd, batch: &Batch, item: &Item) {
-        let check = batch.check_of(item);
-        cmd.arg(item.count).arg(check.cost).arg(check.quotas.len());
-        for quota in check.quotas {
-            cmd.arg(quota.limit).arg(quota.window.ms());
+    fn write_names(&self, cmd: &mut Cmd, name: &mut Vec<u8>, key: &[u8], windows: impl Iterator<Item = Window>) {
+        name.clear();
+        self.write_base(name, key);
+        name.push(b':');
+        let base_len = name.len();
+        for window in windows {
+            name.truncate(base_len);
+            name.extend_from_slice(window.ms().to_string().as_bytes());
+            cmd.arg(&*name);
         }
     }
 
@@ -229,17 +280,23 @@ impl RedisStore {
     }
 }
 
+/// The id of the entry that the `index`th item of a batch makes, as check.lua has it.
+pub fn entry_id(batch_id: &str, index: usize) -> String {
+    if index == 0 { batch_id.to_owned() } else { format!("{batch_id}.{}", index + 1) }
+}
+
 /// Integers that the scripts reply for each window.
 const FIELDS: usize = 4;
 
-fn read_answers(reply: Value, windows: usize) -> Result<Vec<WindowAnswer>, RedisError> {
+fn read_answers(reply: Value, windows: usize) -> Result<Answers, RedisError> {
     let Value::Array(values) = reply else { return Err(unexpected()) };
-    // The first value is Redis's time.
-    let (fields, rest) = values.get(1..).unwrap_or_default().as_chunks::<FIELDS>();
+    let Some((Value::Int(redis_now_us), values)) = values.split_first() else { return Err(unexpected()) };
+    let (fields, rest) = values.as_chunks::<FIELDS>();
     if fields.len() != windows || !rest.is_empty() {
         return Err(unexpected());
     }
-    fields.iter().map(read_window).collect()
+    let windows = fields.iter().map(read_window).collect::<Result<_, _>>()?;
+    Ok(Answers { redis_now_us: *redis_now_us, windows })
 }
 
 fn read_window(fields: &[Value; FIELDS]) -> Result<WindowAnswer, RedisError> {

@@ -10,9 +10,11 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod addresses;
 mod commands;
 mod common;
 mod exactness;
 mod fallback;
 mod protocol;
 mod server;
+mod syntax;

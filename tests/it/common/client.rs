@@ -43,6 +43,18 @@ pub struct Decision {
     pub degraded: bool,
 }
 
+impl Decision {
+    /// The answer to an allowed request whose window was empty but for requests just made.
+    pub fn allowed(limit: i64, remaining: i64, window_ms: i64) -> Self {
+        Self { allowed: true, limit, remaining, retry_after_ms: 0, reset_after_ms: window_ms, degraded: false }
+    }
+
+    /// The answer to a cost above the limit.
+    pub fn never(limit: i64) -> Self {
+        Self { allowed: false, limit, remaining: 0, retry_after_ms: -1, reset_after_ms: 0, degraded: false }
+    }
+}
+
 impl Reply {
     /// A bulk string of this text.
     pub fn bulk(text: &str) -> Self {

@@ -29,6 +29,15 @@ pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Runs a test on a fresh embedded Tollgate and on one before a fresh Redis: what they answer is the same.
+pub fn on_each_store(test: impl Fn(&mut RawClient)) {
+    let embedded = Tollgate::embedded();
+    test(&mut embedded.client());
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::before(&redis);
+    test(&mut tollgate.client());
+}
+
 /// A port that nobody listens on.
 ///
 /// It lies below the range from which the kernel takes the ports of outgoing connections: a port within that range

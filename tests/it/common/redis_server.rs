@@ -61,7 +61,7 @@ impl RedisServer {
 
     /// The names of all keys, sorted.
     pub fn keys(&self) -> Vec<Vec<u8>> {
-        let mut keys: Vec<Vec<u8>> = self.command("KEYS *").items().iter().map(|name| bytes_of(name)).collect();
+        let mut keys: Vec<Vec<u8>> = self.command("KEYS *").items().iter().map(bytes_of).collect();
         keys.sort();
         keys
     }

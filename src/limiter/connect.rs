@@ -1,0 +1,122 @@
+//! A batcher's connection to Redis: opened, probed, given up; and what is owed to Redis, written once it is there.
+
+use super::batcher::Batcher;
+use super::{Limiter, Remote};
+use crate::clock::now_us;
+use crate::store::batch::Batch;
+use crate::store::redis::Connection;
+use redis::RedisError;
+use std::rc::Rc;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+/// Most records in one script: it bounds the time that the script holds Redis up.
+const MAX_RECORDS: usize = 64;
+/// Wait before records that Redis did not take are offered again.
+const RETRY_US: u64 = 100_000;
+
+impl Batcher {
+    /// Sees to it that there is a connection, as far as the breaker lets.
+    pub(super) fn keep_connected(self: &Rc<Self>, remote: &Remote, now_us: u64) {
+        let mut link = self.link.borrow_mut();
+        if link.as_ref().is_some_and(|link| link.lost.is_cancelled()) {
+            *link = None;
+        }
+        let wanted = link.is_none() && !self.connecting.get();
+        if wanted && (remote.breaker.is_closed() || remote.breaker.probe_due(now_us)) {
+            self.connecting.set(true);
+            tokio::task::spawn_local(self.clone().connect());
+        }
+    }
+
+    pub(super) fn disconnect(&self) {
+        if let Some(link) = self.link.take() {
+            link.lost.cancel();
+        }
+    }
+
+    async fn connect(self: Rc<Self>) {
+        let Limiter::Redis(remote) = &*self.limiter else { return };
+        match self.open_and_probe(remote).await {
+            Ok(link) => {
+                if remote.breaker.success() {
+                    info!(redis = ?remote.dialer, "redis answers again");
+                }
+                let (batcher, lost) = (self.clone(), link.lost.clone());
+                *self.link.borrow_mut() = Some(link);
+                tokio::task::spawn_local(async move {
+                    lost.cancelled().await;
+                    batcher.wake.notify_one();
+                });
+            }
+            Err(error) => {
+                if remote.breaker.lost(now_us()) {
+                    warn!(redis = ?remote.dialer, %error, "redis cannot be reached: the fallback answers");
+                }
+            }
+        }
+        self.connecting.set(false);
+        self.wake.notify_one();
+    }
+
+    /// A connection on which the scripts run and to which nothing is owed.
+    async fn open_and_probe(&self, remote: &Remote) -> Result<Connection, RedisError> {
+        let attempt = async {
+            let mut link = Connection::open(&remote.dialer, remote.connect_timeout).await?;
+            // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here.
+            let sent_us = now_us();
+            let answers = remote.store.check(&mut link, &Batch::default(), "").await?;
+            remote.note_clock(answers.redis_now_us, sent_us);
+            if let Ok(version) = link.version().await {
+                remote.set_redis_version(version);
+            }
+            Ok::<_, RedisError>(link)
+        };
+        let mut link = timeout(remote.connect_timeout, attempt).await.unwrap_or_else(|_| Err(no_answer()))?;
+        self.write_back(remote, &mut link).await?;
+        Ok(link)
+    }
+
+    /// Writes what single checks that Redis answered too late have left, while all else goes on.
+    pub(super) fn keep_books(self: &Rc<Self>, now_us: u64) {
+        let Some(mut link) = self.link.borrow().clone() else { return };
+        let Limiter::Redis(remote) = &*self.limiter else { return };
+        if remote.ledger.is_empty() || now_us < self.next_write_us.get() {
+            return;
+        }
+        self.next_write_us.set(now_us + RETRY_US);
+        let batcher = self.clone();
+        tokio::task::spawn_local(async move {
+            if let Limiter::Redis(remote) = &*batcher.limiter
+                && batcher.write_back(remote, &mut link).await.is_ok()
+            {
+                batcher.next_write_us.set(0);
+            }
+        });
+    }
+
+    async fn write_back(&self, remote: &Remote, link: &mut Connection) -> Result<(), RedisError> {
+        loop {
+            let records = remote.ledger.take(MAX_RECORDS, now_us());
+            if records.is_empty() {
+                return Ok(());
+            }
+            let write = remote.store.record(link, &records, remote.clock_offset_us());
+            match timeout(remote.connect_timeout, write).await.unwrap_or_else(|_| Err(no_answer())) {
+                Ok(()) => self.stats.written_back.add(records.len() as u64),
+                Err(error) if error.kind() == redis::ErrorKind::Server(redis::ServerErrorKind::ResponseError) => {
+                    // No state of Redis but the records themselves: offered again they would keep Redis away for ever.
+                    warn!(%error, records = records.len(), "what the fallback admitted cannot be written to redis");
+                }
+                Err(error) => {
+                    remote.ledger.give_back(records);
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+fn no_answer() -> RedisError {
+    RedisError::from((redis::ErrorKind::Io, "no answer"))
+}

@@ -1,0 +1,137 @@
+//! The ways to say where Redis is, each as far as an exact answer: a password, a user, a database, a socket, TLS.
+
+use crate::common::{RedisServer, Tollgate, free_port};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+#[track_caller]
+fn assert_exact(tollgate: &Tollgate) {
+    let decision = tollgate.client().decide("RL.CHECK k 1000 1h");
+    assert!(decision.allowed && !decision.degraded, "{decision:?}");
+}
+
+#[test]
+fn host_and_port_url_user_and_database() {
+    let redis = RedisServer::start();
+    let port = redis.port();
+    assert_exact(&Tollgate::builder().arg("--redis").arg(&format!("127.0.0.1:{port}")).start());
+    assert_exact(&Tollgate::builder().arg("--redis").arg(&format!("localhost:{port}")).start());
+    assert_exact(&Tollgate::builder().env("REDIS_ADDR", &redis.url()).start());
+    assert_exact(&Tollgate::builder().env("TOLLGATE_REDIS__ADDR", &format!("{}/3", redis.url())).start());
+    let mut admin = redis.client();
+    admin.line("SELECT 3");
+    assert_eq!(admin.line("EXISTS rl:{k}:3600000").integer(), 1);
+
+    admin.line("ACL SETUSER app on >p%40ss ~rl:* &rl:* +@all");
+    admin.line("CONFIG SET requirepass s3cret");
+    for user in [":s3cret", "default:s3cret", "app:p%2540ss"] {
+        let tollgate = Tollgate::builder().arg("--redis").arg(&format!("redis://{user}@127.0.0.1:{port}")).start();
+        assert_exact(&tollgate);
+        let log = tollgate.log().concat();
+        assert!(!log.contains("s3cret") && !log.contains("p%"), "a password in the log: {log}");
+    }
+}
+
+#[test]
+fn a_wrong_password_is_a_redis_that_is_down() {
+    let redis = RedisServer::start();
+    redis.command("CONFIG SET requirepass s3cret");
+    let addr = format!("redis://:wr0ng@127.0.0.1:{}", redis.port());
+    let tollgate = Tollgate::builder().arg("--redis").arg(&addr).expect_log("redis").start();
+    assert!(tollgate.client().decide("RL.CHECK k 1000 1h").degraded);
+    assert!(!tollgate.log().concat().contains("wr0ng"), "a password in the log");
+}
+
+#[test]
+fn a_unix_socket() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("redis.sock");
+    let redis = RedisServer::start_with(&["--unixsocket", socket.to_str().unwrap()]);
+    let url = format!("unix://{}", socket.display());
+    assert_exact(&Tollgate::builder().arg("--redis").arg(&url).start());
+    assert_exact(&Tollgate::builder().arg("--redis").arg(&format!("{url}?db=2")).start());
+    let mut admin = redis.client();
+    admin.line("SELECT 2");
+    assert_eq!(admin.line("EXISTS rl:{k}:3600000").integer(), 1);
+}
+
+/// A certificate authority of the test's own, and what it signed.
+struct Certificates {
+    folder: TempDir,
+}
+
+impl Certificates {
+    fn new() -> Self {
+        let certificates = Self { folder: tempfile::tempdir().unwrap() };
+        certificates.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=ca -keyout ca.key -out ca.crt");
+        for name in ["server", "client"] {
+            fs::write(certificates.file("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
+            certificates.openssl(&format!(
+                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /CN={name} -keyout {name}.key -out {name}.csr"
+            ));
+            certificates.openssl(&format!(
+                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out {name}.crt"
+            ));
+        }
+        certificates
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn openssl(&self, args: &str) {
+        let output = Command::new("openssl").args(args.split(' ')).current_dir(self.folder.path()).output();
+        let output = output.expect("openssl is to be installed");
+        assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+#[test]
+fn tls_with_an_authority_and_a_certificate_of_ones_own() {
+    let certificates = Certificates::new();
+    let path = |name: &str| certificates.file(name).to_str().unwrap().to_owned();
+    let port = free_port().to_string();
+    let _redis = RedisServer::start_with(&[
+        "--tls-port",
+        &port,
+        "--tls-ca-cert-file",
+        &path("ca.crt"),
+        "--tls-cert-file",
+        &path("server.crt"),
+        "--tls-key-file",
+        &path("server.key"),
+    ]);
+    let before = |host: &str| Tollgate::builder().arg("--redis").arg(&format!("rediss://{host}:{port}"));
+    let tollgate = before("localhost")
+        .env("TOLLGATE_REDIS__CA_FILE", &path("ca.crt"))
+        .env("TOLLGATE_REDIS__CERT_FILE", &path("client.crt"))
+        .env("TOLLGATE_REDIS__KEY_FILE", &path("client.key"))
+        .start();
+    assert_exact(&tollgate);
+    // Without a certificate Redis refuses us; without the authority we refuse Redis.
+    let nameless = before("127.0.0.1").env("TOLLGATE_REDIS__CA_FILE", &path("ca.crt")).expect_log("redis").start();
+    assert!(nameless.client().decide("RL.CHECK k 1000 1h").degraded);
+    let stranger = before("127.0.0.1")
+        .env("TOLLGATE_REDIS__CERT_FILE", &path("client.crt"))
+        .env("TOLLGATE_REDIS__KEY_FILE", &path("client.key"))
+        .expect_log("redis")
+        .start();
+    assert!(stranger.client().decide("RL.CHECK k 1000 1h").degraded);
+}
+
+#[test]
+fn a_certificate_file_that_is_none_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file: &Path = &folder.path().join("none.crt");
+    let output = crate::common::program()
+        .args(["--listen", "127.0.0.1:0", "--redis", "rediss://localhost:1"])
+        .env("TOLLGATE_REDIS__CA_FILE", file)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
+    assert!(said.contains("none.crt") && !said.contains("panicked"), "{said}");
+}
