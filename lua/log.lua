@@ -18,7 +18,7 @@
 --
 -- Nothing relies on the entries' times being past. If the clock steps back they count until their own ends.
 
-local call, floor = redis.call, math.floor
+local call, floor, find = redis.call, math.floor, string.find
 
 -- Most expired entries that are forgotten, per set and run. What is left over goes on counting, which can only deny.
 local MAX_PRUNED = 500
@@ -50,7 +50,8 @@ local function new_quota(limit, window_ms)
 end
 
 local function weight_of(member)
-  return tonumber(string.match(member, ':(%d+)$')) or 1
+  local colon = find(member, ':', 1, true)
+  return colon and tonumber(string.sub(member, colon + 1)) or 1
 end
 
 -- Reads t, x and the oldest entry, as far as there are any: { 't', total, 'x', x, id, time_us }. Nil if the key holds
@@ -60,7 +61,7 @@ local function read_head(key)
   if head[6] then
     head[6] = head[6] + 0
   elseif head.err then
-    if not string.find(head.err, 'WRONGTYPE', 1, true) then
+    if not find(head.err, 'WRONGTYPE', 1, true) then
       -- Asking again raises the error, worded as this version of Redis does it.
       call('ZRANGE', key, '0', '2', 'WITHSCORES')
     end

@@ -247,18 +247,18 @@ impl Session {
 
     /// A request that is too long to be kept: from here on it is passed on, or passed over. Whether it is so long.
     fn begin_passing(&mut self, args: &Args<'_>, count: usize, length: usize) -> bool {
-        if Name::of(args.name()).is_some() {
-            if length < MAX_OWN_BYTES {
-                return false;
+        if Name::of(args.name()).is_none() && self.may_forward() {
+            match self.run_other(args, count, b"", false) {
+                Flow::Done => self.passing = Some(Passing::new(matches!(self.link, Link::Open(_)))),
+                Flow::Hold => self.holding = true,
             }
-            reply::error(self.replies(), "ERR the command is too long");
-            self.passing = Some(Passing::new(false));
             return true;
         }
-        match self.run_other(args, count, b"") {
-            Flow::Done => self.passing = Some(Passing::new(matches!(self.link, Link::Open(_)))),
-            Flow::Hold => self.holding = true,
+        if length < MAX_OWN_BYTES {
+            return false;
         }
+        reply::error(self.replies(), "ERR the command is too long");
+        self.passing = Some(Passing::new(false));
         true
     }
 
@@ -268,7 +268,7 @@ impl Session {
         }
         let flow = match Name::of(args.name()) {
             Some(name) => self.run_own(name, args, raw, now_us),
-            None => self.run_other(args, count, raw),
+            None => self.run_other(args, count, raw, true),
         };
         self.worker.stats.commands.add(u64::from(flow == Flow::Done));
         flow

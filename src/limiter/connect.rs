@@ -18,12 +18,13 @@ const RETRY_US: u64 = 100_000;
 impl Batcher {
     /// Sees to it that there is a connection, as far as the breaker lets.
     pub(super) fn keep_connected(self: &Rc<Self>, remote: &Remote, now_us: u64) {
-        let mut link = self.link.borrow_mut();
-        if link.as_ref().is_some_and(|link| link.lost.is_cancelled()) {
-            *link = None;
+        let is_open = !remote.breaker.is_closed();
+        // While the breaker is open only a probe may close it, and a probe is a connection made anew.
+        if is_open || self.link.borrow().as_ref().is_some_and(|link| link.lost.is_cancelled()) {
+            self.disconnect();
         }
-        let wanted = link.is_none() && !self.connecting.get();
-        if wanted && (remote.breaker.is_closed() || remote.breaker.probe_due(now_us)) {
+        let is_wanted = self.link.borrow().is_none() && !self.connecting.get();
+        if is_wanted && (!is_open || remote.breaker.probe_due(now_us)) {
             self.connecting.set(true);
             tokio::task::spawn_local(self.clone().connect());
         }

@@ -25,12 +25,19 @@ pub enum Expect {
     Confirmations(u64),
     /// A confirmation for each that is subscribed to, at least one.
     ConfirmationsOfAll(Subscribed),
+    /// No reply: the rest of a message of which the beginning was passed on while nothing was due.
+    Rest,
 }
 
 impl Expect {
     /// Whether what comes back decides how the commands behind are to be taken.
     pub fn is_turning_point(&self) -> bool {
-        !matches!(self, Self::Replies(_) | Self::Instead(_) | Self::Merge(_))
+        !matches!(self, Self::Replies(_) | Self::Instead(_) | Self::Merge(_) | Self::Rest)
+    }
+
+    /// Whether it comes also while CLIENT REPLY is off.
+    pub fn comes_unasked(&self) -> bool {
+        matches!(self, Self::Confirmations(_) | Self::ConfirmationsOfAll(_))
     }
 }
 

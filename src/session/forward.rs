@@ -2,7 +2,7 @@
 
 use super::expect::{Change, Effect, Expect, Route, is_handshake};
 use super::merge::Merge;
-use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
+use super::upstream::{MAX_REQUEST_BYTES, Upstream};
 use super::{Flow, Session, local};
 use crate::info;
 use crate::limiter::Limiter;
@@ -38,9 +38,18 @@ pub enum Link {
 }
 
 impl Session {
-    /// Carries out a command that is not Tollgate's own. `raw` is the request as it came, `count` the number of its
-    /// arguments; of a long one they may be incomplete.
-    pub(super) fn run_other(&mut self, args: &Args<'_>, count: usize, raw: &[u8]) -> Flow {
+    /// Whether there is a way to Redis, or there may be.
+    pub(super) fn may_forward(&self) -> bool {
+        match (&self.link, &*self.worker.shared.limiter) {
+            (_, Limiter::Embedded(_)) => false,
+            (Link::Absent, Limiter::Redis(remote)) => remote.breaker.is_closed(),
+            _ => true,
+        }
+    }
+
+    /// Carries out a command that is not Tollgate's own. `raw` is the request as it came, and `count` the number of its
+    /// arguments, which have not all come yet unless it `is_whole`.
+    pub(super) fn run_other(&mut self, args: &Args<'_>, count: usize, raw: &[u8], is_whole: bool) -> Flow {
         if args.name().eq_ignore_ascii_case(b"quit") {
             return self.run_local(args);
         }
@@ -49,7 +58,7 @@ impl Session {
         match self.link {
             Link::Open(_) => self.forward(args, count, raw),
             Link::Dialing(_) => Flow::Hold,
-            Link::Absent if is_handshake(args) => self.run_local(args),
+            Link::Absent if is_whole && is_handshake(args) => self.run_local(args),
             Link::Absent if remote.breaker.is_closed() => {
                 let (dialer, timeout) = (remote.dialer.clone(), self.worker.shared.config.upstream.connect_timeout);
                 self.link = Link::Dialing(Box::pin(async move { dialer.dial(timeout).await }));
@@ -57,7 +66,7 @@ impl Session {
             }
             Link::Absent | Link::Refused => {
                 self.link = Link::Absent;
-                if local::answers_without_redis(args) {
+                if is_whole && local::answers_without_redis(args) {
                     self.run_local(args)
                 } else {
                     reply::error(self.replies(), UNAVAILABLE);
@@ -79,6 +88,10 @@ impl Session {
         if self.alone && self.slots.await_upstream() {
             return Flow::Hold;
         }
+        if upstream.replicating {
+            upstream.requests.extend_from_slice(raw);
+            return Flow::Done;
+        }
         let Route { expect, effect, alone } = Route::of(args, count);
         if alone && self.slots.await_upstream() {
             return Flow::Hold;
@@ -86,22 +99,17 @@ impl Session {
         self.alone = alone;
         self.worker.stats.forwarded.add(1);
         upstream.requests.extend_from_slice(raw);
-        let muted = match upstream.replies {
-            Replies::On => false,
-            Replies::Off => true,
-            Replies::Skip => {
-                upstream.replies = Replies::On;
-                true
-            }
-        };
+        let muted = upstream.mutes_next();
         if let Some(effect) = effect {
             upstream.note(effect);
         }
-        // CLIENT REPLY OFF and SKIP have no reply themselves; ON has one whatever was before.
         let muted = match effect {
+            // CLIENT REPLY OFF and SKIP have no reply themselves; ON has one whatever was before.
             Some(Effect::ReplyOn) => false,
             Some(Effect::ReplyOff | Effect::ReplySkip) => true,
-            _ => muted,
+            // What comes from here on passes as it comes.
+            Some(Effect::Replicate) => true,
+            _ => muted && (upstream.in_multi || !expect.comes_unasked()),
         };
         if muted {
             self.take_for_granted(expect);
@@ -128,15 +136,18 @@ impl Session {
         if self.slots.await_turning_point() {
             return Admission::Hold;
         }
+        let muted = upstream.mutes_next();
         if upstream.in_multi {
             // Redis does not know the command, and so marks the transaction as one that must not be executed.
             upstream.requests.extend_from_slice(raw);
-            self.slots.push_upstream(Expect::Instead(match name {
-                "rl.check" => "ERR 'rl.check' cannot run inside MULTI",
-                "rl.peek" => "ERR 'rl.peek' cannot run inside MULTI",
-                "rl.reset" => "ERR 'rl.reset' cannot run inside MULTI",
-                _ => "ERR 'rl.help' cannot run inside MULTI",
-            }));
+            if !muted {
+                self.slots.push_upstream(Expect::Instead(match name {
+                    "rl.check" => "ERR 'rl.check' cannot run inside MULTI",
+                    "rl.peek" => "ERR 'rl.peek' cannot run inside MULTI",
+                    "rl.reset" => "ERR 'rl.reset' cannot run inside MULTI",
+                    _ => "ERR 'rl.help' cannot run inside MULTI",
+                }));
+            }
             return Admission::Taken;
         }
         if self.client.protocol == Protocol::Resp2 && upstream.is_subscribed() {
@@ -144,12 +155,10 @@ impl Session {
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
                  in this context"
             );
-            reply::error(self.replies(), &text);
+            if !muted {
+                reply::error(self.replies(), &text);
+            }
             return Admission::Taken;
-        }
-        let muted = upstream.replies != Replies::On;
-        if upstream.replies == Replies::Skip {
-            upstream.replies = Replies::On;
         }
         Admission::Run { muted }
     }
@@ -195,8 +204,9 @@ impl Session {
         if self.gone && !self.holding {
             upstream.finish();
         }
-        if let Poll::Ready(sent) = upstream.poll_send(cx) {
-            sent?;
+        if let Poll::Ready(Err(_)) = upstream.poll_send(cx) {
+            // Reading tells of the end too, but not before what Redis has still answered.
+            upstream.requests.clear();
         }
         let sent = upstream.requests.len() < before;
         Ok(self.poll_replies(cx)? || sent)
@@ -268,6 +278,9 @@ impl Session {
             }
             if complete {
                 self.take_reply();
+            } else if is_idle {
+                // A reply that is made here must not come in its middle.
+                self.slots.push_upstream(Expect::Rest);
             } else if upstream.collected.len() > MAX_COLLECTED_BYTES {
                 self.stop_collecting();
             }
@@ -285,7 +298,9 @@ impl Session {
         let front = self.slots.front_upstream();
         let confirms = matches!(front, Some(Expect::Confirmations(_) | Expect::ConfirmationsOfAll(_)));
         let in_pubsub = confirms || upstream.scanner.kind() == b'>' || upstream.is_subscribed();
-        if in_pubsub && upstream.take_confirmation() {
+        if let Some(Expect::Rest) = front {
+            self.slots.pop_upstream();
+        } else if in_pubsub && upstream.take_confirmation(self.client.protocol) {
             if let Some(front) = front.filter(|_| confirms) {
                 match all {
                     Some(all) => self.slots.replace_front(Expect::Confirmations(all - 1)),
@@ -312,6 +327,7 @@ impl Session {
         let Link::Open(upstream) = &mut self.link else { return };
         let is_error = upstream.scanner.kind() == b'-';
         match self.slots.pop_upstream() {
+            Some(Expect::Change(change)) if upstream.scanner.label() == b"QUEUED" => upstream.queued.push(*change),
             Some(Expect::Change(change)) if !is_error => {
                 if matches!(*change, Change::Reset) {
                     upstream.reset();
@@ -319,7 +335,11 @@ impl Session {
                 change.apply(&mut self.client);
             }
             Some(Expect::Multi) => upstream.in_multi |= upstream.scanner.label() == b"OK",
-            Some(Expect::EndMulti) => upstream.in_multi = false,
+            Some(Expect::EndMulti) => {
+                upstream.in_multi = false;
+                let executed = upstream.scanner.kind() == b'*';
+                upstream.queued.drain(..).filter(|_| executed).for_each(|change| change.apply(&mut self.client));
+            }
             Some(Expect::Instead(text)) => {
                 upstream.collected = BytesMut::new();
                 reply::error(&mut self.output, text);

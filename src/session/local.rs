@@ -4,7 +4,6 @@
 use super::client::Client;
 use crate::command::docs::{self, DOCS};
 use crate::command::quoted;
-use crate::limiter::Limiter;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
 use crate::worker::Worker;
@@ -29,7 +28,8 @@ pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Byte
         b"ping" if count <= 2 => ping(args, out),
         b"echo" if count == 2 => reply::bulk(out, args.get(1).unwrap_or_default()),
         b"hello" => hello(worker, client, args, out),
-        b"auth" if (2..=3).contains(&count) => auth(args, out),
+        b"auth" if count > 3 => reply::error(out, "ERR syntax error"),
+        b"auth" if count > 1 => auth(args, out),
         b"select" if count == 2 => select(args, out),
         b"client" if count >= 2 => run_client(client, args, out),
         b"command" => run_command(client.protocol, args, out),
@@ -44,11 +44,10 @@ pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Byte
             after = After::Close;
         }
         b"ping" | b"echo" | b"auth" | b"select" | b"client" | b"config" | b"reset" => wrong_arity(&name, out),
-        _ if matches!(*worker.shared.limiter, Limiter::Embedded(_)) => {
+        _ => {
             let name = quoted(&name);
             reply::error(out, &format!("ERR this Tollgate is embedded: there is no Redis behind it to run '{name}'"));
         }
-        _ => unknown_command(args, out),
     }
     after
 }
@@ -259,17 +258,4 @@ fn unknown_subcommand(args: &Args<'_>, out: &mut BytesMut) {
     let sub = quoted(args.get(1).unwrap_or_default());
     let name = quoted(args.name()).to_uppercase();
     reply::error(out, &format!("ERR unknown subcommand '{sub}'. Try {name} HELP."));
-}
-
-fn unknown_command(args: &Args<'_>, out: &mut BytesMut) {
-    let mut shown = String::new();
-    for arg in args.from(1) {
-        // Redis shows the beginning of the arguments, about as many bytes as of the name.
-        if shown.len() >= 128 {
-            break;
-        }
-        shown.push_str(&format!("'{}' ", quoted(arg)));
-    }
-    let name = quoted(args.name());
-    reply::error(out, &format!("ERR unknown command '{name}', with args beginning with: {shown}"));
 }

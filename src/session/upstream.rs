@@ -2,7 +2,7 @@
 //! whatever state Redis keeps for a connection is the client's own.
 
 use super::client::Client;
-use super::expect::{Effect, Subscribed};
+use super::expect::{Change, Effect, Subscribed};
 use crate::dial::Dialer;
 use crate::net::Stream;
 use crate::resp::reply::{self, Protocol};
@@ -51,6 +51,8 @@ pub struct Upstream {
     pub collected: BytesMut,
     /// Whether a transaction is open.
     pub in_multi: bool,
+    /// Changes to the client that happen when the transaction is executed.
+    pub queued: Vec<Change>,
     /// CLIENT REPLY.
     pub replies: Replies,
     /// SYNC: bytes pass both ways unread.
@@ -78,6 +80,7 @@ impl Upstream {
             handshake,
             collected: BytesMut::new(),
             in_multi: false,
+            queued: Vec::new(),
             replies: Replies::On,
             replicating: false,
             finishing: None,
@@ -106,6 +109,15 @@ impl Upstream {
         self.channels + self.patterns + self.shards > 0
     }
 
+    /// Whether the next command gets no reply, which is then said of one command.
+    pub fn mutes_next(&mut self) -> bool {
+        let muted = self.replies != Replies::On;
+        if self.replies == Replies::Skip {
+            self.replies = Replies::On;
+        }
+        muted
+    }
+
     /// Notes what a command does, as it is sent.
     pub fn note(&mut self, effect: Effect) {
         match effect {
@@ -124,6 +136,7 @@ impl Upstream {
     /// What RESET leaves.
     pub fn reset(&mut self) {
         self.in_multi = false;
+        self.queued.clear();
         self.monitoring = false;
         self.watching = false;
         self.settled = false;
@@ -153,13 +166,16 @@ impl Upstream {
     }
 
     /// If the value just scanned confirms a subscription or its end, notes how many there are now.
-    pub fn take_confirmation(&mut self) -> bool {
+    pub fn take_confirmation(&mut self, protocol: Protocol) -> bool {
+        if self.scanner.kind() != if protocol == Protocol::Resp3 { b'>' } else { b'*' } {
+            return false;
+        }
         // The count is of channels and patterns together.
         let count = self.scanner.last_integer();
-        match (self.scanner.kind(), self.scanner.label()) {
-            (b'>' | b'*', b"subscribe" | b"unsubscribe") => self.channels = count - self.patterns,
-            (b'>' | b'*', b"psubscribe" | b"punsubscribe") => self.patterns = count - self.channels,
-            (b'>' | b'*', b"ssubscribe" | b"sunsubscribe") => self.shards = count,
+        match self.scanner.label() {
+            b"subscribe" | b"unsubscribe" => self.channels = count - self.patterns,
+            b"psubscribe" | b"punsubscribe" => self.patterns = count - self.channels,
+            b"ssubscribe" | b"sunsubscribe" => self.shards = count,
             _ => return false,
         }
         true

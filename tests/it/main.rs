@@ -15,6 +15,8 @@ mod commands;
 mod common;
 mod exactness;
 mod fallback;
+mod model;
 mod protocol;
+mod redis_rs;
 mod server;
 mod syntax;
