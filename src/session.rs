@@ -45,6 +45,9 @@ const KEPT_BYTES: usize = 16 * 1024;
 pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
     let stopping = worker.shared.stopping.clone();
     let mut stopped = pin!(stopping.cancelled());
+    // A timer only where one is asked for: ten thousand idle clients would have ten thousand.
+    let idle_timeout = worker.shared.config.server.idle_timeout;
+    let mut idle = idle_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     let mut session = Session {
         worker,
         stream,
@@ -57,12 +60,22 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         passing: None,
         holding: false,
         alone: false,
+        active: false,
         gone: false,
         closing: false,
     };
     let outcome = std::future::poll_fn(|cx| {
         let stop = !session.closing && stopped.as_mut().poll(cx).is_ready();
-        session.poll(cx, stop)
+        let outcome = session.poll(cx, stop);
+        match (&mut idle, idle_timeout) {
+            (Some(idle), Some(timeout)) if outcome.is_pending() => {
+                if std::mem::take(&mut session.active) || !session.may_time_out() {
+                    idle.as_mut().reset(tokio::time::Instant::now() + timeout);
+                }
+                idle.as_mut().poll(cx).map(|()| Ok(()))
+            }
+            _ => outcome,
+        }
     })
     .await;
     if let Err(error) = outcome {
@@ -91,6 +104,8 @@ struct Session {
     holding: bool,
     /// The last request forwarded bears no other behind it until its reply has come.
     alone: bool,
+    /// Something was read since this was last looked at.
+    active: bool,
     /// The client has closed its side.
     gone: bool,
     /// Nothing more is read; the connection closes once all is answered and written.
@@ -148,6 +163,11 @@ impl Session {
         ended && self.slots.is_empty() && self.output.is_empty()
     }
 
+    /// Whether silence means that nobody is there: not while the client waits for an answer or listens.
+    fn may_time_out(&self) -> bool {
+        self.slots.is_empty() && !self.holding && !self.listens()
+    }
+
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         while !self.output.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, &self.output)? {
@@ -179,6 +199,10 @@ impl Session {
         } else {
             self.input.extend_from_slice(read);
             self.run_input();
+        }
+        if self.input.len() > self.worker.shared.config.server.query_buffer_bytes {
+            self.worker.read_buffer.replace(lent);
+            return Err(io::Error::other("the request is longer than server.query_buffer_bytes"));
         }
         // Also after an error: without it the other sessions could read nothing.
         self.worker.read_buffer.replace(lent);

@@ -163,6 +163,11 @@ impl Session {
         Admission::Run { muted }
     }
 
+    /// Whether the client is there to be told things: it is subscribed, or monitors.
+    pub(super) fn listens(&self) -> bool {
+        matches!(&self.link, Link::Open(upstream) if upstream.listens())
+    }
+
     /// Whether more requests may be read: not while many wait to be sent to Redis.
     pub(super) fn has_room_upstream(&self) -> bool {
         match &self.link {

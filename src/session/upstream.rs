@@ -104,6 +104,11 @@ impl Upstream {
             || self.is_subscribed()
     }
 
+    /// Whether Redis sends what was not asked for.
+    pub fn listens(&self) -> bool {
+        self.monitoring || self.replicating || self.is_subscribed()
+    }
+
     /// Whether anything is subscribed to.
     pub fn is_subscribed(&self) -> bool {
         self.channels + self.patterns + self.shards > 0
