@@ -17,9 +17,9 @@
 --          covered      with fits_in_us: weight that will have expired by then, or somewhat less. Whatever fits once
 --                       this much has expired, and does not fit before the check does, fits at the same time. Else 0
 -- Cost   for each window 2 calls if all are admitted or all denied, 4 if both occur; 2 or 3 more if entries have
---        expired; 1 more if an admission has to extend the TTL, and then 2 or 3 for the registry, once a run and length.
---        A denied check that needs more than the oldest entry to expire costs 2 more if all entries weigh 1, else up to
---        11.
+--        expired; 1 more if an admission has to extend the TTL, and then 2 or 3 for the registry, once a run and
+--        length. A denied check that needs more than the oldest entry to expire costs 2 more if all entries weigh 1,
+--        else up to 11.
 --
 -- The item's number n is part of its entry's id, `<batch id>` for the first and `<batch id>.<n>` for the others. So
 -- a batch that runs again because its answer was lost writes the same members, and they count once. It is decided

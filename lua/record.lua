@@ -1,6 +1,6 @@
 -- Writes entries under times of their own: what was admitted while Redis could not be asked. Enforces no limit.
 --
--- Each entry is a group of identical checks that Redis may have been asked about after all. If a member of the
+-- Each entry is a group of identical checks that Redis may have run after all, late. If a member of the
 -- group's id is there, only what it lacks is added, as `<id>r` or `<id>r:<weight>`: running this again adds nothing.
 --
 -- KEYS   [1] the registry; then the logs, in the order of the entries and, in each, of its windows
