@@ -4,7 +4,9 @@
 //! and how a mistake is worded, is in `layers`. Sections know nothing of the modules that they configure.
 
 mod addr;
+mod auth;
 mod layers;
+mod tls;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -17,16 +19,22 @@ use std::time::Duration;
 
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use addr::Listen;
+use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{HostPort, MAX_LISTEN, RedisAddr, Transport};
+pub use auth::{Auth, Commands, PasswordHash, User};
 pub use layers::Flag;
 use layers::Settings;
+pub use tls::{ClientCerts, Tls};
 
 /// Everything that is configured. Only `main` sees it whole.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// `[server]`: the listeners and what one client may use.
     pub server: Server,
+    /// `[tls]`: the listeners that speak TLS, if there are any.
+    pub tls: Option<Tls>,
+    /// `[auth]`: who may come in.
+    pub auth: Auth,
     /// `[shutdown]`: the way out.
     pub shutdown: Shutdown,
     /// `[redis]`: the Redis behind.
@@ -72,6 +80,8 @@ pub fn load(
     settings.add_flags(flags);
     let config = Config {
         server: Server::read(&mut settings),
+        tls: Tls::read(&mut settings),
+        auth: Auth::read(&mut settings),
         shutdown: Shutdown::read(&mut settings),
         redis: Redis::read(&mut settings),
         upstream: Upstream::read(&mut settings),
@@ -81,13 +91,21 @@ pub fn load(
         embedded: Embedded::read(&mut settings),
         log: Log::read(&mut settings),
     };
+    if config.server.listen.is_empty() && config.tls.is_none() {
+        settings
+            .conflict::<()>("server.listen", &format!("must be {ALLOWED_LISTEN}, while tls.listen has none either"));
+    }
+    if config.auth == Auth::Redis && config.embedded.enabled {
+        settings.conflict::<()>("auth.mode", "needs a Redis to ask, and embedded.enabled = true has none behind");
+    }
     Ok(Loaded { config, report: settings.finish()? })
 }
 
 /// `[server]`: the listeners and what one client may use.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// Where to listen: 1 to [`MAX_LISTEN`] addresses. Port 0 takes a free port.
+    /// Where to listen without TLS: 0 to [`MAX_LISTEN`] addresses, at least one unless [`Tls`] has some. Port 0 takes a
+    /// free port.
     pub listen: Vec<HostPort>,
     /// Worker threads, 1 to 1,024. A configured 0 has become one per core here.
     pub workers: NonZero<usize>,

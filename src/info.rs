@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::limiter::Limiter;
+use crate::stats::Histogram;
 use crate::worker::Shared;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -12,7 +13,7 @@ const OLDEST_REDIS: &str = "6.2.0";
 /// The version to show as Redis's.
 pub fn redis_version(shared: &Shared) -> String {
     let known = match &*shared.limiter {
-        Limiter::Redis(remote) => remote.redis_version(),
+        Limiter::Redis(remote) => remote.known().version,
         Limiter::Embedded(_) => None,
     };
     known.unwrap_or_else(|| OLDEST_REDIS.to_owned())
@@ -84,8 +85,21 @@ fn tollgate(shared: &Shared, text: &mut String) {
             line(text, "embedded_entries", embedded.entries());
         }
         Limiter::Redis(remote) => {
+            let known = remote.known();
             line(text, "store", "redis");
             line(text, "store_up", u8::from(remote.breaker.is_closed()));
+            line(text, "store_down_seconds", known.down_since.map_or(0, |since| since.elapsed().as_secs()));
+            line(text, "store_last_error", known.last_error.unwrap_or_default());
+            for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
+                let times = shared.stats.iter().map(|stats| &stats.store_latency);
+                line(text, &format!("store_latency_us_{name}"), Histogram::quantile(times, share));
+            }
+            line(text, "denials_cached", remote.deny_cache.entries());
+            line(text, "fallback_mode", remote.mode);
+            line(text, "fallback_buckets", remote.fallback.buckets());
+            line(text, "fallback_evicted", remote.fallback.evicted());
+            line(text, "fallback_unwritten", remote.ledger.len());
+            line(text, "fallback_dropped", remote.ledger.dropped());
         }
     }
     let workers: Vec<_> = shared.stats.iter().map(|stats| stats.all()).collect();

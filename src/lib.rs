@@ -3,6 +3,7 @@
 //! A check travels one straight line: bytes ([`session`], [`resp`]), command ([`command`]), limiter ([`limiter`]),
 //! store ([`store`]), decision ([`quota`]), bytes again.
 
+pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod command;
@@ -17,4 +18,5 @@ pub mod server;
 pub mod session;
 pub mod stats;
 pub mod store;
+pub mod tls;
 pub mod worker;

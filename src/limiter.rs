@@ -25,9 +25,11 @@ use deny_cache::{Denial, DenyCache};
 use fallback::Fallback;
 
 use mailbox::{Answer, Refusal};
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tracing::{info, warn};
 
 /// The limiter's state that workers share.
 pub enum Limiter {
@@ -35,6 +37,17 @@ pub enum Limiter {
     Embedded(Embedded),
     /// All is counted in Redis, as long as it answers.
     Redis(Box<Remote>),
+}
+
+/// What is known of the Redis behind.
+#[derive(Debug, Clone, Default)]
+pub struct Known {
+    /// The version that it last said it has.
+    pub version: Option<String>,
+    /// Since when it has not been asked.
+    pub down_since: Option<Instant>,
+    /// What it last failed with.
+    pub last_error: Option<String>,
 }
 
 /// Redis as the store, and what stands in for it.
@@ -59,7 +72,7 @@ pub struct Remote {
     pub timeout_us: u64,
     /// Whether resets on other proxies are heard of. Only then are denials kept.
     pub hears_resets: AtomicBool,
-    redis_version: Mutex<Option<String>>,
+    known: Mutex<Known>,
     /// Redis's clock less this process's, as last seen.
     clock_offset_us: AtomicI64,
 }
@@ -91,7 +104,7 @@ impl Limiter {
             mode: config.fallback.mode,
             timeout_us: us(config.redis.timeout),
             hears_resets: AtomicBool::new(false),
-            redis_version: Mutex::default(),
+            known: Mutex::default(),
             clock_offset_us: AtomicI64::new(0),
         })))
     }
@@ -162,13 +175,32 @@ impl Remote {
         self.clock_offset_us.store(redis_now_us.saturating_sub_unsigned(sent_us), Relaxed);
     }
 
-    /// The version that Redis last said it has, if it ever could be asked.
-    pub fn redis_version(&self) -> Option<String> {
-        self.redis_version.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What is known of Redis.
+    pub fn known(&self) -> Known {
+        self.lock_known().clone()
     }
 
-    fn set_redis_version(&self, version: String) {
-        *self.redis_version.lock().unwrap_or_else(PoisonError::into_inner) = Some(version);
+    fn lock_known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Redis works again: told in the log if that is news.
+    fn on_up(&self) {
+        if self.breaker.success() {
+            let down = self.lock_known().down_since.take();
+            let down_ms = down.map_or(0, |since| since.elapsed().as_millis() as u64);
+            info!(redis = ?self.dialer, down_ms, "redis answers again");
+        }
+    }
+
+    /// Redis does not work: told in the log if that is news.
+    fn on_down(&self, is_news: bool, error: &dyn fmt::Display) {
+        let mut known = self.lock_known();
+        known.last_error = Some(error.to_string());
+        if is_news {
+            known.down_since = Some(Instant::now());
+            warn!(redis = ?self.dialer, %error, mode = %self.mode, "redis is down: the fallback answers");
+        }
     }
 
     /// Forgets what is known here of a key that was reset.

@@ -18,6 +18,44 @@ impl Counter {
     }
 }
 
+/// Buckets for each doubling of a [`Histogram`]: quantiles are right to about a fifth.
+const BUCKETS_PER_DOUBLING: u32 = 4;
+const DOUBLINGS: u32 = 26;
+
+/// Times, counted in buckets whose width grows with the time: 1 us to over a minute.
+#[derive(Debug)]
+pub struct Histogram([Counter; (BUCKETS_PER_DOUBLING * DOUBLINGS) as usize]);
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
+impl Histogram {
+    /// Counts a time, in microseconds. As [`Counter::add`], for the owner only.
+    pub fn record(&self, us: u64) {
+        let index = ((us.max(1) as f64).log2() * f64::from(BUCKETS_PER_DOUBLING)) as usize;
+        if let Some(bucket) = self.0.get(index.min(self.0.len() - 1)) {
+            bucket.add(1);
+        }
+    }
+
+    /// The time in microseconds that so large a share of the times recorded in all `histograms` does not exceed.
+    pub fn quantile<'a>(histograms: impl Iterator<Item = &'a Self> + Clone, share: f64) -> u64 {
+        let counts: Vec<u64> = (0..(BUCKETS_PER_DOUBLING * DOUBLINGS) as usize)
+            .map(|index| histograms.clone().filter_map(|each| each.0.get(index)).map(Counter::read).sum())
+            .collect();
+        let rank = (counts.iter().sum::<u64>() as f64 * share).ceil() as u64;
+        let mut seen = 0;
+        let reached = counts.iter().position(|count| {
+            seen += count;
+            seen >= rank.max(1)
+        });
+        reached.map_or(0, |index| 2f64.powf((index + 1) as f64 / f64::from(BUCKETS_PER_DOUBLING)) as u64)
+    }
+}
+
 /// One worker's counters, all since its start.
 #[derive(Debug, Default)]
 pub struct Stats {
@@ -43,6 +81,8 @@ pub struct Stats {
     pub written_back: Counter,
     /// Other commands passed through to Redis.
     pub forwarded: Counter,
+    /// How long Redis took to answer batches.
+    pub store_latency: Histogram,
 }
 
 impl Stats {
@@ -61,5 +101,22 @@ impl Stats {
             ("fallback_written_back", &self.written_back),
             ("commands_forwarded", &self.forwarded),
         ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_right_to_about_a_fifth() {
+        let (one, other) = (Histogram::default(), Histogram::default());
+        assert_eq!(Histogram::quantile([&one].into_iter(), 0.5), 0);
+        (1..=1000).for_each(|us| if us % 2 == 0 { one.record(us) } else { other.record(us) });
+        for (share, exact) in [(0.5, 500.0), (0.99, 990.0), (1.0, 1000.0)] {
+            let ratio = Histogram::quantile([&one, &other].into_iter(), share) as f64 / exact;
+            assert!((0.99..1.2).contains(&ratio), "{share}: {ratio}");
+        }
+        one.record(u64::MAX);
     }
 }

@@ -10,7 +10,10 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use redis::IntoConnectionInfo;
-use tollgate::config::{self, Config, FallbackMode, Flag, HostPort, Loaded, LogFormat, RedisAddr, Transport};
+use tollgate::config::{
+    self, Auth, ClientCerts, Commands, Config, FallbackMode, Flag, HostPort, Loaded, LogFormat, PasswordHash,
+    RedisAddr, Tls, Transport, User,
+};
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tollgate.example.toml");
 
@@ -58,6 +61,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.server.backlog, 511);
     assert_eq!(config.server.tcp_keepalive, Some(Duration::from_secs(300)));
     assert!(config.server.protected_mode);
+    assert_eq!((config.tls, config.auth), (None, Auth::None));
     assert_eq!(config.shutdown.grace, Duration::from_secs(5));
     assert_eq!(config.redis.addr.transport, Transport::Tcp(host_port("localhost", 6379)));
     assert_eq!(config.redis.timeout, Duration::from_millis(50));
@@ -100,18 +104,25 @@ fn the_example_file_sets_every_key_to_its_default() {
     let example = std::fs::read_to_string(EXAMPLE).unwrap();
     assert_eq!(settings(&example), settings(&defaults));
     assert!(load(Some(Path::new(EXAMPLE)), &[], &[]).is_ok());
-    for optional in ["ca_file", "cert_file", "key_file"] {
-        assert!(example.contains(&format!("\n# {optional} = ")), "{optional} is not in the example");
+    let optional =
+        ["ca_file", "cert_file", "key_file", "password", "name", "password_sha256", "commands", "key_prefix"];
+    for key in optional {
+        assert!(example.contains(&format!("\n# {key} = ")), "{key} is not in the example");
     }
 }
 
 #[test]
 fn a_report_is_a_file_that_sets_the_same() {
-    let given = [("TOLLGATE_REDIS__PREFIX", "a\"b\\c#\t\u{7f}"), ("TOLLGATE_SERVER__LISTEN", "[::1]:0,localhost:1")];
+    let given = [
+        ("TOLLGATE_REDIS__PREFIX", "a\"b\\c#\t\u{7f}"),
+        ("TOLLGATE_SERVER__LISTEN", "[::1]:0,localhost:1"),
+        ("TOLLGATE_AUTH__MODE", "redis"),
+    ];
     let report = load(None, &given, &[]).unwrap().report;
     let (_dir, path) = file(&report);
     let config = load(Some(&path), &[], &[]).unwrap().config;
     assert_eq!(config.redis.prefix, "a\"b\\c#\t\u{7f}");
+    assert_eq!(config.auth, Auth::Redis);
     assert_eq!(config.server.listen, [host_port("::1", 0), host_port("localhost", 1)]);
 }
 
@@ -178,8 +189,31 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
             "redis.timeout = 1",
             "unknown key 'redis.timeout': [redis] has addr, timeout_ms, connect_timeout_ms, prefix, ",
         ),
-        ("Redis.addr = 'a:1'", "unknown key 'Redis.addr': the sections are server, shutdown, redis, upstream, "),
+        (
+            "Redis.addr = 'a:1'",
+            "unknown key 'Redis.addr': the sections are server, tls, auth, shutdown, redis, upstream, ",
+        ),
         ("listen = 'a:1'", "unknown key 'listen': the sections are server, "),
+        ("auth.mode = 'acl'", "auth.mode = 'acl': must be none or password or redis"),
+        ("auth.mode = 'password'", "auth.mode = 'password': needs auth.password or [[auth.users]]"),
+        ("auth = { mode = 'password', password = '' }", "auth.password = '': must be 1 to 1024 bytes, and not the ***"),
+        ("auth = { mode = 'password', password = '***' }", "auth.password = '***': must be 1 to 1024 bytes, "),
+        ("auth.password = 'hunter2'", "auth.password = '***': needs auth.mode = 'password'"),
+        ("auth = { mode = 'redis', password = 'hunter2' }", "auth.password = '***': needs auth.mode = 'password'"),
+        (
+            "auth.mode = 'redis'\nembedded.enabled = true",
+            "auth.mode = 'redis': needs a Redis to ask, and embedded.enabled = true has none behind",
+        ),
+        ("auth.users = 'a,b'", "auth.users: must be tables in the file, each below a line [[auth.users]]"),
+        ("tls.listen = 'a:1'", "tls.listen = 'a:1': needs tls.cert_file and tls.key_file"),
+        ("tls = { listen = 'a:1', key_file = 'k' }", "tls.listen = 'a:1': needs tls.cert_file and tls.key_file"),
+        ("tls.listen = 'a'", "tls.listen = 'a': must be host:port or "),
+        ("tls.cert_file = 'c'", "tls.cert_file = 'c': needs tls.listen"),
+        ("tls.client_auth = 'required'", "tls.client_auth = 'required': needs tls.ca_file"),
+        (
+            "tls = { listen = 'a:1', cert_file = 'c', key_file = 'k', ca_file = 'a' }",
+            "tls.ca_file = 'a': needs tls.client_auth = 'optional' or 'required'",
+        ),
         ("redis.addr.host = 'a'", "unknown key 'redis.addr.host': [redis] has addr, "),
         ("redis = 5", "unknown key 'redis': [redis] has addr, "),
     ];
@@ -249,6 +283,125 @@ fn listen_takes_one_address_or_several() {
     let config = load(Some(&path), &[], &[]).unwrap().config;
     assert_eq!(config.server.listen, [host_port("a", 1), host_port("::1", 2)]);
     assert!(file_mistake("server.listen = []").starts_with("server.listen = '': must be host:port or "));
+}
+
+#[test]
+fn tls_listens_beside_the_plain_listeners_or_instead() {
+    let (_dir, path) = file(
+        "server.listen = []\n[tls]\nlisten = ['a:1', '[::1]:2']\ncert_file = 'c'\nkey_file = 'k'\nca_file = 'a'\n\
+         client_auth = 'optional'",
+    );
+    let mut config = load(Some(&path), &[], &[]).unwrap().config;
+    let mut expected = Tls {
+        listen: vec![host_port("a", 1), host_port("::1", 2)],
+        cert_file: "c".into(),
+        key_file: "k".into(),
+        client_certs: Some(ClientCerts { ca_file: "a".into(), required: false }),
+    };
+    assert_eq!((&config.server.listen[..], &config.tls), (&[][..], &Some(expected.clone())));
+    let required = [("TOLLGATE_TLS__CLIENT_AUTH", "required"), ("TOLLGATE_SERVER__LISTEN", "b:1")];
+    config = load(Some(&path), &required, &[]).unwrap().config;
+    expected.client_certs = Some(ClientCerts { ca_file: "a".into(), required: true });
+    assert_eq!((&config.server.listen[..], config.tls), (&[host_port("b", 1)][..], Some(expected)));
+}
+
+const SECRET_SHA256: &str = "2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b";
+
+/// A file of mode `password` with these tables below it.
+fn users(tables: &[&str]) -> String {
+    let tables = tables.iter().map(|table| format!("[[auth.users]]\n{table}\n"));
+    format!("[auth]\nmode = 'password'\n{}", tables.collect::<String>())
+}
+
+fn with_secret(table: &str) -> String {
+    format!("password_sha256 = '{SECRET_SHA256}'\n{table}")
+}
+
+#[test]
+fn users_have_names_passwords_and_what_they_may_do() {
+    let upper = SECRET_SHA256.to_uppercase();
+    let text = users(&[
+        &with_secret("name = 'admin'"),
+        &format!(
+            "name = 'shop'\npassword_sha256 = ['{upper}', '{}']\ncommands = 'rl-only'\nkey_prefix = 'shop:'",
+            "0".repeat(64)
+        ),
+    ]);
+    let (_dir, path) = file(&text);
+    let loaded = load(Some(&path), &[("TOLLGATE_AUTH__PASSWORD", "hunter2")], &[]).unwrap();
+    let user = |name: &str, passwords: Vec<PasswordHash>, commands, key_prefix: &str| User {
+        name: name.to_owned(),
+        passwords,
+        commands,
+        key_prefix: key_prefix.to_owned(),
+    };
+    let secret = PasswordHash::of(b"secret");
+    let expected = vec![
+        user("default", vec![PasswordHash::of(b"hunter2")], Commands::All, ""),
+        user("admin", vec![secret.clone()], Commands::All, ""),
+        user("shop", vec![secret, PasswordHash([0; 32])], Commands::RlOnly, "shop:"),
+    ];
+    assert_eq!(loaded.config.auth, Auth::Password(expected));
+    for line in ["[auth]", "password = \"***\"", "[[auth.users]]", "name = \"shop\"", "password_sha256 = \"***\""] {
+        assert!(loaded.report.lines().any(|shown| shown.starts_with(line)), "{line} is not in\n{}", loaded.report);
+    }
+    assert_eq!(loaded.report.matches("[[auth.users]]").count(), 2);
+    let shown = format!("{loaded:?}").to_lowercase();
+    assert!(!shown.contains("hunter2") && !shown.contains(SECRET_SHA256), "{shown}");
+}
+
+#[test]
+fn a_mistake_in_a_user_names_which() {
+    let hash_of_many = format!("['{}']", [SECRET_SHA256; 17].join("', '"));
+    let table = [
+        (users(&["name = 'a'"]), "auth.users[1].password_sha256 = '': must be the 64 hexadecimal digits of a "),
+        (users(&[&with_secret("")]), "auth.users[1].name = '': must be 1 to 64 bytes without blanks"),
+        (users(&[&with_secret("name = 'a b'")]), "auth.users[1].name = 'a b': must be 1 to 64 bytes"),
+        (users(&["name = 'a'\npassword_sha256 = 'hunter2'"]), "auth.users[1].password_sha256 = '***': must be the 64"),
+        (
+            users(&[&format!("name = 'a'\npassword_sha256 = '+{}'", &SECRET_SHA256[1..])]),
+            "auth.users[1].password_sha256 = '***': must be the 64",
+        ),
+        (users(&[&format!("name = 'a'\npassword_sha256 = {hash_of_many}")]), "auth.users[1].password_sha256 = '***': "),
+        (
+            users(&[&with_secret("name = 'a'\ncommands = 'none'")]),
+            "auth.users[1].commands = 'none': must be all or rl-only",
+        ),
+        (
+            users(&[&with_secret("name = 'a'\nkey_prefix = 'ab'"), &with_secret("name = 'b'\nkey_prefix = 'a'")]),
+            "auth.users[2].key_prefix = 'a': 'ab' is another user's: neither may begin with the other",
+        ),
+        (
+            users(&[&with_secret("name = 'a'"), &with_secret("name = 'b'"), &with_secret("name = 'a'")]),
+            "auth.users[3].name = 'a': is another user's",
+        ),
+        (
+            users(&[&with_secret("name = 'a'"), &with_secret("name = 'b'\npassword = 'hunter2'")]),
+            "unknown key 'auth.users[2].password': [[auth.users]] has name, password_sha256, commands, key_prefix",
+        ),
+        (
+            users(&[&with_secret("name = 'a'")]).replace("'password'", "'none'"),
+            "auth.users[1].name = 'a': needs auth.mode = 'password'",
+        ),
+        (users(&vec![with_secret("").as_str(); 1001]), "auth.users: must be at most 1000 tables"),
+        (
+            "[[users]]\nname = 'a'".to_owned(),
+            "unknown key 'users[1].name': the sections are server, tls, auth, shutdown, ",
+        ),
+    ];
+    for (text, expected) in table {
+        let mistake = file_mistake(&text);
+        assert!(mistake.starts_with(expected), "{text}\n  gave {mistake}\n  not  {expected}");
+        assert!(!mistake.contains("hunter2"));
+    }
+    // One prefix for several users, and users without any, are meant.
+    let shared = [
+        with_secret("name = 'a'\nkey_prefix = 'p'"),
+        with_secret("name = 'b'\nkey_prefix = 'p'"),
+        with_secret("name = 'c'"),
+    ];
+    let (_dir, path) = file(&users(&shared.each_ref().map(String::as_str)));
+    assert!(load(Some(&path), &[], &[]).is_ok());
 }
 
 #[test]
@@ -329,7 +482,9 @@ fn passwords_are_never_shown() {
         let mistake = from_environment(&[("REDIS_ADDR", wrong)]).unwrap_err();
         assert!(!mistake.contains("hunter2"), "{mistake}");
     }
-    assert!(!file_mistake("redis.password = 'hunter2'").contains("hunter2"));
+    for text in ["redis.password = 'hunter2'", "auth.password = ['***', 'hunter2']", "auth.password.x = 'hunter2'"] {
+        assert!(!file_mistake(text).contains("hunter2"));
+    }
 }
 
 #[test]

@@ -9,6 +9,8 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionI
 
 /// Most addresses to listen on.
 pub const MAX_LISTEN: usize = 16;
+/// What may be listened on.
+pub(super) const ALLOWED_LISTEN: &str = "host:port or [IPv6]:port, or 1 to 16 of them separated by commas";
 
 /// A host name or IP address, and a port: `localhost:6380`, `0.0.0.0:6380`, `[::1]:6380`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,18 +47,18 @@ impl fmt::Display for HostPort {
     }
 }
 
-/// `server.listen`: 1 to [`MAX_LISTEN`] addresses, separated by commas.
+/// `server.listen` and `tls.listen`: 0 to [`MAX_LISTEN`] addresses, separated by commas.
 pub(super) struct Listen(pub(super) Vec<HostPort>);
 
 impl FromStr for Listen {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(vec![]));
+        }
         let addresses: Option<Vec<_>> = text.split(',').map(|item| HostPort::parse(item.trim())).collect();
-        addresses
-            .filter(|list| list.len() <= MAX_LISTEN)
-            .map(Self)
-            .ok_or_else(|| format!("host:port or [IPv6]:port, or 1 to {MAX_LISTEN} of them separated by commas"))
+        addresses.filter(|list| list.len() <= MAX_LISTEN).map(Self).ok_or_else(|| ALLOWED_LISTEN.to_owned())
     }
 }
 

@@ -30,6 +30,10 @@ pub struct Flag {
 pub(super) struct Settings {
     /// What was given for each key, lowest layer first. Reading a key takes it out: what stays is unknown.
     given: BTreeMap<String, Vec<Setting>>,
+    /// How many tables each list of tables has. Only a file has any; a table's keys are `list[n].name`, n from 1.
+    tables: BTreeMap<String, usize>,
+    /// The file, if there is one.
+    file: String,
     in_force: Vec<InForce>,
     mistakes: Vec<String>,
 }
@@ -43,7 +47,7 @@ struct Setting {
 
 /// A key with its value, masked, if it has one.
 struct InForce {
-    key: &'static str,
+    key: String,
     value: Option<String>,
     source: String,
 }
@@ -58,6 +62,7 @@ impl Settings {
         for (key, value) in table {
             self.add_value(key, value, &source);
         }
+        self.file = source;
         Ok(())
     }
 
@@ -66,6 +71,12 @@ impl Settings {
             ValueKind::Table(table) => {
                 for (name, value) in table {
                     self.add_value(format!("{key}.{name}"), value, source);
+                }
+            }
+            ValueKind::Array(items) if items.iter().any(is_table) => {
+                self.tables.insert(key.clone(), items.len());
+                for (n, item) in (1..).zip(items) {
+                    self.add_value(format!("{key}[{n}]"), item, source);
                 }
             }
             ValueKind::Array(items) => {
@@ -107,17 +118,17 @@ impl Settings {
     /// A value of the type that `parse` makes. Its `Err` says what is allowed, to follow "must be".
     pub(super) fn parsed<T: fmt::Display>(
         &mut self,
-        key: &'static str,
+        key: &str,
         default: T,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> T {
         let (value, source) = self.top(key, parse).unwrap_or((default, "default".to_owned()));
-        self.in_force.push(InForce { key, value: Some(value.to_string()), source });
+        self.show(key, Some(value.to_string()), source);
         value
     }
 
     /// An integer within `range`.
-    pub(super) fn int<T>(&mut self, key: &'static str, default: T, range: RangeInclusive<T>) -> T
+    pub(super) fn int<T>(&mut self, key: &str, default: T, range: RangeInclusive<T>) -> T
     where
         T: FromStr + PartialOrd + fmt::Display,
     {
@@ -128,16 +139,16 @@ impl Settings {
     }
 
     /// A whole number of milliseconds within `range`.
-    pub(super) fn millis(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> Duration {
+    pub(super) fn millis(&mut self, key: &str, default: u64, range: RangeInclusive<u64>) -> Duration {
         Duration::from_millis(self.int(key, default, range))
     }
 
-    pub(super) fn bool(&mut self, key: &'static str, default: bool) -> bool {
+    pub(super) fn bool(&mut self, key: &str, default: bool) -> bool {
         self.parsed(key, default, |text| text.parse().map_err(|_| "true or false".to_owned()))
     }
 
     /// One of `choices`, by its name.
-    pub(super) fn one_of<T: fmt::Display + Copy>(&mut self, key: &'static str, default: T, choices: &[T]) -> T {
+    pub(super) fn one_of<T: fmt::Display + Copy>(&mut self, key: &str, default: T, choices: &[T]) -> T {
         self.parsed(key, default, |text| {
             let choice = choices.iter().find(|choice| choice.to_string() == text);
             let names = || choices.iter().map(T::to_string).collect::<Vec<_>>().join(" or ");
@@ -146,19 +157,57 @@ impl Settings {
     }
 
     /// A path, if one is given. Nothing is opened.
-    pub(super) fn path(&mut self, key: &'static str) -> Option<PathBuf> {
-        let path = self.top(key, |text| match text {
+    pub(super) fn path(&mut self, key: &str) -> Option<PathBuf> {
+        let parse = |text: &str| match text {
             "" => Err("the path of a file".to_owned()),
             _ => Ok(PathBuf::from(text)),
-        });
-        let value = path.as_ref().map(|(path, _)| path.display().to_string());
-        let (path, source) = path.unzip();
-        self.in_force.push(InForce { key, value, source: source.unwrap_or_default() });
-        path
+        };
+        self.optional(key, parse, |path| path.display().to_string())
+    }
+
+    /// A value if one is given, and how it is shown.
+    pub(super) fn optional<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        show: impl Fn(&T) -> String,
+    ) -> Option<T> {
+        let (value, source) = self.top(key, parse).unzip();
+        self.show(key, value.as_ref().map(show), source.unwrap_or_default());
+        value
+    }
+
+    /// A value of a table, without which the table is wrong. `None` comes with a mistake.
+    pub(super) fn required<T>(
+        &mut self,
+        key: &str,
+        parse: impl Fn(&str) -> Result<T, String>,
+        show: impl Fn(&T) -> String,
+    ) -> Option<T> {
+        if !self.given.contains_key(key) {
+            self.add(key.to_owned(), self.file.clone(), String::new());
+        }
+        self.optional(key, parse, show)
+    }
+
+    /// How many tables the file lists as `[[key]]`, at most `max`.
+    pub(super) fn tables(&mut self, key: &str, max: usize) -> usize {
+        let count = self.tables.remove(key).unwrap_or_default();
+        if count > max {
+            self.mistakes.push(format!("{}: {key}: must be at most {max} tables", self.file));
+        }
+        for Setting { source, .. } in self.given.remove(key).unwrap_or_default() {
+            self.mistakes.push(format!("{source}: {key}: must be tables in the file, each below a line [[{key}]]"));
+        }
+        count
+    }
+
+    fn show(&mut self, key: &str, value: Option<String>, source: String) {
+        self.in_force.push(InForce { key: key.to_owned(), value, source });
     }
 
     /// The value of the highest layer that has the key, and that layer. Those below must be valid too.
-    fn top<T>(&mut self, key: &'static str, parse: impl Fn(&str) -> Result<T, String>) -> Option<(T, String)> {
+    fn top<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<(T, String)> {
         let mut top = None;
         for Setting { source, text } in self.given.remove(key).unwrap_or_default() {
             match parse(&text) {
@@ -173,7 +222,7 @@ impl Settings {
     }
 
     /// Records that `key`, read before, does not go with another one.
-    pub(super) fn conflict<T>(&mut self, key: &'static str, rule: &str) -> Option<T> {
+    pub(super) fn conflict<T>(&mut self, key: &str, rule: &str) -> Option<T> {
         if let Some(InForce { value: Some(value), source, .. }) = self.in_force.iter().find(|read| read.key == key) {
             self.mistakes.push(format!("{source}: {key} = '{value}': {rule}"));
         }
@@ -193,15 +242,34 @@ impl Settings {
 
     /// What may stand where an unknown key stands.
     fn keys_beside(&self, unknown: &str) -> String {
-        let section = unknown.split('.').next().unwrap_or_default();
-        let known = || self.in_force.iter().filter_map(|read| read.key.split_once('.'));
-        let keys: Vec<_> = known().filter(|(of, _)| *of == section).map(|(_, name)| name).collect();
-        if !keys.is_empty() {
-            return format!("[{section}] has {}", keys.join(", "));
+        let known = || self.in_force.iter().filter_map(|read| read.key.rsplit_once('.'));
+        let is_around =
+            |section: &str| unknown.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        // A table of a list is read after the section that holds the list, and lies closer.
+        if let Some((around, _)) = known().rfind(|(section, _)| is_around(section)) {
+            let keys: Vec<_> = known().filter(|(section, _)| *section == around).map(|(_, name)| name).collect();
+            return format!("{} has {}", header(around), keys.join(", "));
         }
-        let mut sections: Vec<_> = known().map(|(section, _)| section).collect();
+        let mut sections: Vec<_> = known().map(|(section, _)| section).filter(|section| !is_listed(section)).collect();
         sections.dedup();
         format!("the sections are {}", sections.join(", "))
+    }
+}
+
+fn is_table(value: &Value) -> bool {
+    matches!(value.kind, ValueKind::Table(_))
+}
+
+/// Whether a section is a table of a list: `auth.users[1]`.
+fn is_listed(section: &str) -> bool {
+    section.ends_with(']')
+}
+
+/// The line that a section begins with in a file.
+fn header(section: &str) -> String {
+    match section.split_once('[') {
+        Some((list, _)) => format!("[[{list}]]"),
+        None => format!("[{section}]"),
     }
 }
 
@@ -214,9 +282,13 @@ fn variable_key(name: &str) -> Option<String> {
     Some(format!("{section}.{key}").to_ascii_lowercase())
 }
 
-/// A rejected value as a message may show it: one short line, and of an address that may hold a password the scheme.
+/// A rejected value as a message may show it: one short line, nothing of a secret, and of an address that may hold a
+/// password the scheme.
 fn shown(key: &str, text: &str) -> String {
     const MAX_CHARS: usize = 100;
+    if key.contains(".password") && !text.is_empty() {
+        return "***".to_owned();
+    }
     if key == "redis.addr" && text.contains(['@', '?']) {
         let scheme = text.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| !scheme.contains(['@', ':']));
         return scheme.map_or("***".to_owned(), |scheme| format!("{scheme}://***"));
@@ -240,10 +312,10 @@ fn report(in_force: &[InForce]) -> String {
     let mut report = String::new();
     let mut current = "";
     for InForce { key, value, source } in in_force {
-        let (section, name) = key.split_once('.').unwrap_or(("", key));
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
         if section != current {
             // Writing to a String cannot fail.
-            let _ = writeln!(report, "{}[{section}]", if current.is_empty() { "" } else { "\n" });
+            let _ = writeln!(report, "{}{}", if current.is_empty() { "" } else { "\n" }, header(section));
             current = section;
         }
         let _ = match value {

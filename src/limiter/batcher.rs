@@ -24,7 +24,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
-use tracing::warn;
 
 /// Most windows in one batch: it bounds the time that one script holds Redis up, to well below a millisecond.
 const MAX_WINDOWS_PER_BATCH: usize = 64;
@@ -216,8 +215,9 @@ impl Batcher {
 
     fn on_timeout(&self, remote: &Remote, now_us: u64) {
         self.stats.timeouts.add(1);
-        if remote.breaker.failure(now_us) {
-            warn!(timeout_us = remote.timeout_us, "redis does not answer in time: the fallback answers");
+        let is_news = remote.breaker.failure(now_us);
+        remote.on_down(is_news, &format_args!("no answer within {} ms", remote.timeout_us / 1000));
+        if is_news {
             self.disconnect();
         }
     }

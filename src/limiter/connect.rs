@@ -8,7 +8,7 @@ use crate::store::redis::Connection;
 use redis::RedisError;
 use std::rc::Rc;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 
 /// Most records in one script: it bounds the time that the script holds Redis up.
 const MAX_RECORDS: usize = 64;
@@ -40,9 +40,7 @@ impl Batcher {
         let Limiter::Redis(remote) = &*self.limiter else { return };
         match self.open_and_probe(remote).await {
             Ok(link) => {
-                if remote.breaker.success() {
-                    info!(redis = ?remote.dialer, "redis answers again");
-                }
+                remote.on_up();
                 let (batcher, lost) = (self.clone(), link.lost.clone());
                 *self.link.borrow_mut() = Some(link);
                 tokio::task::spawn_local(async move {
@@ -50,11 +48,7 @@ impl Batcher {
                     batcher.wake.notify_one();
                 });
             }
-            Err(error) => {
-                if remote.breaker.lost(now_us()) {
-                    warn!(redis = ?remote.dialer, %error, "redis cannot be reached: the fallback answers");
-                }
-            }
+            Err(error) => remote.on_down(remote.breaker.lost(now_us()), &error),
         }
         self.connecting.set(false);
         self.wake.notify_one();
@@ -69,7 +63,7 @@ impl Batcher {
             let answers = remote.store.check(&mut link, &Batch::default(), "").await?;
             remote.note_clock(answers.redis_now_us, sent_us);
             if let Ok(version) = link.version().await {
-                remote.set_redis_version(version);
+                remote.lock_known().version = Some(version);
             }
             Ok::<_, RedisError>(link)
         };

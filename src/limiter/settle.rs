@@ -9,7 +9,6 @@ use crate::quota::{Check, WindowState, decide};
 use crate::store::batch::Batch;
 use crate::store::redis::{Connection, WindowAnswer, entry_id};
 use redis::RedisError;
-use tracing::warn;
 
 impl Batcher {
     /// Answers those who are due by `until_us` in Redis's place. Whether there was any.
@@ -64,6 +63,7 @@ impl Batcher {
     pub(super) fn settle(&self, remote: &Remote, job: &Job, reply: Reply, sent_us: u64) {
         remote.breaker.success();
         let now_us = now_us();
+        self.stats.store_latency.record(now_us.saturating_sub(sent_us));
         match (reply, &job.work) {
             (Reply::Windows(answers), Work::Ask { batch, .. }) => {
                 remote.note_clock(answers.redis_now_us, sent_us);
@@ -135,8 +135,9 @@ impl Batcher {
         }
         self.expire(remote, &job.work, &mut job.waiters, u64::MAX, now_us);
         self.abandon(remote, &job, true, now_us);
-        if remote.breaker.failure(now_us) {
-            warn!(%error, "redis refuses to work: the fallback answers");
+        let is_news = remote.breaker.failure(now_us);
+        remote.on_down(is_news, error);
+        if is_news {
             link.lost.cancel();
         }
     }

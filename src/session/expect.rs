@@ -35,8 +35,8 @@ impl Expect {
         !matches!(self, Self::Replies(_) | Self::Instead(_) | Self::Merge(_) | Self::Rest)
     }
 
-    /// Whether it comes also while CLIENT REPLY is off.
-    pub fn comes_unasked(&self) -> bool {
+    /// Whether it comes from a subscription, also while CLIENT REPLY is off.
+    pub fn is_confirmation(&self) -> bool {
         matches!(self, Self::Confirmations(_) | Self::ConfirmationsOfAll(_))
     }
 }
@@ -100,6 +100,8 @@ pub enum Effect {
     Watch,
     /// EXEC, DISCARD, UNWATCH.
     Unwatch,
+    /// RESET, which also turns replies on.
+    Reset,
     /// MONITOR.
     Monitor,
     /// Something that cannot be set up again on another connection: CLIENT TRACKING and its like.
@@ -131,7 +133,10 @@ impl Route {
                 effect = Some(Effect::Unwatch);
                 Expect::EndMulti
             }
-            (b"reset", 1) => Expect::Change(Box::new(Change::Reset)),
+            (b"reset", 1) => {
+                effect = Some(Effect::Reset);
+                Expect::Change(Box::new(Change::Reset))
+            }
             (b"hello", _) => return Self::of_hello(args),
             (b"auth", 2 | 3) => {
                 let credentials = args.from(1).map(<[u8]>::to_vec).collect();

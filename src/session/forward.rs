@@ -2,7 +2,7 @@
 
 use super::expect::{Change, Effect, Expect, Route, is_handshake};
 use super::merge::Merge;
-use super::upstream::{MAX_REQUEST_BYTES, Upstream};
+use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
 use super::{Flow, Session, local};
 use crate::info;
 use crate::limiter::Limiter;
@@ -99,7 +99,7 @@ impl Session {
         self.alone = alone;
         self.worker.stats.forwarded.add(1);
         upstream.requests.extend_from_slice(raw);
-        let muted = upstream.mutes_next();
+        let replies = upstream.next_replies();
         if let Some(effect) = effect {
             upstream.note(effect);
         }
@@ -109,7 +109,8 @@ impl Session {
             Some(Effect::ReplyOff | Effect::ReplySkip) => true,
             // What comes from here on passes as it comes.
             Some(Effect::Replicate) => true,
-            _ => muted && (upstream.in_multi || !expect.comes_unasked()),
+            Some(Effect::Reset) => replies == Replies::Skip,
+            _ => replies != Replies::On && (upstream.in_multi || !expect.is_confirmation()),
         };
         if muted {
             self.take_for_granted(expect);
@@ -125,7 +126,12 @@ impl Session {
         match expect {
             Expect::Multi => upstream.in_multi = true,
             Expect::EndMulti => upstream.in_multi = false,
-            Expect::Change(change) => change.apply(&mut self.client),
+            Expect::Change(change) => {
+                if matches!(*change, Change::Reset) {
+                    upstream.reset();
+                }
+                change.apply(&mut self.client);
+            }
             _ => {}
         }
     }
@@ -136,7 +142,7 @@ impl Session {
         if self.slots.await_turning_point() {
             return Admission::Hold;
         }
-        let muted = upstream.mutes_next();
+        let muted = upstream.next_replies() != Replies::On;
         if upstream.in_multi {
             // Redis does not know the command, and so marks the transaction as one that must not be executed.
             upstream.requests.extend_from_slice(raw);

@@ -114,19 +114,19 @@ impl Upstream {
         self.channels + self.patterns + self.shards > 0
     }
 
-    /// Whether the next command gets no reply, which is then said of one command.
-    pub fn mutes_next(&mut self) -> bool {
-        let muted = self.replies != Replies::On;
-        if self.replies == Replies::Skip {
+    /// Whether the next command gets replies. [`Replies::Skip`] is so said of one command only.
+    pub fn next_replies(&mut self) -> Replies {
+        let replies = self.replies;
+        if replies == Replies::Skip {
             self.replies = Replies::On;
         }
-        muted
+        replies
     }
 
     /// Notes what a command does, as it is sent.
     pub fn note(&mut self, effect: Effect) {
         match effect {
-            Effect::ReplyOn => self.replies = Replies::On,
+            Effect::ReplyOn | Effect::Reset => self.replies = Replies::On,
             Effect::ReplyOff => self.replies = Replies::Off,
             Effect::ReplySkip if self.replies == Replies::On => self.replies = Replies::Skip,
             Effect::ReplySkip => {}

@@ -284,7 +284,7 @@ mod tests {
         }
         assert!(ledger.len() as u64 <= PARTS + 1, "{}", ledger.len());
         for number in 0..1000 {
-            ledger.admitted(&Check { key: format!("k{number}").as_bytes(), quotas: &quotas, cost: 1 }, 10_000_000);
+            ledger.admitted(&Check { key: format!("k{number}").as_bytes(), quotas: &quotas, cost: 1 }, 1, 10_000_000);
         }
         assert!(ledger.dropped() >= 1000 - SHARDS as u64);
         ledger.forget(b"a");

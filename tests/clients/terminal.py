@@ -1,4 +1,4 @@
-"""redis-cli at a terminal: its line editor completes and hints only there, and only there does it ask for COMMAND DOCS."""
+"""redis-cli at a terminal: only there does it ask for COMMAND DOCS, and complete and hint what is typed."""
 
 import contextlib
 import fcntl

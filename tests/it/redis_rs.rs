@@ -41,7 +41,7 @@ impl Stage {
 fn on_every_stage(test: fn(&Stage)) {
     let redis = RedisServer::start();
     let away = format!("127.0.0.1:{}", free_port());
-    let down = Tollgate::builder().arg("--redis").arg(&away).expect_log("redis cannot be reached").start();
+    let down = Tollgate::builder().arg("--redis").arg(&away).expect_log("the fallback answers").start();
     for (tollgate, degraded) in [(Tollgate::embedded(), false), (Tollgate::before(&redis), false), (down, true)] {
         for query in ["", "?protocol=resp3"] {
             test(&Stage { client: client_of(&tollgate, query), degraded });

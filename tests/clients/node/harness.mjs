@@ -13,6 +13,8 @@ const HOUR_MS = 3_600_000;
 const LONGEST_WAIT_MS = 1000;
 const FLAPS = 4;
 const FLAP_MS = 30_000;
+// A promise that never settles would otherwise end the script without a word of which test it was.
+const TEST_MS = 35_000;
 
 let keys = 0;
 
@@ -72,13 +74,17 @@ export async function waitUntil(condition, what) {
   }
 }
 
+function tooLong() {
+  return new Promise((_, reject) => setTimeout(() => reject(new Error(`not done in ${TEST_MS} ms`)), TEST_MS));
+}
+
 // Runs the [name, function] pairs, and exits.
 export async function run(tests) {
   console.log(`1..${tests.length}`);
   let failed = 0;
   for (const [index, [name, test]] of tests.entries()) {
     try {
-      await test();
+      await Promise.race([test(), tooLong()]);
       console.log(`ok ${index + 1} - ${name}`);
     } catch (error) {
       failed += 1;

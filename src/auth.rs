@@ -1,0 +1,379 @@
+//! Who may come in, and what they may do there: users of the configuration, and a memory of whom Redis has let in.
+//!
+//! Nothing here speaks to Redis or to a client. The wording is Redis's, because clients match on it.
+
+use crate::command::Name;
+use crate::config::{self, Commands, PasswordHash, User};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use std::collections::{HashSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use subtle::{Choice, ConstantTimeEq};
+
+/// Most logins of Redis's users that are remembered; the oldest make room.
+const MAX_REMEMBERED: usize = 10_000;
+/// The user whom `AUTH password` means.
+pub const DEFAULT_USER: &[u8] = b"default";
+/// Most arguments of a request of a client that has yet to say who it is, as in Redis.
+pub const MAX_ARGS_BEFORE_AUTH: usize = 10;
+/// Longest argument of such a request, in bytes, as in Redis.
+pub const MAX_BULK_BYTES_BEFORE_AUTH: usize = 16_384;
+
+/// A client has yet to say who it is.
+pub const NO_AUTH: &str = "NOAUTH Authentication required.";
+/// It says HELLO without saying who it is.
+pub const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client already authenticated, otherwise the \
+     HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol \
+     version at the same time";
+/// It is not who it says.
+pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// It is somebody who may not run this.
+pub const NO_PERMISSION: &str = "NOPERM this user may run Tollgate's own commands only";
+/// It is of another machine, and nobody asks who it is. It is told and the connection closes.
+pub const DENIED: &str = "DENIED Tollgate is running in protected mode: no password is asked for, and so only clients \
+     of its own machine are let in. To let in others, have them say who they are (auth.mode = \"password\" or \
+     \"redis\"), or, if nobody but your own clients can reach this address, set server.protected_mode = false. To let \
+     in this machine's alone, listen on a loopback address.";
+
+/// What a client may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Permissions {
+    /// What it may run.
+    pub commands: Commands,
+    /// What is put before each key of its `RL.` commands.
+    pub key_prefix: String,
+}
+
+/// Who may come in.
+#[derive(Debug)]
+pub enum Auth {
+    /// Everyone.
+    None(Arc<Permissions>),
+    /// The users of the configuration.
+    Password(Users),
+    /// Whom Redis lets in.
+    Redis(Box<Remembered>),
+}
+
+impl Auth {
+    /// As configured.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn new(config: &config::Auth) -> Result<Self, String> {
+        Ok(match config {
+            config::Auth::None => Self::None(unrestricted()),
+            config::Auth::Password(users) => Self::Password(Users::new(users)),
+            config::Auth::Redis => Self::Redis(Box::new(Remembered::new()?)),
+        })
+    }
+
+    /// What a client may do that has not said who it is: nothing, unless nobody asks. RESET brings a client back here.
+    pub fn before_login(&self) -> Option<Arc<Permissions>> {
+        match self {
+            Self::None(permissions) => Some(permissions.clone()),
+            Self::Password(_) | Self::Redis(_) => None,
+        }
+    }
+
+    /// What a client may do that logs in so, as far as that is known without asking Redis. `None` if it may not come
+    /// in, or if only Redis could tell.
+    pub fn check(&self, user: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
+        match self {
+            // As a Redis without a password does.
+            Self::None(permissions) => (user == DEFAULT_USER).then(|| permissions.clone()),
+            Self::Password(users) => users.check(user, password),
+            Self::Redis(remembered) => remembered.check(user, password),
+        }
+    }
+
+    /// Redis has let a client in that logged in so. What the client may do.
+    pub fn accepted(&self, user: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
+        match self {
+            Self::None(permissions) => Some(permissions.clone()),
+            Self::Password(_) => None,
+            Self::Redis(remembered) => Some(remembered.accepted(user, password)),
+        }
+    }
+
+    /// Redis has refused a client that logged in so: a password that was changed lets nobody in any more.
+    pub fn refused(&self, user: &[u8], password: &[u8]) {
+        if let Self::Redis(remembered) = self {
+            remembered.refused(user, password);
+        }
+    }
+
+    /// Whether protected mode keeps a client at `peer` out: nobody asks who it is, and it is not of this machine.
+    pub fn protects_from(&self, peer: IpAddr) -> bool {
+        matches!(self, Self::None(_)) && !peer.to_canonical().is_loopback()
+    }
+}
+
+/// Why a client may not run the command of this name, if it may not. `permissions` are `None` until it has logged in.
+pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'static str> {
+    const BEFORE_LOGIN: [&[u8]; 4] = [b"auth", b"hello", b"quit", b"reset"];
+    /// What a client library says at its start, and what can be known without touching the data of anyone.
+    const ANSWERED_HERE: [&[u8]; 10] =
+        [b"ping", b"echo", b"hello", b"auth", b"select", b"client", b"command", b"info", b"reset", b"quit"];
+    let is_one_of = |names: &[&[u8]]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+    match permissions.map(|permissions| permissions.commands) {
+        Some(Commands::All) => None,
+        Some(Commands::RlOnly) if Name::of(name).is_some() || is_one_of(&ANSWERED_HERE) => None,
+        Some(Commands::RlOnly) => Some(NO_PERMISSION),
+        None if is_one_of(&BEFORE_LOGIN) => None,
+        None => Some(NO_AUTH),
+    }
+}
+
+fn unrestricted() -> Arc<Permissions> {
+    Arc::new(Permissions { commands: Commands::All, key_prefix: String::new() })
+}
+
+/// The users of the configuration.
+#[derive(Debug)]
+pub struct Users(Vec<(User, Arc<Permissions>)>);
+
+impl Users {
+    fn new(users: &[User]) -> Self {
+        let with_permissions = users.iter().cloned().map(|user| {
+            let permissions = Permissions { commands: user.commands, key_prefix: user.key_prefix.clone() };
+            (user, Arc::new(permissions))
+        });
+        Self(with_permissions.collect())
+    }
+
+    /// Compares with every password of every user, so that the time it takes tells nobody which users there are, how
+    /// many passwords one has, or how much of a hash was right.
+    fn check(&self, name: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
+        let given = PasswordHash::of(password);
+        let mut found = None;
+        for (user, permissions) in &self.0 {
+            let is_password = user.passwords.iter().fold(Choice::from(0), |any, hash| any | hash.0.ct_eq(&given.0));
+            if (is_password & user.name.as_bytes().ct_eq(name)).into() {
+                found = Some(permissions);
+            }
+        }
+        found.cloned()
+    }
+}
+
+/// The logins that Redis has accepted, so that known clients still come in while it is down.
+///
+/// Kept under an HMAC whose key is this process's own and is written nowhere: a copy of the memory's contents serves
+/// nobody, not even to try passwords on.
+#[derive(Debug)]
+pub struct Remembered {
+    key: hmac::Key,
+    logins: Mutex<Logins>,
+    permissions: Arc<Permissions>,
+}
+
+/// At most [`MAX_REMEMBERED`].
+#[derive(Debug, Default)]
+struct Logins {
+    known: HashSet<Login>,
+    /// The same, oldest first.
+    by_age: VecDeque<Login>,
+}
+
+type Login = [u8; 32];
+
+impl Remembered {
+    fn new() -> Result<Self, String> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let key = key.map_err(|_| "the system has no random numbers to give")?;
+        Ok(Self { key, logins: Mutex::default(), permissions: unrestricted() })
+    }
+
+    fn check(&self, user: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
+        self.logins().known.contains(&self.login(user, password)).then(|| self.permissions.clone())
+    }
+
+    fn accepted(&self, user: &[u8], password: &[u8]) -> Arc<Permissions> {
+        let login = self.login(user, password);
+        let mut logins = self.logins();
+        if logins.known.insert(login) {
+            logins.by_age.push_back(login);
+        }
+        if logins.known.len() > MAX_REMEMBERED
+            && let Some(oldest) = logins.by_age.pop_front()
+        {
+            logins.known.remove(&oldest);
+        }
+        self.permissions.clone()
+    }
+
+    fn refused(&self, user: &[u8], password: &[u8]) {
+        let login = self.login(user, password);
+        let mut logins = self.logins();
+        // The walk through all is only for a login that was once right: guesses do not cost it.
+        if logins.known.remove(&login) {
+            logins.by_age.retain(|other| *other != login);
+        }
+    }
+
+    fn login(&self, user: &[u8], password: &[u8]) -> Login {
+        let mut hash = hmac::Context::with_key(&self.key);
+        // The length keeps user `ab` with password `c` apart from user `a` with password `bc`.
+        hash.update(&(user.len() as u64).to_le_bytes());
+        hash.update(user);
+        hash.update(password);
+        let mut login = Login::default();
+        // Both are as long as any SHA-256.
+        login.copy_from_slice(hash.sign().as_ref());
+        login
+    }
+
+    fn logins(&self) -> MutexGuard<'_, Logins> {
+        // No panic leaves the two halves apart: nothing between their changes can fail.
+        self.logins.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn user(name: &str, passwords: &[&str], commands: Commands, key_prefix: &str) -> User {
+        let passwords = passwords.iter().map(|password| PasswordHash::of(password.as_bytes())).collect();
+        User { name: name.to_owned(), passwords, commands, key_prefix: key_prefix.to_owned() }
+    }
+
+    fn with_users() -> Auth {
+        let users = vec![
+            user("default", &["secret"], Commands::All, ""),
+            user("shop", &["old", "new"], Commands::RlOnly, "shop:"),
+        ];
+        Auth::new(&config::Auth::Password(users)).unwrap()
+    }
+
+    fn with_redis() -> Auth {
+        Auth::new(&config::Auth::Redis).unwrap()
+    }
+
+    #[test]
+    fn a_user_comes_in_by_each_password_of_its_own() {
+        let auth = with_users();
+        let prefix = |user: &str, password: &str| {
+            auth.check(user.as_bytes(), password.as_bytes()).map(|permissions| permissions.key_prefix.clone())
+        };
+        assert_eq!(prefix("default", "secret").as_deref(), Some(""));
+        assert_eq!(prefix("shop", "old").as_deref(), Some("shop:"));
+        assert_eq!(prefix("shop", "new").as_deref(), Some("shop:"));
+        let wrong = [
+            ("default", ""),
+            ("default", "old"),
+            ("default", "secret "),
+            ("default", "secre"),
+            ("shop", "secret"),
+            ("Shop", "new"),
+            ("shop2", "new"),
+            ("sho", "new"),
+            ("", ""),
+            ("", "new"),
+        ];
+        for (user, password) in wrong {
+            assert_eq!(prefix(user, password), None, "{user} {password}");
+        }
+        // The hash is not the password.
+        let hash = PasswordHash::of(b"secret").0;
+        assert_eq!(auth.check(b"default", &hash), None);
+    }
+
+    #[test]
+    fn without_a_login_only_mode_none_gives_permissions() {
+        assert_eq!(with_users().before_login(), None);
+        assert_eq!(with_redis().before_login(), None);
+        let none = Auth::new(&config::Auth::None).unwrap();
+        assert_eq!(none.before_login().unwrap().commands, Commands::All);
+        assert!(none.check(b"default", b"anything").is_some());
+        assert!(none.check(b"other", b"anything").is_none());
+    }
+
+    #[test]
+    fn redis_is_believed_and_its_last_word_counts() {
+        let auth = with_redis();
+        assert_eq!(auth.check(b"ab", b"c"), None);
+        assert_eq!(auth.accepted(b"ab", b"c"), auth.check(b"ab", b"c"));
+        assert!(auth.check(b"ab", b"c").is_some());
+        for (user, password) in [(&b"a"[..], &b"bc"[..]), (b"abc", b""), (b"ab", b""), (b"ab", b"cc"), (b"", b"abc")] {
+            assert_eq!(auth.check(user, password), None);
+        }
+        auth.refused(b"ab", b"other");
+        assert!(auth.check(b"ab", b"c").is_some());
+        auth.refused(b"ab", b"c");
+        assert_eq!(auth.check(b"ab", b"c"), None);
+    }
+
+    #[test]
+    fn the_oldest_logins_make_room() {
+        let auth = with_redis();
+        let login = |n: usize| auth.check(b"user", &n.to_le_bytes()).is_some();
+        for n in 0..MAX_REMEMBERED {
+            auth.accepted(b"user", &n.to_le_bytes());
+            // Known already: takes no second place.
+            auth.accepted(b"user", &n.to_le_bytes());
+        }
+        assert!(login(0) && login(MAX_REMEMBERED - 1));
+        auth.refused(b"user", &5_usize.to_le_bytes());
+        auth.accepted(b"new", b"");
+        assert!(login(0) && !login(5));
+        auth.accepted(b"newer", b"");
+        assert!(!login(0) && login(1) && login(MAX_REMEMBERED - 1));
+        let Auth::Redis(remembered) = &auth else { unreachable!() };
+        let logins = remembered.logins();
+        assert_eq!((logins.known.len(), logins.by_age.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+    }
+
+    #[test]
+    fn a_command_is_refused_for_who_runs_it() {
+        let all = Permissions { commands: Commands::All, key_prefix: String::new() };
+        let own = Permissions { commands: Commands::RlOnly, key_prefix: String::new() };
+        let table = [
+            ("RL.CHECK", Some(NO_AUTH), None),
+            ("rl.help", Some(NO_AUTH), None),
+            ("rl.unknown", Some(NO_AUTH), Some(NO_PERMISSION)),
+            ("Auth", None, None),
+            ("HELLO", None, None),
+            ("quit", None, None),
+            ("reset", None, None),
+            ("PING", Some(NO_AUTH), None),
+            ("info", Some(NO_AUTH), None),
+            ("client", Some(NO_AUTH), None),
+            ("get", Some(NO_AUTH), Some(NO_PERMISSION)),
+            ("CONFIG", Some(NO_AUTH), Some(NO_PERMISSION)),
+            ("eval", Some(NO_AUTH), Some(NO_PERMISSION)),
+            ("multi", Some(NO_AUTH), Some(NO_PERMISSION)),
+            ("subscribe", Some(NO_AUTH), Some(NO_PERMISSION)),
+            ("", Some(NO_AUTH), Some(NO_PERMISSION)),
+        ];
+        for (name, before_login, of_rl_only) in table {
+            assert_eq!(refusal(None, name.as_bytes()), before_login, "{name}");
+            assert_eq!(refusal(Some(&own), name.as_bytes()), of_rl_only, "{name}");
+            assert_eq!(refusal(Some(&all), name.as_bytes()), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn protected_mode_keeps_out_strangers_whom_nobody_asks() {
+        let none = Auth::new(&config::Auth::None).unwrap();
+        for peer in ["127.0.0.1", "127.8.8.8", "::1", "::ffff:127.0.0.1"] {
+            assert!(!none.protects_from(peer.parse().unwrap()), "{peer}");
+        }
+        for peer in ["10.0.0.1", "192.0.2.2", "fe80::1", "::ffff:10.0.0.1", "0.0.0.0"] {
+            assert!(none.protects_from(peer.parse().unwrap()), "{peer}");
+            assert!(!with_users().protects_from(peer.parse().unwrap()));
+        }
+    }
+
+    #[test]
+    fn nothing_shows_a_password_or_its_hash() {
+        let shown = format!("{:?}", with_users());
+        assert!(shown.contains("***") && !shown.contains("secret"), "{shown}");
+        let auth = with_redis();
+        auth.accepted(b"somebody", b"secret");
+        assert!(!format!("{auth:?}").contains("secret"));
+        assert!(DENIED.is_ascii() && !DENIED.contains('\n'));
+    }
+}
