@@ -186,7 +186,8 @@ impl Remembered {
         Ok(Self { key, logins: Mutex::default(), permissions: unrestricted() })
     }
 
-    fn check(&self, user: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
+    /// What a login may do that Redis has accepted, if it has.
+    pub fn check(&self, user: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
         self.logins().known.contains(&self.login(user, password)).then(|| self.permissions.clone())
     }
 

@@ -198,14 +198,14 @@ pub fn quoted(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::request::Parser;
+    use crate::resp::request::{Limits, Parser};
 
     type Parsed = (Vec<u8>, Vec<(u32, u64)>, u32);
 
     fn parse(line: &str) -> Result<Parsed, String> {
         let line = format!("{line}\r\n");
         let mut parser = Parser::default();
-        parser.parse(line.as_bytes(), 1024).unwrap().unwrap();
+        parser.parse(line.as_bytes(), Limits::of_bulk(1024)).unwrap().unwrap();
         let args = parser.args(line.as_bytes());
         let name = Name::of(args.name()).unwrap();
         let parsed = CheckArgs::parse(name, &args).map_err(|error| error.to_string())?;

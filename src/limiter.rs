@@ -25,6 +25,7 @@ use deny_cache::{Denial, DenyCache};
 use fallback::Fallback;
 
 use mailbox::{Answer, Refusal};
+use redis::{ErrorKind, RedisError};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,6 +74,8 @@ pub struct Remote {
     /// Whether resets on other proxies are heard of. Only then are denials kept.
     pub hears_resets: AtomicBool,
     known: Mutex<Known>,
+    /// Redis was reached when it last failed, and answered with an error.
+    refuses: AtomicBool,
     /// Redis's clock less this process's, as last seen.
     clock_offset_us: AtomicI64,
 }
@@ -105,6 +108,7 @@ impl Limiter {
             timeout_us: us(config.redis.timeout),
             hears_resets: AtomicBool::new(false),
             known: Mutex::default(),
+            refuses: AtomicBool::new(false),
             clock_offset_us: AtomicI64::new(0),
         })))
     }
@@ -184,6 +188,11 @@ impl Remote {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether a connection to Redis is worth trying. That it refuses to run scripts says nothing against it.
+    pub fn is_reachable(&self) -> bool {
+        self.breaker.is_closed() || self.refuses.load(Relaxed)
+    }
+
     /// Redis works again: told in the log if that is news.
     fn on_up(&self) {
         if self.breaker.success() {
@@ -194,7 +203,8 @@ impl Remote {
     }
 
     /// Redis does not work: told in the log if that is news.
-    fn on_down(&self, is_news: bool, error: &dyn fmt::Display) {
+    fn on_down(&self, is_news: bool, error: &dyn fmt::Display, refuses: bool) {
+        self.refuses.store(refuses, Relaxed);
         let mut known = self.lock_known();
         known.last_error = Some(error.to_string());
         if is_news {
@@ -214,6 +224,11 @@ impl Remote {
 /// The costliest request that fits once `covered` of the `used` cost has expired.
 fn costliest(quota: &Quota, used: u64, covered: u64) -> u32 {
     u32::try_from((u64::from(quota.limit) + covered).saturating_sub(used)).unwrap_or(quota.limit).min(quota.limit)
+}
+
+/// Whether an error is Redis's own answer, and not the lack of one.
+fn is_answer(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed)
 }
 
 /// Whether a question counts what it asks about.

@@ -44,8 +44,9 @@ fn run(config: Config) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
         runtime.block_on(async {
             let stop = stop_on_signal()?;
-            for addr in server.addresses() {
-                info!(%addr, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
+            reload_on_signal(server.reloader())?;
+            for (addr, tls) in server.addresses() {
+                info!(%addr, tls, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
             }
             server.run(stop).await
         })
@@ -81,6 +82,20 @@ fn stop_on_signal() -> std::io::Result<CancellationToken> {
         cancel.cancel();
     });
     Ok(stop)
+}
+
+/// Reads the certificates again at each SIGHUP.
+fn reload_on_signal(reload: impl Fn() -> Result<(), String> + Send + 'static) -> std::io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            match reload() {
+                Ok(()) => info!("certificates read again"),
+                Err(error) => error!(error, "certificates cannot be read: those from before stay"),
+            }
+        }
+    });
+    Ok(())
 }
 
 fn start_log(log: &Log) {

@@ -4,12 +4,16 @@
 //! port (SO_REUSEPORT), would spread few connections unevenly, and would let a second Tollgate be started on the same
 //! port by mistake and take half of the clients.
 
+use crate::auth::{self, Auth};
 use crate::config::{Config, HostPort};
 use crate::limiter::{Limiter, resets};
 use crate::net::Stream;
+use crate::resp::reply;
 use crate::session;
 use crate::stats::Stats;
+use crate::tls::{Acceptor, MAX_HANDSHAKE};
 use crate::worker::{Shared, Worker};
+use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -23,6 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, LocalSet};
+use tokio_rustls::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
@@ -36,13 +41,21 @@ const SWEEP_PLACES: usize = 10_000;
 
 /// A server that listens, but serves only when [`Server::run`].
 pub struct Server {
-    listeners: Vec<std::net::TcpListener>,
+    /// Each with whether its clients speak TLS.
+    listeners: Vec<(std::net::TcpListener, bool)>,
     shared: Arc<Shared>,
+}
+
+/// A client that was accepted.
+struct Arrival {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    speaks_tls: bool,
 }
 
 /// The accepting thread's end of a worker.
 struct Desk {
-    clients: mpsc::Sender<(std::net::TcpStream, SocketAddr)>,
+    clients: mpsc::Sender<Arrival>,
     /// Clients handed over and not gone.
     load: Arc<AtomicUsize>,
     thread: thread::JoinHandle<()>,
@@ -55,15 +68,19 @@ impl Server {
     /// An address that cannot be had, or a limiter that cannot be made as configured; the text names it.
     pub fn bind(config: Config) -> Result<Self, String> {
         let mut listeners = Vec::new();
-        for address in &config.server.listen {
+        let plain = config.server.listen.iter().map(|address| (address, false));
+        let secured = config.tls.iter().flat_map(|tls| &tls.listen).map(|address| (address, true));
+        for (address, speaks_tls) in plain.chain(secured) {
             let cannot = |error: io::Error| format!("cannot listen on {address}: {error}");
             for resolved in resolve(address).map_err(cannot)? {
-                listeners.push(listen(resolved, config.server.backlog).map_err(cannot)?);
+                listeners.push((listen(resolved, config.server.backlog).map_err(cannot)?, speaks_tls));
             }
         }
         let limiter = Arc::new(Limiter::new(&config)?);
         let stats = (0..config.server.workers.get()).map(|_| Arc::default()).collect();
         let shared = Shared {
+            auth: Auth::new(&config.auth)?,
+            tls: config.tls.as_ref().map(Acceptor::load).transpose()?,
             config,
             limiter,
             stats,
@@ -76,8 +93,16 @@ impl Server {
     }
 
     /// The addresses listened on, with the ports that the system chose where none was given.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+    /// With each, whether its clients speak TLS.
+    pub fn addresses(&self) -> Vec<(SocketAddr, bool)> {
+        let addresses = self.listeners.iter();
+        addresses.filter_map(|(listener, speaks_tls)| Some((listener.local_addr().ok()?, *speaks_tls))).collect()
+    }
+
+    /// Reads the certificates again when told to: returns a function that does it.
+    pub fn reloader(&self) -> impl Fn() -> Result<(), String> + Send + 'static {
+        let shared = self.shared.clone();
+        move || shared.tls.as_ref().map_or(Ok(()), Acceptor::reload)
     }
 
     /// Serves until `stop` is cancelled; then takes no more clients, answers what was received, and closes. Whether
@@ -94,9 +119,9 @@ impl Server {
         let desks = Rc::new(desks);
         let mut accepting = JoinSet::new();
         let local = LocalSet::new();
-        for listener in listeners {
+        for (listener, speaks_tls) in listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local_on(accept(listener, shared.clone(), desks.clone()), &local);
+            accepting.spawn_local_on(accept(listener, speaks_tls, shared.clone(), desks.clone()), &local);
         }
         local
             .run_until(async {
@@ -135,10 +160,10 @@ fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener
     Ok(socket.into())
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, desks: Rc<Vec<Desk>>) {
+async fn accept(listener: TcpListener, speaks_tls: bool, shared: Arc<Shared>, desks: Rc<Vec<Desk>>) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => hand_over(stream, peer, &shared, &desks).await,
+            Ok((stream, peer)) => hand_over(stream, peer, speaks_tls, &shared, &desks).await,
             Err(error) => {
                 // Out of file descriptors, most likely: clients that leave give some back.
                 warn!(%error, "cannot accept a client");
@@ -148,11 +173,24 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, desks: Rc<Vec<Desk>>
     }
 }
 
-async fn hand_over(mut stream: TcpStream, peer: SocketAddr, shared: &Shared, desks: &[Desk]) {
-    if shared.clients.load(Relaxed) >= shared.config.server.max_clients {
-        debug!(%peer, "too many clients");
-        // Not waited for: a client that does not read must not hold up those behind it.
-        let _ = stream.try_write(b"-ERR max number of clients reached\r\n");
+async fn hand_over(mut stream: TcpStream, peer: SocketAddr, speaks_tls: bool, shared: &Shared, desks: &[Desk]) {
+    let server = &shared.config.server;
+    let refusal = if server.protected_mode && shared.auth.protects_from(peer.ip()) {
+        Some(auth::DENIED)
+    } else if shared.clients.load(Relaxed) >= server.max_clients {
+        Some("ERR max number of clients reached")
+    } else {
+        None
+    };
+    if let Some(text) = refusal {
+        debug!(%peer, text, "client refused");
+        let mut line = BytesMut::new();
+        reply::error(&mut line, text);
+        // Not waited for: a client that does not read must not hold up those behind it. One that speaks TLS would not
+        // understand it.
+        if !speaks_tls {
+            let _ = stream.try_write(&line);
+        }
         let _ = stream.shutdown().await;
         return;
     }
@@ -164,7 +202,7 @@ async fn hand_over(mut stream: TcpStream, peer: SocketAddr, shared: &Shared, des
         shared.clients.fetch_add(1, Relaxed);
         desk.load.fetch_add(1, Relaxed);
         // Fails only when the worker has ended, and then the server is stopping.
-        let _ = desk.clients.send((stream, peer)).await;
+        let _ = desk.clients.send(Arrival { stream, peer, speaks_tls }).await;
     }
 }
 
@@ -188,28 +226,40 @@ fn start_worker(index: usize, shared: Arc<Shared>, stats: Arc<Stats>) -> io::Res
     Ok(Desk { clients, load, thread })
 }
 
-async fn serve_clients(
-    worker: Rc<Worker>,
-    mut arriving: mpsc::Receiver<(std::net::TcpStream, SocketAddr)>,
-    load: Arc<AtomicUsize>,
-) {
+async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>, load: Arc<AtomicUsize>) {
     tokio::task::spawn_local(worker.batcher.clone().run());
     let sessions = TaskTracker::new();
     let stopping = worker.shared.stopping.clone();
-    while let Some(Some((stream, peer))) = stopping.run_until_cancelled(arriving.recv()).await {
-        let Ok(stream) = TcpStream::from_std(stream) else { continue };
+    while let Some(Some(arrival)) = stopping.run_until_cancelled(arriving.recv()).await {
         let (worker, load) = (worker.clone(), load.clone());
         sessions.spawn_local(async move {
-            let shared = worker.shared.clone();
+            let (shared, peer) = (worker.shared.clone(), arrival.peer);
             worker.stats.connections.add(1);
-            let id = shared.next_client_id.fetch_add(1, Relaxed);
-            session::serve(worker, Stream::Tcp(stream), id, peer.to_string()).await;
+            match begin(&shared, arrival).await {
+                Ok(stream) => {
+                    let id = shared.next_client_id.fetch_add(1, Relaxed);
+                    session::serve(worker, stream, id, peer.to_string()).await;
+                }
+                Err(error) => debug!(%peer, %error, "client did not begin"),
+            }
             shared.clients.fetch_sub(1, Relaxed);
             load.fetch_sub(1, Relaxed);
         });
     }
     sessions.close();
     sessions.wait().await;
+}
+
+/// The stream that a client speaks RESP on.
+async fn begin(shared: &Shared, arrival: Arrival) -> io::Result<Stream> {
+    let stream = TcpStream::from_std(arrival.stream)?;
+    match &shared.tls {
+        Some(acceptor) if arrival.speaks_tls => {
+            let stream = tokio::time::timeout(MAX_HANDSHAKE, acceptor.accept(stream)).await??;
+            Ok(Stream::Tls(Box::new(TlsStream::Server(stream))))
+        }
+        _ => Ok(Stream::Tcp(stream)),
+    }
 }
 
 async fn hear_resets(shared: &Shared) {

@@ -8,17 +8,19 @@ mod client;
 mod expect;
 mod forward;
 mod local;
+mod login;
 mod merge;
 mod slots;
 mod upstream;
 
+use crate::auth;
 use crate::clock::now_us;
 use crate::command::{self, CheckArgs, CommandError, Name, docs};
 use crate::limiter::Kind;
 use crate::limiter::mailbox::{Answer, Mailbox};
 use crate::net::Stream;
 use crate::resp::reply;
-use crate::resp::request::{Args, Parser};
+use crate::resp::request::{Args, Limits, Parser};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use client::Client;
@@ -48,10 +50,11 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
     // A timer only where one is asked for: ten thousand idle clients would have ten thousand.
     let idle_timeout = worker.shared.config.server.idle_timeout;
     let mut idle = idle_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
+    let before_login = worker.shared.auth.before_login();
     let mut session = Session {
         worker,
         stream,
-        client: Client::new(id, peer),
+        client: Client::new(id, peer, before_login),
         input: BytesMut::new(),
         output: BytesMut::new(),
         slots: Slots::default(),
@@ -235,7 +238,6 @@ impl Session {
 
     fn run_requests_with(&mut self, data: &[u8], parser: &mut Parser) -> usize {
         let now_us = now_us();
-        let max_bulk_bytes = self.worker.shared.config.server.max_bulk_bytes;
         let mut taken = 0;
         while !self.closing && !self.holding {
             let rest = data.get(taken..).unwrap_or_default();
@@ -246,7 +248,7 @@ impl Session {
                 taken += self.pass(rest);
                 continue;
             }
-            match parser.parse(rest, max_bulk_bytes) {
+            match parser.parse(rest, self.limits()) {
                 Ok(Some(length)) => {
                     let raw = rest.get(..length).unwrap_or_default();
                     match self.run_request(&parser.args(rest), parser.count(), raw, now_us) {
@@ -286,8 +288,19 @@ impl Session {
         true
     }
 
+    fn limits(&self) -> Limits {
+        match self.client.permissions {
+            Some(_) => Limits::of_bulk(self.worker.shared.config.server.max_bulk_bytes),
+            None => Limits::BEFORE_LOGIN,
+        }
+    }
+
     fn run_request(&mut self, args: &Args<'_>, count: usize, raw: &[u8], now_us: u64) -> Flow {
         if args.is_empty() {
+            return Flow::Done;
+        }
+        if let Some(text) = auth::refusal(self.client.permissions.as_deref(), args.name()) {
+            reply::error(self.replies(), text);
             return Flow::Done;
         }
         let flow = match Name::of(args.name()) {
@@ -328,17 +341,29 @@ impl Session {
         let name = if kind == Kind::Check { Name::Check } else { Name::Peek };
         let parsed = CheckArgs::parse(name, args)?;
         let ticket = self.slots.next_ticket();
-        let answer = self.worker.batcher.ask(kind, &parsed.check(), now_us, &self.mailbox, ticket);
+        let mut check = parsed.check();
+        let prefixed = self.prefixed(check.key);
+        check.key = prefixed.as_deref().unwrap_or(check.key);
+        let answer = self.worker.batcher.ask(kind, &check, now_us, &self.mailbox, ticket);
         self.place(answer, muted);
         Ok(())
     }
 
     fn reset(&mut self, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
         let keys = command::parse_reset(args)?;
+        let prefixed: Vec<_> = keys.iter().filter_map(|key| self.prefixed(key)).collect();
+        let prefixed: Vec<&[u8]> = prefixed.iter().map(Vec::as_slice).collect();
+        let keys = if prefixed.is_empty() { keys } else { prefixed };
         let ticket = self.slots.next_ticket();
         let answer = self.worker.batcher.reset(&keys, now_us, &self.mailbox, ticket);
         self.place(answer, muted);
         Ok(())
+    }
+
+    /// The key as the client's user has it, if that is another.
+    fn prefixed(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let prefix = &self.client.permissions.as_ref()?.key_prefix;
+        (!prefix.is_empty()).then(|| [prefix.as_bytes(), key].concat())
     }
 
     fn place(&mut self, answer: Option<Answer>, muted: bool) {

@@ -1,10 +1,12 @@
 //! What the sessions of one thread share, and what all threads share.
 
+use crate::auth::Auth;
 use crate::config::Config;
 use crate::limiter::Limiter;
 use crate::limiter::batcher::Batcher;
 use crate::resp::request::Parser;
 use crate::stats::Stats;
+use crate::tls::Acceptor;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +21,10 @@ const READ_BYTES: usize = 64 * 1024;
 pub struct Shared {
     /// The configuration in force.
     pub config: Config,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Shakes hands with clients that speak TLS.
+    pub tls: Option<Acceptor>,
     /// The limiter.
     pub limiter: Arc<Limiter>,
     /// Each worker's counters.

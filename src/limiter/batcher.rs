@@ -216,7 +216,7 @@ impl Batcher {
     fn on_timeout(&self, remote: &Remote, now_us: u64) {
         self.stats.timeouts.add(1);
         let is_news = remote.breaker.failure(now_us);
-        remote.on_down(is_news, &format_args!("no answer within {} ms", remote.timeout_us / 1000));
+        remote.on_down(is_news, &format_args!("no answer within {} ms", remote.timeout_us / 1000), false);
         if is_news {
             self.disconnect();
         }

@@ -1,7 +1,7 @@
 //! A batcher's connection to Redis: opened, probed, given up; and what is owed to Redis, written once it is there.
 
 use super::batcher::Batcher;
-use super::{Limiter, Remote};
+use super::{Limiter, Remote, is_answer};
 use crate::clock::now_us;
 use crate::store::batch::Batch;
 use crate::store::redis::Connection;
@@ -48,7 +48,7 @@ impl Batcher {
                     batcher.wake.notify_one();
                 });
             }
-            Err(error) => remote.on_down(remote.breaker.lost(now_us()), &error),
+            Err(error) => remote.on_down(remote.breaker.lost(now_us()), &error, is_answer(&error)),
         }
         self.connecting.set(false);
         self.wake.notify_one();

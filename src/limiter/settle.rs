@@ -1,9 +1,9 @@
 //! How a job ends: with Redis's answer, with its error, or too late for some of those who wait.
 
-use super::Remote;
 use super::batcher::{Batcher, Reply};
 use super::job::{Job, Waiter, Waiters, Work};
 use super::mailbox::{Answer, Refusal};
+use super::{Remote, is_answer};
 use crate::clock::now_us;
 use crate::quota::{Check, WindowState, decide};
 use crate::store::batch::Batch;
@@ -136,7 +136,7 @@ impl Batcher {
         self.expire(remote, &job.work, &mut job.waiters, u64::MAX, now_us);
         self.abandon(remote, &job, true, now_us);
         let is_news = remote.breaker.failure(now_us);
-        remote.on_down(is_news, error);
+        remote.on_down(is_news, error, is_answer(error));
         if is_news {
             link.lost.cancel();
         }

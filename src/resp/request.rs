@@ -24,6 +24,10 @@ pub enum ProtocolError {
     BulkLength,
     /// A bulk length line without an end.
     BulkLine,
+    /// More than a few arguments from a client that has not logged in.
+    MultibulkBeforeLogin,
+    /// A long argument from such a client.
+    BulkBeforeLogin,
     /// An inline request without an end.
     InlineTooBig,
     /// An inline request whose quotes do not match.
@@ -39,9 +43,37 @@ impl fmt::Display for ProtocolError {
             Self::ExpectedDollar(got) => write!(f, "expected '$', got '{}'", char::from(*got)),
             Self::BulkLength => f.write_str("invalid bulk length"),
             Self::BulkLine => f.write_str("too big bulk count string"),
+            Self::MultibulkBeforeLogin => f.write_str("unauthenticated multibulk length"),
+            Self::BulkBeforeLogin => f.write_str("unauthenticated bulk length"),
             Self::InlineTooBig => f.write_str("too big inline request"),
             Self::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
         }
+    }
+}
+
+/// How much a request may ask for.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    args: i64,
+    bulk_bytes: usize,
+    /// What more is called.
+    args_error: ProtocolError,
+    bulk_error: ProtocolError,
+}
+
+impl Limits {
+    /// Those of a client that may not do much yet, as in Redis.
+    pub const BEFORE_LOGIN: Self = Self {
+        args: 10,
+        bulk_bytes: 16 * 1024,
+        args_error: ProtocolError::MultibulkBeforeLogin,
+        bulk_error: ProtocolError::BulkBeforeLogin,
+    };
+
+    /// Any other client's, whose arguments may have so many bytes.
+    pub const fn of_bulk(bulk_bytes: usize) -> Self {
+        let (args_error, bulk_error) = (ProtocolError::MultibulkLength, ProtocolError::BulkLength);
+        Self { args: MAX_ARGS, bulk_bytes, args_error, bulk_error }
     }
 }
 
@@ -98,10 +130,10 @@ impl Parser {
     ///
     /// # Errors
     /// A malformed frame, in Redis's words.
-    pub fn parse(&mut self, buffer: &[u8], max_bulk_bytes: usize) -> Result<Option<usize>, ProtocolError> {
+    pub fn parse(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
         self.places.clear();
         self.inline = buffer.first().is_some_and(|first| *first != b'*');
-        if self.inline { self.parse_inline(buffer) } else { self.parse_multibulk(buffer, max_bulk_bytes) }
+        if self.inline { self.parse_inline(buffer) } else { self.parse_multibulk(buffer, limits) }
     }
 
     /// The arguments of the request last read from `buffer`. Of a request that is not whole, those read so far.
@@ -115,9 +147,12 @@ impl Parser {
         self.count
     }
 
-    fn parse_multibulk(&mut self, buffer: &[u8], max_bulk_bytes: usize) -> Result<Option<usize>, ProtocolError> {
+    fn parse_multibulk(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
         let Some((count, mut at)) = read_length(buffer, 1, ProtocolError::MultibulkLine)? else { return Ok(None) };
-        let count = count.filter(|count| *count <= MAX_ARGS).ok_or(ProtocolError::MultibulkLength)?;
+        let count = count.ok_or(ProtocolError::MultibulkLength)?;
+        if count > limits.args {
+            return Err(limits.args_error);
+        }
         self.count = usize::try_from(count).unwrap_or(0);
         for _ in 0..count {
             match buffer.get(at) {
@@ -126,10 +161,10 @@ impl Parser {
                 Some(other) => return Err(ProtocolError::ExpectedDollar(*other)),
             }
             let Some((length, start)) = read_length(buffer, at + 1, ProtocolError::BulkLine)? else { return Ok(None) };
-            let length = length
-                .and_then(|length| usize::try_from(length).ok())
-                .filter(|length| *length <= max_bulk_bytes)
-                .ok_or(ProtocolError::BulkLength)?;
+            let length = length.and_then(|length| usize::try_from(length).ok()).ok_or(ProtocolError::BulkLength)?;
+            if length > limits.bulk_bytes {
+                return Err(limits.bulk_error);
+            }
             let end = start.saturating_add(length);
             at = end.saturating_add(2);
             if at > buffer.len() {
@@ -273,7 +308,7 @@ mod tests {
 
     fn read(buffer: &[u8]) -> Result<Read, ProtocolError> {
         let mut parser = Parser::default();
-        let end = parser.parse(buffer, MAX_BULK)?;
+        let end = parser.parse(buffer, Limits::of_bulk(MAX_BULK))?;
         Ok(end.map(|end| (end, parser.args(buffer).from(0).map(<[u8]>::to_vec).collect())))
     }
 

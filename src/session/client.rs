@@ -1,7 +1,9 @@
 //! What a client has said of itself.
 
-use super::expect::Credentials;
+use super::login::Credentials;
+use crate::auth::Permissions;
 use crate::resp::reply::Protocol;
+use std::sync::Arc;
 
 /// A client's side of its connection, as its handshake left it.
 #[derive(Debug)]
@@ -20,13 +22,16 @@ pub struct Client {
     pub lib_ver: Vec<u8>,
     /// What it last authenticated with.
     pub auth: Option<Credentials>,
+    /// What it may do. Nothing, as long as it has not said who it is and must.
+    pub permissions: Option<Arc<Permissions>>,
+    before_login: Option<Arc<Permissions>>,
     /// The database it selected, if it did.
     pub database: Option<u32>,
 }
 
 impl Client {
     /// A client that has said nothing yet.
-    pub fn new(id: u64, peer: String) -> Self {
+    pub fn new(id: u64, peer: String, before_login: Option<Arc<Permissions>>) -> Self {
         Self {
             id,
             peer,
@@ -35,6 +40,8 @@ impl Client {
             lib_name: vec![],
             lib_ver: vec![],
             auth: None,
+            permissions: before_login.clone(),
+            before_login,
             database: None,
         }
     }
@@ -44,6 +51,7 @@ impl Client {
         self.protocol = Protocol::default();
         self.name.clear();
         self.auth = None;
+        self.permissions = self.before_login.clone();
         self.database = None;
     }
 }

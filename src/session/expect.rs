@@ -1,6 +1,7 @@
 //! What comes back for a command that is forwarded: how many replies, and what they change.
 
 use super::client::Client;
+use super::login::{self, Credentials};
 use super::merge::Merge;
 use crate::resp::parse_int;
 use crate::resp::reply::Protocol;
@@ -55,9 +56,6 @@ pub enum Change {
     /// RESET.
     Reset,
 }
-
-/// The arguments of AUTH: a password, and a user before it if one was named.
-pub type Credentials = Vec<Vec<u8>>;
 
 impl Change {
     /// Applies it.
@@ -181,15 +179,10 @@ impl Route {
             Some(b"2") => Some(Protocol::Resp2),
             _ => None,
         };
-        let (mut auth, mut name) = (None, None);
+        let auth = login::credentials(args);
         let mut options = args.from(2);
-        while let Some(option) = options.next() {
-            if option.eq_ignore_ascii_case(b"auth") {
-                auth = Some(options.by_ref().take(2).map(<[u8]>::to_vec).collect());
-            } else if option.eq_ignore_ascii_case(b"setname") {
-                name = options.next().map(<[u8]>::to_vec);
-            }
-        }
+        let name = options.find(|option| option.eq_ignore_ascii_case(b"setname")).and_then(|_| options.next());
+        let name = name.map(<[u8]>::to_vec);
         let alone = auth.is_some();
         Self { expect: Expect::Change(Box::new(Change::Hello { protocol, auth, name })), effect: None, alone }
     }

@@ -3,12 +3,14 @@
 use super::expect::{Change, Effect, Expect, Route, is_handshake};
 use super::merge::Merge;
 use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
-use super::{Flow, Session, local};
+use super::{Flow, Session, local, login};
+use crate::auth::Auth;
+use crate::config::Commands;
 use crate::info;
 use crate::limiter::Limiter;
 use crate::net::Stream;
 use crate::resp::reply::{self, Protocol};
-use crate::resp::request::Args;
+use crate::resp::request::{Args, Limits, Parser};
 use crate::resp::scan::Scanner;
 use bytes::{Buf, BytesMut};
 use std::io;
@@ -42,7 +44,7 @@ impl Session {
     pub(super) fn may_forward(&self) -> bool {
         match (&self.link, &*self.worker.shared.limiter) {
             (_, Limiter::Embedded(_)) => false,
-            (Link::Absent, Limiter::Redis(remote)) => remote.breaker.is_closed(),
+            (Link::Absent, Limiter::Redis(remote)) => remote.is_reachable(),
             _ => true,
         }
     }
@@ -53,13 +55,26 @@ impl Session {
         if args.name().eq_ignore_ascii_case(b"quit") {
             return self.run_local(args);
         }
-        let limiter = self.worker.shared.limiter.clone();
-        let Limiter::Redis(remote) = &*limiter else { return self.run_local(args) };
+        let shared = self.worker.shared.clone();
+        let Limiter::Redis(remote) = &*shared.limiter else { return self.run_local(args) };
+        let is_open = matches!(self.link, Link::Open(_));
+        match &shared.auth {
+            // Logins are this process's business, not Redis's.
+            Auth::Password(_) if args.name().eq_ignore_ascii_case(b"auth") => return self.run_local(args),
+            Auth::Password(_) if is_open && login::credentials(args).is_some() => return self.run_hello(args),
+            _ if self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly) => {
+                return self.run_local(args);
+            }
+            _ if self.client.permissions.is_none() && login::credentials(args).is_none() => {
+                return self.run_local(args);
+            }
+            _ => {}
+        }
         match self.link {
             Link::Open(_) => self.forward(args, count, raw),
             Link::Dialing(_) => Flow::Hold,
             Link::Absent if is_whole && is_handshake(args) => self.run_local(args),
-            Link::Absent if remote.breaker.is_closed() => {
+            Link::Absent if remote.is_reachable() => {
                 let (dialer, timeout) = (remote.dialer.clone(), self.worker.shared.config.upstream.connect_timeout);
                 self.link = Link::Dialing(Box::pin(async move { dialer.dial(timeout).await }));
                 Flow::Hold
@@ -73,6 +88,22 @@ impl Session {
                     Flow::Done
                 }
             }
+        }
+    }
+
+    /// HELLO with a login that is checked here: Redis is told the rest of it.
+    fn run_hello(&mut self, args: &Args<'_>) -> Flow {
+        let worker = self.worker.clone();
+        let credentials = login::credentials(args).unwrap_or_default();
+        if let Err(text) = login::log_in(&worker, &mut self.client, credentials) {
+            reply::error(self.replies(), text);
+            return Flow::Done;
+        }
+        let raw = login::without_credentials(args);
+        let mut parser = Parser::default();
+        match parser.parse(&raw, Limits::of_bulk(usize::MAX)) {
+            Ok(Some(_)) => self.forward(&parser.args(&raw), parser.count(), &raw),
+            _ => Flow::Done,
         }
     }
 
@@ -191,7 +222,9 @@ impl Session {
                 Poll::Ready(outcome) => {
                     self.link = match (outcome, &*self.worker.shared.limiter) {
                         (Ok(stream), Limiter::Redis(remote)) => {
-                            Link::Open(Box::new(Upstream::new(stream, &remote.dialer, &self.client)))
+                            // Where Redis says who may come in, nobody comes in by Tollgate's own login.
+                            let own_login = !matches!(self.worker.shared.auth, Auth::Redis(_));
+                            Link::Open(Box::new(Upstream::new(stream, own_login, &remote.dialer, &self.client)))
                         }
                         _ => Link::Refused,
                     };
@@ -279,7 +312,12 @@ impl Session {
             let piece = rest.get(..taken).unwrap_or_default();
             at += taken;
             if is_ours {
-                upstream.handshake -= u32::from(complete);
+                if complete {
+                    upstream.handshake -= 1;
+                    if upstream.scanner.kind() == b'-' && upstream.scanner.label().starts_with(b"WRONGPASS") {
+                        self.lose_login();
+                    }
+                }
                 continue;
             }
             if collects && upstream.scanner.kind() != b'>' {
@@ -297,6 +335,15 @@ impl Session {
             }
         }
         Ok(at)
+    }
+
+    /// A login that Redis once accepted, and by which the client came in while it was away, holds no longer.
+    fn lose_login(&mut self) {
+        if let (Auth::Redis(_), Some(credentials)) = (&self.worker.shared.auth, &self.client.auth) {
+            let (user, password) = login::user_and_password(credentials);
+            self.worker.shared.auth.refused(user, password);
+            self.client.permissions = None;
+        }
     }
 
     /// A value from Redis is complete.
@@ -337,7 +384,19 @@ impl Session {
     fn finish_slot(&mut self) {
         let Link::Open(upstream) = &mut self.link else { return };
         let is_error = upstream.scanner.kind() == b'-';
-        match self.slots.pop_upstream() {
+        let done = self.slots.pop_upstream();
+        if let Some(Expect::Change(change)) = &done
+            && let Change::Auth(credentials) | Change::Hello { auth: Some(credentials), .. } = &**change
+        {
+            let (user, password) = login::user_and_password(credentials);
+            let auth = &self.worker.shared.auth;
+            if is_error {
+                auth.refused(user, password);
+            } else {
+                self.client.permissions = auth.accepted(user, password);
+            }
+        }
+        match done {
             Some(Expect::Change(change)) if upstream.scanner.label() == b"QUEUED" => upstream.queued.push(*change),
             Some(Expect::Change(change)) if !is_error => {
                 if matches!(*change, Change::Reset) {

@@ -2,8 +2,11 @@
 //! wording is Redis's, because clients match on it.
 
 use super::client::Client;
+use super::login;
+use crate::auth::NO_AUTH_HELLO;
 use crate::command::docs::{self, DOCS};
 use crate::command::quoted;
+use crate::limiter::Limiter;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
 use crate::worker::Worker;
@@ -29,8 +32,8 @@ pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Byte
         b"echo" if count == 2 => reply::bulk(out, args.get(1).unwrap_or_default()),
         b"hello" => hello(worker, client, args, out),
         b"auth" if count > 3 => reply::error(out, "ERR syntax error"),
-        b"auth" if count > 1 => auth(args, out),
-        b"select" if count == 2 => select(args, out),
+        b"auth" if count > 1 => auth(worker, client, args, out),
+        b"select" if count == 2 => select(worker, client, args, out),
         b"client" if count >= 2 => run_client(client, args, out),
         b"command" => run_command(client.protocol, args, out),
         b"config" if count >= 2 => run_config(worker, client.protocol, args, out),
@@ -75,15 +78,13 @@ fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesM
         Some((_, Some(_))) => return reply::error(out, "NOPROTO unsupported protocol version"),
         Some((_, None)) => return reply::error(out, "ERR Protocol version is not an integer or out of range"),
     };
-    let mut name = None;
+    let (mut name, mut credentials) = (None, None);
     let mut options = args.from(2);
     while let Some(option) = options.next() {
         let left = options.by_ref();
         if option.eq_ignore_ascii_case(b"auth") {
-            let (Some(user), Some(_)) = (left.next(), left.next()) else { return hello_syntax(option, out) };
-            if user != b"default" {
-                return reply::error(out, WRONG_PASSWORD);
-            }
+            let (Some(user), Some(password)) = (left.next(), left.next()) else { return hello_syntax(option, out) };
+            credentials = Some(vec![user.to_vec(), password.to_vec()]);
         } else if option.eq_ignore_ascii_case(b"setname") {
             let Some(text) = left.next() else { return hello_syntax(option, out) };
             if !is_client_name(text) {
@@ -93,6 +94,12 @@ fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesM
         } else {
             return hello_syntax(option, out);
         }
+    }
+    if let Some(Err(text)) = credentials.map(|credentials| login::log_in(worker, client, credentials)) {
+        return reply::error(out, text);
+    }
+    if client.permissions.is_none() {
+        return reply::error(out, NO_AUTH_HELLO);
     }
     client.protocol = protocol;
     if let Some(name) = name {
@@ -119,26 +126,25 @@ fn hello_syntax(option: &[u8], out: &mut BytesMut) {
     reply::error(out, &format!("ERR Syntax error in HELLO option '{}'", quoted(option)));
 }
 
-const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
-
-/// As a Redis without a password answers.
-fn auth(args: &Args<'_>, out: &mut BytesMut) {
-    if args.len() == 2 {
-        let text = "ERR AUTH <password> called without any password configured for the default user. \
-                    Are you sure your configuration is correct?";
-        reply::error(out, text);
-    } else if args.get(1) == Some(b"default") {
-        reply::status(out, "OK");
-    } else {
-        reply::error(out, WRONG_PASSWORD);
+fn auth(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
+    let credentials = args.from(1).map(<[u8]>::to_vec).collect();
+    match login::log_in(worker, client, credentials) {
+        Ok(()) => reply::status(out, "OK"),
+        Err(text) => reply::error(out, text),
     }
 }
 
-fn select(args: &Args<'_>, out: &mut BytesMut) {
+fn select(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
+    let is_embedded = matches!(*worker.shared.limiter, Limiter::Embedded(_));
     match args.get(1).and_then(resp::parse_int) {
-        Some(0) => reply::status(out, "OK"),
-        Some(_) => reply::error(out, "ERR DB index is out of range"),
         None => reply::error(out, "ERR value is not an integer or out of range"),
+        Some(number) => match u32::try_from(number) {
+            Ok(number) if number == 0 || !is_embedded => {
+                client.database = Some(number);
+                reply::status(out, "OK");
+            }
+            _ => reply::error(out, "ERR DB index is out of range"),
+        },
     }
 }
 

@@ -68,10 +68,11 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Begins with what the client has said so far, on a connection that was just opened.
-    pub fn new(stream: Stream, dialer: &Dialer, client: &Client) -> Self {
+    /// Begins with what the client has said so far, and before it, if wanted, with Tollgate's own login, on a
+    /// connection that was just opened.
+    pub fn new(stream: Stream, own_login: bool, dialer: &Dialer, client: &Client) -> Self {
         let mut requests = BytesMut::new();
-        let handshake = write_handshake(&mut requests, dialer, client);
+        let handshake = write_handshake(&mut requests, own_login, dialer, client);
         Self {
             stream,
             requests,
@@ -213,9 +214,9 @@ impl Upstream {
 }
 
 /// Writes what was said before this connection existed, and says how many replies it makes.
-fn write_handshake(out: &mut BytesMut, dialer: &Dialer, client: &Client) -> u32 {
+fn write_handshake(out: &mut BytesMut, own_login: bool, dialer: &Dialer, client: &Client) -> u32 {
     let settings = dialer.settings();
-    let own = settings.password().map(|password| {
+    let own = settings.password().filter(|_| own_login).map(|password| {
         settings.username().into_iter().chain([password]).map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>()
     });
     let mut count = 0;

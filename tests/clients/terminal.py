@@ -39,7 +39,7 @@ class Terminal:
                 return screen[begin : self.seen]
             left = deadline - time.monotonic()
             ready = left > 0 and select.select([self.master], [], [], left)[0]
-            assert ready, f"{text!r} did not come, but {screen[self.seen:]!r}"
+            assert ready, f"{text!r} did not come, but {screen[self.seen:][-300:]!r}"
             self.written += os.read(self.master, 65536).decode(errors="replace")
 
 

@@ -13,9 +13,12 @@
 mod addresses;
 mod commands;
 mod common;
+mod differential;
+mod ends;
 mod exactness;
 mod fallback;
 mod model;
+mod passthrough;
 mod protocol;
 mod redis_rs;
 mod server;

@@ -146,9 +146,9 @@ async function handshakes(connect) {
 async function monitors(connect) {
   const client = connect();
   const key = fresh("monitors");
-  // ioredis fails when a line of MONITOR comes in the same read as its OK: let nothing be under way.
+  // A line of MONITOR that comes in the same read as its OK makes ioredis fail: let nothing else be under way.
   await client.ping();
-  const monitor = await connect().monitor();
+  const monitor = await client.monitor();
   const seen = [];
   monitor.on("monitor", (_, args) => seen.push(args.join(" ")));
   await client.set(key, "x");

@@ -1,7 +1,7 @@
 //! A client that sends the bytes it is given and shows replies as they are, in RESP2 and RESP3.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 /// A reply, as exact as the wire: a status is not a bulk string, a map is not an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -235,6 +235,41 @@ impl RawClient {
         let mut bytes = Vec::new();
         while self.stream.read_until(b'\n', &mut bytes).unwrap() > 0 && !bytes.ends_with(&last) {}
         bytes
+    }
+
+    /// All that comes up to where it holds `part`.
+    #[track_caller]
+    pub fn read_raw_to(&mut self, part: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while !bytes.windows(part.len()).any(|window| window == part) {
+            let more = self.stream.fill_buf().unwrap();
+            assert!(!more.is_empty(), "closed after {}", bytes.escape_ascii());
+            bytes.extend(more);
+            let taken = more.len();
+            self.stream.consume(taken);
+        }
+        bytes
+    }
+
+    /// What comes next, at most so many bytes, and at least one.
+    #[track_caller]
+    pub fn read_at_most(&mut self, length: usize) -> usize {
+        let available = self.stream.fill_buf().unwrap().len();
+        assert!(available > 0, "closed");
+        let taken = available.min(length);
+        self.stream.consume(taken);
+        taken
+    }
+
+    /// Waits until something has come, and leaves it there.
+    #[track_caller]
+    pub fn wait_for_bytes(&mut self) {
+        assert_ne!(self.stream.get_ref().peek(&mut [0]).unwrap(), 0, "closed");
+    }
+
+    /// Closes a side, or both.
+    pub fn shutdown(&self, side: Shutdown) {
+        self.stream.get_ref().shutdown(side).unwrap();
     }
 
     /// A second handle, to send by while the first reads.
