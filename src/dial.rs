@@ -3,11 +3,11 @@
 
 use crate::config::{self, HostPort, Transport};
 use crate::net::Stream;
+use crate::tls::{read_certificates, read_key};
 use redis::{IntoConnectionInfo, RedisConnectionInfo};
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls_pki_types::ServerName;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
@@ -105,12 +105,6 @@ fn tls_config(config: &config::Redis) -> Result<ClientConfig, String> {
     let builder = ClientConfig::builder().with_root_certificates(roots);
     let Some(client) = &config.client_cert else { return Ok(builder.with_no_client_auth()) };
     let chain = read_certificates("redis.cert_file", &client.cert_file)?;
-    let key = PrivateKeyDer::from_pem_file(&client.key_file)
-        .map_err(|error| format!("redis.key_file: {}: {error}", client.key_file.display()))?;
+    let key = read_key("redis.key_file", &client.key_file)?;
     builder.with_client_auth_cert(chain, key).map_err(|error| format!("redis.cert_file: {error}"))
-}
-
-fn read_certificates(name: &str, path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let text = |error| format!("{name}: {}: {error}", path.display());
-    CertificateDer::pem_file_iter(path).map_err(text)?.collect::<Result<_, _>>().map_err(text)
 }

@@ -135,7 +135,7 @@ impl Session {
             let was_full = self.output.len();
             let flushed = self.poll_flush(cx)?;
             progress |= self.output.len() < was_full;
-            if self.output.len() > MAX_OUTPUT_BYTES {
+            if self.output.len() + self.slots.waiting_bytes() > MAX_OUTPUT_BYTES {
                 return Poll::Ready(Err(io::Error::other("the client does not read its replies")));
             }
             if self.holding {

@@ -9,6 +9,9 @@ use std::collections::VecDeque;
 /// A queue that has grown beyond this is given back once it is empty.
 const KEPT_SLOTS: usize = 256;
 
+/// What a slot is taken to need with the short reply in it.
+const ESTIMATED_SLOT_BYTES: usize = 256;
+
 /// One reply, or several of a kind in a row.
 #[derive(Debug)]
 enum Slot {
@@ -49,6 +52,16 @@ impl Slots {
     /// Whether a reply is due that decides how the commands behind it are to be taken.
     pub fn await_turning_point(&self) -> bool {
         self.turning_points > 0
+    }
+
+    /// About how many bytes of memory the replies take that wait for one before them. Only the last that is ready can
+    /// be long: what is ready is added to it.
+    pub fn waiting_bytes(&self) -> usize {
+        let last = match self.queue.back() {
+            Some(Slot::Ready(bytes)) => bytes.len(),
+            _ => 0,
+        };
+        self.queue.len() * ESTIMATED_SLOT_BYTES + last
     }
 
     /// The ticket of the slot that is pushed next.

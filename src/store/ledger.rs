@@ -158,7 +158,12 @@ impl Ledger {
     /// Of `asked` checks that Redis was asked about under `id`, and did not answer, so many were admitted here.
     pub fn admitted_of_asked(&self, check: &Check<'_>, id: String, asked: u32, admitted: u32, now_us: u64) {
         let hash = self.hasher.hash_one(check.key);
-        self.shard(hash).single.push(Record {
+        let mut shard = self.shard(hash);
+        if shard.single.len() >= self.shard_keys {
+            self.dropped.fetch_add(1, Relaxed);
+            return;
+        }
+        shard.single.push(Record {
             key: check.key.into(),
             windows: check.quotas.iter().map(|quota| quota.window).collect(),
             time_us: now_us,
