@@ -8,7 +8,7 @@
 //! Jobs leave in the order in which they were asked, all on one connection, so a client's pipelined questions are
 //! answered as if they had been asked one by one.
 
-use super::job::{Job, Waiter, Waiters, Work};
+use super::job::{Job, Script, Waiter, Waiters, Work};
 use super::mailbox::{Answer, Mailbox, Refusal};
 use super::{Kind, Limiter, Remote};
 use crate::clock::now_us;
@@ -41,6 +41,8 @@ pub struct Batcher {
     /// Questions in the queue and under way.
     pub(super) waiting: Cell<usize>,
     under_way: Cell<usize>,
+    /// The script that all jobs under way run.
+    running: Cell<Option<Script>>,
     pub(super) link: RefCell<Option<Connection>>,
     pub(super) connecting: Cell<bool>,
     /// When records may be offered to Redis again.
@@ -64,6 +66,7 @@ impl Batcher {
             jobs: Cell::new(0),
             waiting: Cell::new(0),
             under_way: Cell::new(0),
+            running: Cell::new(None),
             link: RefCell::default(),
             connecting: Cell::new(false),
             next_write_us: Cell::new(0),
@@ -225,6 +228,12 @@ impl Batcher {
     fn send_queued(self: &Rc<Self>, now_us: u64) {
         let Some(link) = self.link.borrow().clone() else { return };
         while self.under_way.get() < MAX_UNDER_WAY {
+            let Some(next) = self.queue.borrow().front().map(|job| job.work.script()) else { return };
+            // A script that Redis has forgotten is sent again, and must not be overtaken by another one meanwhile.
+            if self.under_way.get() > 0 && self.running.get() != Some(next) {
+                return;
+            }
+            self.running.set(Some(next));
             let Some(job) = self.queue.borrow_mut().pop_front() else { return };
             self.under_way.set(self.under_way.get() + 1);
             self.stats.batches.add(1);

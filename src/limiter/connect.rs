@@ -58,6 +58,7 @@ impl Batcher {
     async fn open_and_probe(&self, remote: &Remote) -> Result<Connection, RedisError> {
         let attempt = async {
             let mut link = Connection::open(&remote.dialer, remote.connect_timeout).await?;
+            remote.store.load(&mut link).await;
             // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here.
             let sent_us = now_us();
             let answers = remote.store.check(&mut link, &Batch::default(), "").await?;

@@ -36,6 +36,17 @@ impl Waiters {
     }
 }
 
+/// The scripts that jobs run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    /// lua/check.lua
+    Check,
+    /// lua/peek.lua
+    Peek,
+    /// lua/reset.lua
+    Reset,
+}
+
 /// One errand to Redis.
 #[derive(Debug)]
 pub struct Job {
@@ -69,6 +80,15 @@ pub enum Work {
 }
 
 impl Work {
+    /// The script that is run for it.
+    pub fn script(&self) -> Script {
+        match self {
+            Self::Ask { kind: Kind::Check, .. } => Script::Check,
+            Self::Ask { kind: Kind::Peek, .. } => Script::Peek,
+            Self::Reset { .. } => Script::Reset,
+        }
+    }
+
     /// Whether what is asked is counted too.
     pub fn counts(&self) -> bool {
         matches!(self, Self::Ask { kind: Kind::Check, .. })

@@ -143,6 +143,17 @@ impl RedisStore {
         }
     }
 
+    /// Gives Redis the scripts, so that no job has to ask twice. Where that is not allowed, each is given with the
+    /// first job that needs it.
+    pub async fn load(&self, connection: &mut Connection) {
+        for script in [&self.check, &self.peek, &self.reset, &self.record] {
+            let mut cmd = Cmd::new();
+            cmd.arg("SCRIPT").arg("LOAD").arg(&script.source);
+            // A connection that is lost shows at its next use.
+            let _ = connection.inner.send_packed_command(&cmd).await;
+        }
+    }
+
     /// Decides the items in order and counts what is admitted. The answers stand in the order of the items and, in
     /// each, of its windows.
     ///

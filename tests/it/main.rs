@@ -21,5 +21,6 @@ mod model;
 mod passthrough;
 mod protocol;
 mod redis_rs;
+mod redis_rs_dropin;
 mod server;
 mod syntax;
