@@ -91,25 +91,36 @@ impl Batcher {
         sent_us: u64,
         now_us: u64,
     ) {
-        let mut items: Vec<Outcome> = unpack(batch, answers).map(Outcome::of).collect();
+        // As the checks are decided one after another, in the order of the windows of all items.
+        let mut states: Vec<WindowState> = answers.iter().map(WindowAnswer::state).collect();
+        let mut granted_late = vec![0u32; if job.waiters.expired > 0 { batch.items().len() } else { 0 }];
         for (index, waiter) in job.waiters.list.iter().enumerate() {
-            let item = batch.items().get(waiter.item).zip(items.get_mut(waiter.item));
-            let Some((item, outcome)) = item else { continue };
-            let answer = outcome.decide_next(&batch.check_of(item), job.work.counts());
+            let Some(item) = batch.items().get(waiter.item) else { continue };
+            let windows = item.windows();
+            let (Some(answers), Some(states)) = (answers.get(windows.clone()), states.get_mut(windows)) else {
+                continue;
+            };
+            let answer = decide_next(&batch.check_of(item), answers, states, job.work.counts());
             if index >= job.waiters.expired {
                 self.stats.by_store.add(1);
                 self.deliver(&job.work, waiter, answer);
-            } else {
-                outcome.granted_late += u32::from(answer.is_admission());
+            } else if let Some(granted) = granted_late.get_mut(waiter.item) {
+                *granted += u32::from(answer.is_admission());
             }
         }
-        for (index, (item, answers)) in batch.items().iter().zip(unpack(batch, answers)).enumerate() {
-            let Some(Outcome { states: Some(states), granted_late }) = items.get(index) else { continue };
+        for (index, item) in batch.items().iter().enumerate() {
+            let windows = item.windows();
+            let (Some(answers), Some(states)) = (answers.get(windows.clone()), states.get(windows)) else { continue };
+            if answers.contains(&WindowAnswer::WrongType) {
+                continue;
+            }
             let check = batch.check_of(item);
             remote.learn(&check, states, answers, sent_us, now_us);
-            if job.waiters.expired > 0 && job.work.counts() {
+            if let Some(granted) = granted_late.get(index)
+                && job.work.counts()
+            {
                 // Of those whom the fallback answered first, Redis may have admitted fewer.
-                let uncounted = job.admitted_here(index).saturating_sub(*granted_late);
+                let uncounted = job.admitted_here(index).saturating_sub(*granted);
                 if uncounted > 0 {
                     remote.ledger.admitted(&check, uncounted, now_us);
                 }
@@ -143,39 +154,16 @@ impl Batcher {
     }
 }
 
-/// Where the windows of one item stand, as its checks are decided one after another.
-struct Outcome {
-    /// None when a key of the log's name holds something else.
-    states: Option<Vec<WindowState>>,
-    /// Checks that Redis admitted after the fallback had answered them.
-    granted_late: u32,
-}
-
-impl Outcome {
-    fn of(answers: &[WindowAnswer]) -> Self {
-        let states = answers.iter().map(|answer| match answer {
-            WindowAnswer::State { state, .. } => Some(*state),
-            WindowAnswer::WrongType => None,
-        });
-        Self { states: states.collect(), granted_late: 0 }
+/// Decides the next check of an item by where its windows stand, and counts it there if it `counts`.
+fn decide_next(check: &Check<'_>, answers: &[WindowAnswer], states: &mut [WindowState], counts: bool) -> Answer {
+    if answers.contains(&WindowAnswer::WrongType) {
+        return Answer::Refused(Refusal::WrongType);
     }
-
-    fn decide_next(&mut self, check: &Check<'_>, counts: bool) -> Answer {
-        let Some(states) = &mut self.states else { return Answer::Refused(Refusal::WrongType) };
-        let decision = decide(check.quotas, states, check.cost);
-        if decision.allowed && counts {
-            for (state, quota) in states.iter_mut().zip(check.quotas) {
-                state.count(check.cost, quota.window);
-            }
+    let decision = decide(check.quotas, states, check.cost);
+    if decision.allowed && counts {
+        for (state, quota) in states.iter_mut().zip(check.quotas) {
+            state.count(check.cost, quota.window);
         }
-        Answer::Decision(decision)
     }
-}
-
-/// The script's answers, item by item.
-fn unpack<'a>(batch: &'a Batch, answers: &'a [WindowAnswer]) -> impl Iterator<Item = &'a [WindowAnswer]> {
-    batch.items().iter().scan(0, |start, item| {
-        let end = *start + batch.check_of(item).quotas.len();
-        answers.get(std::mem::replace(start, end)..end)
-    })
+    Answer::Decision(decision)
 }

@@ -19,6 +19,13 @@ pub struct Item {
     pub count: u32,
 }
 
+impl Item {
+    /// The places of its windows among those of the batch.
+    pub fn windows(&self) -> Range<usize> {
+        self.quotas.clone()
+    }
+}
+
 /// A batch under construction or under way. Keys and quotas stand in two buffers, so that a check costs no
 /// allocation of its own.
 #[derive(Debug, Default)]

@@ -38,6 +38,16 @@ pub enum WindowAnswer {
     WrongType,
 }
 
+impl WindowAnswer {
+    /// The window's state; of a window that has none, an empty one's.
+    pub fn state(&self) -> WindowState {
+        match self {
+            Self::State { state, .. } => *state,
+            Self::WrongType => WindowState::default(),
+        }
+    }
+}
+
 /// A script and the hash that Redis knows it by.
 #[derive(Debug)]
 struct Script {
