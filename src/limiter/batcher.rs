@@ -43,6 +43,8 @@ pub struct Batcher {
     under_way: Cell<usize>,
     /// The script that all jobs under way run.
     running: Cell<Option<Script>>,
+    /// The memory of a batch that is done, for the next one.
+    spare: Cell<Option<Batch>>,
     pub(super) link: RefCell<Option<Connection>>,
     pub(super) connecting: Cell<bool>,
     /// When records may be offered to Redis again.
@@ -67,6 +69,7 @@ impl Batcher {
             waiting: Cell::new(0),
             under_way: Cell::new(0),
             running: Cell::new(None),
+            spare: Cell::new(None),
             link: RefCell::default(),
             connecting: Cell::new(false),
             next_write_us: Cell::new(0),
@@ -150,7 +153,8 @@ impl Batcher {
         };
         if !queue.back().is_some_and(has_room) {
             let id = remote.store.next_batch_id();
-            queue.push_back(self.new_job(Work::Ask { kind, batch: Batch::default(), id }));
+            let batch = self.spare.take().unwrap_or_default();
+            queue.push_back(self.new_job(Work::Ask { kind, batch, id }));
         }
         if let Some(Job { work: Work::Ask { batch, .. }, waiters, .. }) = queue.back_mut() {
             let item = batch.add(check);
@@ -246,7 +250,13 @@ impl Batcher {
         let outcome = self.exchange(remote, &mut link, &mut job).await;
         self.under_way.set(self.under_way.get() - 1);
         match outcome {
-            Ok(reply) => self.settle(remote, &job, reply, sent_us),
+            Ok(reply) => {
+                self.settle(remote, &job, reply, sent_us);
+                if let Work::Ask { mut batch, .. } = job.work {
+                    batch.clear();
+                    self.spare.set(Some(batch));
+                }
+            }
             Err(error) => self.on_error(remote, &link, job, &error),
         }
         self.wake.notify_one();

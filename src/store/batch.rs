@@ -39,6 +39,14 @@ pub struct Batch {
 }
 
 impl Batch {
+    /// Empties it, keeping its memory and hash key for the next use.
+    pub fn clear(&mut self) {
+        self.keys.clear();
+        self.quotas.clear();
+        self.items.clear();
+        self.last_of_key.clear();
+    }
+
     /// Adds a check and says to which item.
     pub fn add(&mut self, check: &Check) -> usize {
         let hash = self.hasher.hash_one(check.key);
