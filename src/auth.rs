@@ -132,26 +132,36 @@ fn unrestricted() -> Arc<Permissions> {
 
 /// The users of the configuration.
 #[derive(Debug)]
-pub struct Users(Vec<(User, Arc<Permissions>)>);
+pub struct Users(Vec<KnownUser>);
+
+#[derive(Debug)]
+struct KnownUser {
+    /// The SHA-256 of the name: names of all lengths take the same time to compare.
+    name: [u8; 32],
+    passwords: Vec<PasswordHash>,
+    permissions: Arc<Permissions>,
+}
 
 impl Users {
     fn new(users: &[User]) -> Self {
-        let with_permissions = users.iter().cloned().map(|user| {
-            let permissions = Permissions { commands: user.commands, key_prefix: user.key_prefix.clone() };
-            (user, Arc::new(permissions))
+        let known = users.iter().map(|user| KnownUser {
+            name: PasswordHash::of(user.name.as_bytes()).0,
+            passwords: user.passwords.clone(),
+            permissions: Arc::new(Permissions { commands: user.commands, key_prefix: user.key_prefix.clone() }),
         });
-        Self(with_permissions.collect())
+        Self(known.collect())
     }
 
     /// Compares with every password of every user, so that the time it takes tells nobody which users there are, how
     /// many passwords one has, or how much of a hash was right.
     fn check(&self, name: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
-        let given = PasswordHash::of(password);
+        let name = PasswordHash::of(name).0;
+        let password = PasswordHash::of(password).0;
         let mut found = None;
-        for (user, permissions) in &self.0 {
-            let is_password = user.passwords.iter().fold(Choice::from(0), |any, hash| any | hash.0.ct_eq(&given.0));
-            if (is_password & user.name.as_bytes().ct_eq(name)).into() {
-                found = Some(permissions);
+        for user in &self.0 {
+            let is_password = user.passwords.iter().fold(Choice::from(0), |any, hash| any | hash.0.ct_eq(&password));
+            if (is_password & user.name.ct_eq(&name)).into() {
+                found = Some(&user.permissions);
             }
         }
         found.cloned()

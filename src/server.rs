@@ -175,7 +175,10 @@ async fn accept(listener: TcpListener, speaks_tls: bool, shared: Arc<Shared>, de
 
 async fn hand_over(mut stream: TcpStream, peer: SocketAddr, speaks_tls: bool, shared: &Shared, desks: &[Desk]) {
     let server = &shared.config.server;
-    let refusal = if server.protected_mode && shared.auth.protects_from(peer.ip()) {
+    // Who must show a certificate of ours is no stranger.
+    let is_vouched =
+        speaks_tls && shared.config.tls.iter().flat_map(|tls| &tls.client_certs).any(|certs| certs.required);
+    let refusal = if server.protected_mode && !is_vouched && shared.auth.protects_from(peer.ip()) {
         Some(auth::DENIED)
     } else if shared.clients.load(Relaxed) >= server.max_clients {
         Some("ERR max number of clients reached")
@@ -255,7 +258,9 @@ async fn begin(shared: &Shared, arrival: Arrival) -> io::Result<Stream> {
     let stream = TcpStream::from_std(arrival.stream)?;
     match &shared.tls {
         Some(acceptor) if arrival.speaks_tls => {
-            let stream = tokio::time::timeout(MAX_HANDSHAKE, acceptor.accept(stream)).await??;
+            let handshake = tokio::time::timeout(MAX_HANDSHAKE, acceptor.accept(stream));
+            let outcome = shared.stopping.run_until_cancelled(handshake).await;
+            let stream = outcome.ok_or(io::ErrorKind::ConnectionAborted)???;
             Ok(Stream::Tls(Box::new(TlsStream::Server(stream))))
         }
         _ => Ok(Stream::Tcp(stream)),

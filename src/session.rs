@@ -30,7 +30,8 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tracing::debug;
 
 /// Most bytes of replies that wait for a client which does not read them. Redis bounds a normal client's by nothing;
@@ -40,6 +41,8 @@ const MAX_OUTPUT_BYTES: usize = 256 * 1024 * 1024;
 const MAX_KEPT_BYTES: usize = 64 * 1024;
 /// Longest of Tollgate's own: a reset of many keys.
 const MAX_OWN_BYTES: usize = 1024 * 1024;
+/// Longest that the end of TLS may take to be said.
+const MAX_GOODBYE: Duration = Duration::from_secs(1);
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEPT_BYTES: usize = 16 * 1024;
 
@@ -85,6 +88,10 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         debug!(client = session.client.id, peer = session.client.peer, %error, "connection lost");
     }
     session.mailbox.close();
+    if let Stream::Tls(stream) = &mut session.stream {
+        // Says that this is the end: without it a client cannot tell whether a stranger has cut the connection.
+        let _ = tokio::time::timeout(MAX_GOODBYE, stream.shutdown()).await;
+    }
 }
 
 struct Session {
@@ -248,6 +255,11 @@ impl Session {
                 taken += self.pass(rest);
                 continue;
             }
+            if self.client.permissions.is_none() && self.slots.await_turning_point() {
+                // What it may send depends on the answer to its login.
+                self.holding = true;
+                break;
+            }
             match parser.parse(rest, self.limits()) {
                 Ok(Some(length)) => {
                     let raw = rest.get(..length).unwrap_or_default();
@@ -273,7 +285,12 @@ impl Session {
 
     /// A request that is too long to be kept: from here on it is passed on, or passed over. Whether it is so long.
     fn begin_passing(&mut self, args: &Args<'_>, count: usize, length: usize) -> bool {
-        if Name::of(args.name()).is_none() && self.may_forward() {
+        if let Some(text) = auth::refusal(self.client.permissions.as_deref(), args.name()) {
+            reply::error(self.replies(), text);
+            self.passing = Some(Passing::new(false));
+            return true;
+        }
+        if Name::of(args.name()).is_none() && self.may_forward() && !self.is_answered_here(args) {
             match self.run_other(args, count, b"", false) {
                 Flow::Done => self.passing = Some(Passing::new(matches!(self.link, Link::Open(_)))),
                 Flow::Hold => self.holding = true,
@@ -297,6 +314,7 @@ impl Session {
 
     fn run_request(&mut self, args: &Args<'_>, count: usize, raw: &[u8], now_us: u64) -> Flow {
         if args.is_empty() {
+            self.forward_empty(raw);
             return Flow::Done;
         }
         if let Some(text) = auth::refusal(self.client.permissions.as_deref(), args.name()) {

@@ -108,6 +108,13 @@ pub enum Effect {
     Replicate,
 }
 
+impl Effect {
+    /// Whether it is one of CLIENT REPLY.
+    pub fn is_on_replies(self) -> bool {
+        matches!(self, Self::ReplyOn | Self::ReplyOff | Self::ReplySkip)
+    }
+}
+
 /// How a command is forwarded.
 #[derive(Debug)]
 pub struct Route {

@@ -9,7 +9,7 @@ use crate::config::Commands;
 use crate::info;
 use crate::limiter::Limiter;
 use crate::net::Stream;
-use crate::resp::reply::{self, Protocol};
+use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
 use crate::resp::scan::Scanner;
 use bytes::{Buf, BytesMut};
@@ -57,6 +57,14 @@ impl Session {
         }
         let shared = self.worker.shared.clone();
         let Limiter::Redis(remote) = &*shared.limiter else { return self.run_local(args) };
+        if self.is_answered_here(args) && args.name().eq_ignore_ascii_case(b"reset") {
+            if self.slots.await_upstream() {
+                return Flow::Hold;
+            }
+            // Redis would take Tollgate's own login from the connection. Another one begins with it.
+            self.link = Link::Absent;
+            return self.run_local(args);
+        }
         let is_open = matches!(self.link, Link::Open(_));
         match &shared.auth {
             // Logins are this process's business, not Redis's.
@@ -91,6 +99,14 @@ impl Session {
         }
     }
 
+    /// Whether a command is not for Redis, because of who its client is or because it says so.
+    pub(super) fn is_answered_here(&self, args: &Args<'_>) -> bool {
+        let is = |name: &[u8]| args.name().eq_ignore_ascii_case(name);
+        let only_rl = self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly);
+        let is_login = is(b"auth") || is(b"hello") || is(b"reset");
+        only_rl || (is_login && matches!(self.worker.shared.auth, Auth::Password(_)))
+    }
+
     /// HELLO with a login that is checked here: Redis is told the rest of it.
     fn run_hello(&mut self, args: &Args<'_>) -> Flow {
         let worker = self.worker.clone();
@@ -123,9 +139,16 @@ impl Session {
             upstream.requests.extend_from_slice(raw);
             return Flow::Done;
         }
-        let Route { expect, effect, alone } = Route::of(args, count);
+        let Route { expect, mut effect, alone } = Route::of(args, count);
         if alone && self.slots.await_upstream() {
             return Flow::Hold;
+        }
+        if effect.is_some_and(Effect::is_on_replies) {
+            if self.slots.await_turning_point() {
+                return Flow::Hold;
+            }
+            // Redis queues it, or refuses it, and answers.
+            effect = effect.filter(|_| !upstream.in_multi && !upstream.is_subscriber(self.client.protocol));
         }
         self.alone = alone;
         self.worker.stats.forwarded.add(1);
@@ -151,10 +174,21 @@ impl Session {
         Flow::Done
     }
 
+    /// A request without a word has no reply, but it is the one that CLIENT REPLY SKIP silences, and a replica's sign of
+    /// life.
+    pub(super) fn forward_empty(&mut self, raw: &[u8]) {
+        if let Link::Open(upstream) = &mut self.link {
+            upstream.next_replies();
+            upstream.requests.extend_from_slice(raw);
+        }
+    }
+
     /// No reply will tell, so the command is taken to succeed.
     fn take_for_granted(&mut self, expect: Expect) {
         let Link::Open(upstream) = &mut self.link else { return };
         match expect {
+            Expect::Change(change)
+                if !matches!(*change, Change::Reset) && upstream.is_subscriber(self.client.protocol) => {}
             Expect::Multi => upstream.in_multi = true,
             Expect::EndMulti => upstream.in_multi = false,
             Expect::Change(change) => {
@@ -173,7 +207,8 @@ impl Session {
         if self.slots.await_turning_point() {
             return Admission::Hold;
         }
-        let muted = upstream.next_replies() != Replies::On;
+        let replies = upstream.next_replies();
+        let muted = replies != Replies::On;
         if upstream.in_multi {
             // Redis does not know the command, and so marks the transaction as one that must not be executed.
             upstream.requests.extend_from_slice(raw);
@@ -187,7 +222,11 @@ impl Session {
             }
             return Admission::Taken;
         }
-        if self.client.protocol == Protocol::Resp2 && upstream.is_subscribed() {
+        if replies == Replies::Skip {
+            // At Redis, too, the command that gets no reply must have been this one.
+            upstream.requests.extend_from_slice(b"PING\r\n");
+        }
+        if upstream.is_subscriber(self.client.protocol) {
             let text = format!(
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
                  in this context"
@@ -355,10 +394,10 @@ impl Session {
         };
         let front = self.slots.front_upstream();
         let confirms = matches!(front, Some(Expect::Confirmations(_) | Expect::ConfirmationsOfAll(_)));
-        let in_pubsub = confirms || upstream.scanner.kind() == b'>' || upstream.is_subscribed();
+        let in_pubsub = confirms || upstream.scanner.kind() == b'>' || upstream.is_subscriber(self.client.protocol);
         if let Some(Expect::Rest) = front {
             self.slots.pop_upstream();
-        } else if in_pubsub && upstream.take_confirmation(self.client.protocol) {
+        } else if in_pubsub && upstream.take_confirmation() {
             if let Some(front) = front.filter(|_| confirms) {
                 match all {
                     Some(all) => self.slots.replace_front(Expect::Confirmations(all - 1)),
@@ -390,9 +429,10 @@ impl Session {
         {
             let (user, password) = login::user_and_password(credentials);
             let auth = &self.worker.shared.auth;
-            if is_error {
+            if upstream.scanner.label().starts_with(b"WRONGPASS") {
                 auth.refused(user, password);
-            } else {
+            } else if !is_error && upstream.scanner.label() != b"QUEUED" {
+                // In a transaction it is only queued: nobody has looked at the password yet.
                 self.client.permissions = auth.accepted(user, password);
             }
         }

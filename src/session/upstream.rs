@@ -115,6 +115,11 @@ impl Upstream {
         self.channels + self.patterns + self.shards > 0
     }
 
+    /// Whether anything is subscribed to in RESP2, where that excludes almost all commands.
+    pub fn is_subscriber(&self, protocol: Protocol) -> bool {
+        protocol == Protocol::Resp2 && self.is_subscribed()
+    }
+
     /// Whether the next command gets replies. [`Replies::Skip`] is so said of one command only.
     pub fn next_replies(&mut self) -> Replies {
         let replies = self.replies;
@@ -163,7 +168,7 @@ impl Upstream {
     pub fn is_out_of_band(&self, protocol: Protocol) -> bool {
         match self.scanner.kind() {
             b'>' => true,
-            b'*' if protocol == Protocol::Resp2 && self.is_subscribed() => {
+            b'*' if self.is_subscriber(protocol) => {
                 matches!(self.scanner.label(), b"message" | b"pmessage" | b"smessage")
             }
             b'+' => self.monitoring && self.scanner.label().first().is_some_and(u8::is_ascii_digit),
@@ -172,8 +177,8 @@ impl Upstream {
     }
 
     /// If the value just scanned confirms a subscription or its end, notes how many there are now.
-    pub fn take_confirmation(&mut self, protocol: Protocol) -> bool {
-        if self.scanner.kind() != if protocol == Protocol::Resp3 { b'>' } else { b'*' } {
+    pub fn take_confirmation(&mut self) -> bool {
+        if !matches!(self.scanner.kind(), b'>' | b'*') {
             return false;
         }
         // The count is of channels and patterns together.

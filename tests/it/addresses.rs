@@ -1,10 +1,7 @@
 //! The ways to say where Redis is, each as far as an exact answer: a password, a user, a database, a socket, TLS.
 
-use crate::common::{RedisServer, Tollgate, free_port};
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use tempfile::TempDir;
+use crate::common::{Certificates, RedisServer, Tollgate, free_port};
+use std::path::Path;
 
 #[track_caller]
 fn assert_exact(tollgate: &Tollgate) {
@@ -55,38 +52,6 @@ fn a_unix_socket() {
     let mut admin = redis.client();
     admin.line("SELECT 2");
     assert_eq!(admin.line("EXISTS rl:{k}:3600000").integer(), 1);
-}
-
-/// A certificate authority of the test's own, and what it signed.
-struct Certificates {
-    folder: TempDir,
-}
-
-impl Certificates {
-    fn new() -> Self {
-        let certificates = Self { folder: tempfile::tempdir().unwrap() };
-        certificates.openssl("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -days 2 -subj /CN=ca -keyout ca.key -out ca.crt");
-        for name in ["server", "client"] {
-            fs::write(certificates.file("extensions"), "subjectAltName=DNS:localhost,IP:127.0.0.1\n").unwrap();
-            certificates.openssl(&format!(
-                "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -subj /CN={name} -keyout {name}.key -out {name}.csr"
-            ));
-            certificates.openssl(&format!(
-                "x509 -req -in {name}.csr -CA ca.crt -CAkey ca.key -CAcreateserial -days 2 -extfile extensions -out {name}.crt"
-            ));
-        }
-        certificates
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn openssl(&self, args: &str) {
-        let output = Command::new("openssl").args(args.split(' ')).current_dir(self.folder.path()).output();
-        let output = output.expect("openssl is to be installed");
-        assert!(output.status.success(), "openssl {args}: {}", String::from_utf8_lossy(&output.stderr));
-    }
 }
 
 #[test]

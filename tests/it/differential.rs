@@ -126,7 +126,6 @@ const TURNS: &[&str] = &[
     "HELLO 4",
     "HELLO 3 SETNAME x",
     "HELLO x",
-    "HELLO 3 AUTH a N",
     "SUBSCRIBE C",
     "SUBSCRIBE C C",
     "PSUBSCRIBE C*",
@@ -215,13 +214,22 @@ fn values(mut wire: &[u8]) -> Vec<Vec<u8>> {
     while let Some(length) = value_length(wire) {
         let (value, rest) = wire.split_at(length);
         wire = rest;
-        let holds = |part: &str| value.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()));
+        // None of what is looked for is long.
+        let start = &value[..value.len().min(1000)];
+        let holds = |part: &str| start.windows(part.len()).any(|window| window.eq_ignore_ascii_case(part.as_bytes()));
         let is_decision = value.starts_with(b"*6\r\n:") && holds(LIMIT);
         let is_refusal = value.starts_with(b"-") && holds("'rl.");
         if is_decision || is_refusal {
             values.push(b"rl".to_vec());
         } else if holds("\r\nproto\r\n") {
             values.push(b"hello".to_vec());
+        } else if value.len() < 100 && holds("unsubscribe\r\n") {
+            // In which order an UNSUBSCRIBE of all takes its channels is no more than chance.
+            values.push(value.iter().map(|&byte| if byte == b'b' { b'a' } else { byte }).collect());
+        } else if value.starts_with(b">") && !holds("subscribe\r\n") {
+            // What is pushed, and when, Redis decides, and a reply made by Tollgate may be written first.
+            let replies = values.iter().rev().take_while(|value| *value == b"rl").count();
+            values.insert(values.len() - replies, value.to_vec());
         } else {
             values.push(value.to_vec());
         }

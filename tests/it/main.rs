@@ -22,5 +22,6 @@ mod passthrough;
 mod protocol;
 mod redis_rs;
 mod redis_rs_dropin;
+mod security;
 mod server;
 mod syntax;

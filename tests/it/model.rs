@@ -35,7 +35,7 @@ enum Step {
     /// Microseconds, forwards.
     Pass(u64),
     /// Microseconds; as when a replica whose clock is behind takes over.
-    StepBack(u64),
+    Rewind(u64),
 }
 
 impl Question {
@@ -72,7 +72,7 @@ fn steps(backwards: bool) -> impl Strategy<Value = Vec<Step>> {
         2 => questions().prop_map(Step::Peek),
         1 => (0..KEYS.len()).prop_map(Step::Reset),
         5 => prop_oneof![0..2_000u64, 0..30_000u64, Just(20_000), 0..300_000u64, 0..90_000_000u64].prop_map(Step::Pass),
-        u32::from(backwards) => (1..500_000u64).prop_map(Step::StepBack),
+        u32::from(backwards) => (1..500_000u64).prop_map(Step::Rewind),
     ];
     proptest::collection::vec(step, 1..60)
 }
@@ -165,7 +165,7 @@ fn run(backwards: bool) {
                     prop_assert_eq!(by_redis, u64::from(embedded.reset(key, now_us)), "reset {:?}", key);
                 }
                 Step::Pass(us) => now_us += us,
-                Step::StepBack(us) => {
+                Step::Rewind(us) => {
                     now_us -= us;
                     stepped_back = true;
                 }

@@ -1,9 +1,11 @@
 //! What the tests are made of: servers, a client that shows bytes as they are, and a way to wait.
 
+mod certificates;
 mod client;
 mod redis_server;
 mod tollgate;
 
+pub use certificates::Certificates;
 pub use client::{Decision, RawClient, Reply, encode};
 pub use redis_server::RedisServer;
 pub use tollgate::{Tollgate, program};
