@@ -202,8 +202,8 @@ impl Remote {
         }
     }
 
-    /// Redis does not work: told in the log if that is news.
-    fn on_down(&self, is_news: bool, error: &dyn fmt::Display, refuses: bool) {
+    /// Redis does not work: told in the log if that is news. It `refuses` if it was reached and said so.
+    pub fn on_down(&self, is_news: bool, error: &dyn fmt::Display, refuses: bool) {
         self.refuses.store(refuses, Relaxed);
         let mut known = self.lock_known();
         known.last_error = Some(error.to_string());

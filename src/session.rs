@@ -10,6 +10,8 @@ mod forward;
 mod local;
 mod login;
 mod merge;
+mod passing;
+mod relay;
 mod slots;
 mod upstream;
 
@@ -24,7 +26,8 @@ use crate::resp::request::{Args, Limits, Parser};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use client::Client;
-use forward::{Admission, Link, Passing};
+use forward::{Admission, Link};
+use passing::Passing;
 use slots::Slots;
 use std::io;
 use std::pin::{Pin, pin};
@@ -32,6 +35,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::time::Sleep;
 use tracing::debug;
 
 /// Most bytes of replies that wait for a client which does not read them. Redis bounds a normal client's by nothing;
@@ -39,8 +43,6 @@ use tracing::debug;
 const MAX_OUTPUT_BYTES: usize = 256 * 1024 * 1024;
 /// Longest request that is kept until it is whole. What is longer passes by as it comes.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
-/// Longest of Tollgate's own: a reset of many keys.
-const MAX_OWN_BYTES: usize = 1024 * 1024;
 /// Longest that the end of TLS may take to be said.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
 /// A buffer that has grown beyond this is given back once it is empty.
@@ -68,6 +70,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         alone: false,
         active: false,
         gone: false,
+        linger: None,
         closing: false,
     };
     let outcome = std::future::poll_fn(|cx| {
@@ -118,6 +121,8 @@ struct Session {
     active: bool,
     /// The client has closed its side.
     gone: bool,
+    /// Since then, when requests still wait for another.
+    linger: Option<Pin<Box<Sleep>>>,
     /// Nothing more is read; the connection closes once all is answered and written.
     closing: bool,
 }
@@ -147,10 +152,11 @@ impl Session {
             }
             if self.holding {
                 progress |= self.retry_held();
-            } else if !self.closing && !self.gone && self.has_room_upstream() {
+            }
+            if self.may_read() {
                 match self.poll_read(cx)? {
                     Poll::Ready(()) => progress = true,
-                    Poll::Pending if stop => self.closing = true,
+                    Poll::Pending if stop && !self.holding => self.closing = true,
                     Poll::Pending => {}
                 }
             }
@@ -195,14 +201,41 @@ impl Session {
         })
     }
 
+    /// Whether more is read from the client. While its requests wait this is only to see whether it is still there.
+    fn may_read(&self) -> bool {
+        if self.closing {
+            self.slots.await_upstream() && !self.gone
+        } else if self.holding {
+            self.input.len() < MAX_KEPT_BYTES && !self.gone
+        } else {
+            self.has_room_upstream() && !self.gone
+        }
+    }
+
     /// Reads once and carries out what has come.
     fn poll_read(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
         let mut lent = self.worker.read_buffer.take();
         let mut buffer = ReadBuf::new(&mut lent);
         let outcome = Pin::new(&mut self.stream).poll_read(cx, &mut buffer);
-        let read = buffer.filled();
-        if matches!(outcome, Poll::Ready(Ok(()))) && read.is_empty() {
+        if let Poll::Ready(Ok(())) = outcome {
+            self.take(buffer.filled());
+        }
+        // Also after an error: without it the other sessions could read nothing.
+        self.worker.read_buffer.replace(lent);
+        if self.input.len() > self.worker.shared.config.server.query_buffer_bytes {
+            return Err(io::Error::other("the request is longer than server.query_buffer_bytes"));
+        }
+        Ok(outcome?)
+    }
+
+    fn take(&mut self, read: &[u8]) {
+        self.active = true;
+        if read.is_empty() {
             self.gone = true;
+        } else if self.closing {
+            // What comes behind the end is not carried out.
+        } else if self.holding {
+            self.input.extend_from_slice(read);
         } else if self.input.is_empty() {
             let taken = self.run_requests(read);
             self.input.extend_from_slice(read.get(taken..).unwrap_or_default());
@@ -210,13 +243,6 @@ impl Session {
             self.input.extend_from_slice(read);
             self.run_input();
         }
-        if self.input.len() > self.worker.shared.config.server.query_buffer_bytes {
-            self.worker.read_buffer.replace(lent);
-            return Err(io::Error::other("the request is longer than server.query_buffer_bytes"));
-        }
-        // Also after an error: without it the other sessions could read nothing.
-        self.worker.read_buffer.replace(lent);
-        Ok(outcome?)
     }
 
     /// Tries again what waited. Whether that got anywhere.
@@ -281,28 +307,6 @@ impl Session {
             }
         }
         taken
-    }
-
-    /// A request that is too long to be kept: from here on it is passed on, or passed over. Whether it is so long.
-    fn begin_passing(&mut self, args: &Args<'_>, count: usize, length: usize) -> bool {
-        if let Some(text) = auth::refusal(self.client.permissions.as_deref(), args.name()) {
-            reply::error(self.replies(), text);
-            self.passing = Some(Passing::new(false));
-            return true;
-        }
-        if Name::of(args.name()).is_none() && self.may_forward() && !self.is_answered_here(args) {
-            match self.run_other(args, count, b"", false) {
-                Flow::Done => self.passing = Some(Passing::new(matches!(self.link, Link::Open(_)))),
-                Flow::Hold => self.holding = true,
-            }
-            return true;
-        }
-        if length < MAX_OWN_BYTES {
-            return false;
-        }
-        reply::error(self.replies(), "ERR the command is too long");
-        self.passing = Some(Passing::new(false));
-        true
     }
 
     fn limits(&self) -> Limits {

@@ -1,28 +1,24 @@
 //! The session's other half: what is not Tollgate's own goes to Redis and comes back, bytes as they are.
 
 use super::expect::{Change, Effect, Expect, Route, is_handshake};
-use super::merge::Merge;
 use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
 use super::{Flow, Session, local, login};
 use crate::auth::Auth;
+use crate::clock::now_us;
 use crate::config::Commands;
-use crate::info;
 use crate::limiter::Limiter;
 use crate::net::Stream;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
-use crate::resp::scan::Scanner;
-use bytes::{Buf, BytesMut};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use tokio::io::{AsyncRead, ReadBuf};
+use std::time::Duration;
+use tokio::time::{Sleep, sleep};
 use tracing::debug;
 
-/// Replies that wait for the client beyond this hold up the reading of more of them from Redis.
-const MAX_REPLY_BYTES: usize = 1024 * 1024;
-/// Longest reply of INFO or COMMAND that is added to; a longer one is passed on as it is.
-const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;
+/// How long a client that has closed its side may take for requests that wait for another.
+const LINGER: Duration = Duration::from_millis(100);
 const UNAVAILABLE: &str = "UNAVAILABLE Redis cannot be reached";
 
 /// A client's way to Redis.
@@ -265,6 +261,11 @@ impl Session {
                             let own_login = !matches!(self.worker.shared.auth, Auth::Redis(_));
                             Link::Open(Box::new(Upstream::new(stream, own_login, &remote.dialer, &self.client)))
                         }
+                        (Err(error), Limiter::Redis(remote)) => {
+                            // Else every command of every client would wait for a Redis that does not answer.
+                            remote.on_down(remote.breaker.failure(now_us()), &error, false);
+                            Link::Refused
+                        }
                         _ => Link::Refused,
                     };
                     true
@@ -284,7 +285,7 @@ impl Session {
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let Link::Open(upstream) = &mut self.link else { return Ok(false) };
         let before = upstream.requests.len();
-        if self.gone && !self.holding {
+        if self.gone && (!self.holding || has_lingered(&mut self.linger, cx)) {
             upstream.finish();
         }
         if let Poll::Ready(Err(_)) = upstream.poll_send(cx) {
@@ -294,195 +295,12 @@ impl Session {
         let sent = upstream.requests.len() < before;
         Ok(self.poll_replies(cx)? || sent)
     }
+}
 
-    fn poll_replies(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let is_next = self.slots.is_empty() || self.slots.front_upstream().is_some();
-        if !is_next || self.output.len() >= MAX_REPLY_BYTES {
-            return Ok(false);
-        }
-        let Link::Open(upstream) = &mut self.link else { return Ok(false) };
-        let mut held = std::mem::take(&mut upstream.held);
-        if !held.is_empty() {
-            let taken = self.relay(&held)?;
-            held.advance(taken);
-            self.hold_replies(&held);
-            return Ok(taken > 0);
-        }
-        let mut lent = self.worker.read_buffer.take();
-        let mut buffer = ReadBuf::new(&mut lent);
-        let outcome = match Pin::new(&mut upstream.stream).poll_read(cx, &mut buffer) {
-            Poll::Pending => Ok(false),
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
-            Poll::Ready(Ok(())) => self.relay(buffer.filled()).map(|taken| {
-                self.hold_replies(buffer.filled().get(taken..).unwrap_or_default());
-                true
-            }),
-        };
-        self.worker.read_buffer.replace(lent);
-        outcome
-    }
-
-    fn hold_replies(&mut self, rest: &[u8]) {
-        if let Link::Open(upstream) = &mut self.link
-            && !rest.is_empty()
-        {
-            upstream.held.extend_from_slice(rest);
-        }
-    }
-
-    /// Passes on what Redis sent, up to where something that is decided here comes first. Says how far it got.
-    fn relay(&mut self, data: &[u8]) -> io::Result<usize> {
-        let mut at = 0;
-        while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
-            let Link::Open(upstream) = &mut self.link else { return Ok(data.len()) };
-            if upstream.replicating && self.slots.is_empty() {
-                self.output.extend_from_slice(rest);
-                return Ok(data.len());
-            }
-            let is_ours = upstream.handshake > 0;
-            let is_idle = self.slots.is_empty();
-            let collects = match self.slots.front_upstream() {
-                Some(expect) => matches!(expect, Expect::Merge(_) | Expect::Instead(_)),
-                None if is_ours || is_idle => false,
-                None => return Ok(at),
-            };
-            let (taken, complete) = upstream.scanner.scan(rest).map_err(|_| io::Error::other("malformed reply"))?;
-            let piece = rest.get(..taken).unwrap_or_default();
-            at += taken;
-            if is_ours {
-                if complete {
-                    upstream.handshake -= 1;
-                    if upstream.scanner.kind() == b'-' && upstream.scanner.label().starts_with(b"WRONGPASS") {
-                        self.lose_login();
-                    }
-                }
-                continue;
-            }
-            if collects && upstream.scanner.kind() != b'>' {
-                upstream.collected.extend_from_slice(piece);
-            } else {
-                self.output.extend_from_slice(piece);
-            }
-            if complete {
-                self.take_reply();
-            } else if is_idle {
-                // A reply that is made here must not come in its middle.
-                self.slots.push_upstream(Expect::Rest);
-            } else if upstream.collected.len() > MAX_COLLECTED_BYTES {
-                self.stop_collecting();
-            }
-        }
-        Ok(at)
-    }
-
-    /// A login that Redis once accepted, and by which the client came in while it was away, holds no longer.
-    fn lose_login(&mut self) {
-        if let (Auth::Redis(_), Some(credentials)) = (&self.worker.shared.auth, &self.client.auth) {
-            let (user, password) = login::user_and_password(credentials);
-            self.worker.shared.auth.refused(user, password);
-            self.client.permissions = None;
-        }
-    }
-
-    /// A value from Redis is complete.
-    fn take_reply(&mut self) {
-        let Link::Open(upstream) = &mut self.link else { return };
-        let all = match self.slots.front_upstream() {
-            Some(Expect::ConfirmationsOfAll(kind)) => Some(upstream.subscribed(*kind).max(1).unsigned_abs()),
-            _ => None,
-        };
-        let front = self.slots.front_upstream();
-        let confirms = matches!(front, Some(Expect::Confirmations(_) | Expect::ConfirmationsOfAll(_)));
-        let in_pubsub = confirms || upstream.scanner.kind() == b'>' || upstream.is_subscriber(self.client.protocol);
-        if let Some(Expect::Rest) = front {
-            self.slots.pop_upstream();
-        } else if in_pubsub && upstream.take_confirmation() {
-            if let Some(front) = front.filter(|_| confirms) {
-                match all {
-                    Some(all) => self.slots.replace_front(Expect::Confirmations(all - 1)),
-                    None => {
-                        if let Expect::Confirmations(left) = front {
-                            *left -= 1;
-                        }
-                    }
-                }
-                if let Some(Expect::Confirmations(0)) = self.slots.front_upstream() {
-                    self.slots.pop_upstream();
-                }
-            }
-        } else if !upstream.is_out_of_band(self.client.protocol) {
-            match front {
-                Some(Expect::Replies(left)) if *left > 1 => *left -= 1,
-                _ => self.finish_slot(),
-            }
-        }
-        self.slots.drain(&mut self.output);
-    }
-
-    fn finish_slot(&mut self) {
-        let Link::Open(upstream) = &mut self.link else { return };
-        let is_error = upstream.scanner.kind() == b'-';
-        let done = self.slots.pop_upstream();
-        if let Some(Expect::Change(change)) = &done
-            && let Change::Auth(credentials) | Change::Hello { auth: Some(credentials), .. } = &**change
-        {
-            let (user, password) = login::user_and_password(credentials);
-            let auth = &self.worker.shared.auth;
-            if upstream.scanner.label().starts_with(b"WRONGPASS") {
-                auth.refused(user, password);
-            } else if !is_error && upstream.scanner.label() != b"QUEUED" {
-                // In a transaction it is only queued: nobody has looked at the password yet.
-                self.client.permissions = auth.accepted(user, password);
-            }
-        }
-        match done {
-            Some(Expect::Change(change)) if upstream.scanner.label() == b"QUEUED" => upstream.queued.push(*change),
-            Some(Expect::Change(change)) if !is_error => {
-                if matches!(*change, Change::Reset) {
-                    upstream.reset();
-                }
-                change.apply(&mut self.client);
-            }
-            Some(Expect::Multi) => upstream.in_multi |= upstream.scanner.label() == b"OK",
-            Some(Expect::EndMulti) => {
-                upstream.in_multi = false;
-                let executed = upstream.scanner.kind() == b'*';
-                upstream.queued.drain(..).filter(|_| executed).for_each(|change| change.apply(&mut self.client));
-            }
-            Some(Expect::Instead(text)) => {
-                upstream.collected = BytesMut::new();
-                reply::error(&mut self.output, text);
-            }
-            Some(Expect::Merge(merge)) => {
-                let reply = std::mem::take(&mut upstream.collected);
-                let section = match merge {
-                    Merge::Info => info::render(&self.worker.shared, [&b"tollgate"[..]].into_iter()),
-                    _ => String::new(),
-                };
-                merge.write(&mut self.output, &reply, &section, self.client.protocol);
-            }
-            _ => {}
-        }
-    }
-
-    fn stop_collecting(&mut self) {
-        let Link::Open(upstream) = &mut self.link else { return };
-        self.output.extend_from_slice(&std::mem::take(&mut upstream.collected));
-        self.slots.replace_front(Expect::Replies(1));
-    }
-
-    /// The connection to Redis is gone. A client that awaits an answer from it, or whose state is gone with it, must
-    /// be told in the one way that it understands: its own connection ends, as if Redis had restarted. Any other
-    /// stays, and its next command opens another connection.
-    fn lose_upstream(&mut self) {
-        let Link::Open(upstream) = std::mem::take(&mut self.link) else { return };
-        let is_bound = self.slots.await_upstream() || !upstream.scanner.is_between() || upstream.has_state();
-        if is_bound {
-            self.slots.cut_upstream();
-            self.closing = true;
-        }
-    }
+/// Whether a client that has closed its side, with requests that wait for an earlier one, has been served long enough:
+/// what they wait for may be a command that blocks, and takes from Redis what nobody is there to get.
+fn has_lingered(linger: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
+    linger.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx).is_ready()
 }
 
 /// Whether a command of Tollgate's own may run.
@@ -496,45 +314,4 @@ pub enum Admission {
     Hold,
     /// It was answered.
     Taken,
-}
-
-/// A request too long to be kept until it is whole: it is passed on, or passed over, as it comes.
-#[derive(Debug, Default)]
-pub struct Passing {
-    scanner: Scanner,
-    /// Whether it is passed on. Otherwise it was answered already.
-    forwarded: bool,
-}
-
-impl Passing {
-    /// A request of which nothing was passed yet.
-    pub fn new(forwarded: bool) -> Self {
-        Self { scanner: Scanner::default(), forwarded }
-    }
-}
-
-impl Session {
-    /// Takes what of `data` belongs to the request that is passing. Says how much that was.
-    pub(super) fn pass(&mut self, data: &[u8]) -> usize {
-        let Some(passing) = &mut self.passing else { return 0 };
-        let (taken, complete) = match passing.scanner.scan(data) {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                // Redis says what is wrong with a frame that is passed on, and closes.
-                if !passing.forwarded {
-                    self.closing = true;
-                }
-                (data.len(), false)
-            }
-        };
-        if passing.forwarded
-            && let Link::Open(upstream) = &mut self.link
-        {
-            upstream.requests.extend_from_slice(data.get(..taken).unwrap_or_default());
-        }
-        if complete {
-            self.passing = None;
-        }
-        taken
-    }
 }

@@ -215,3 +215,19 @@ fn large_values_pass_in_little_memory() {
     let grown = most.saturating_sub(before);
     assert!(grown < 8 * MEBIBYTE, "it took {grown} bytes");
 }
+
+/// Requests that waited for a blocking command used to hide that the client was gone, and the command ate an element.
+#[test]
+fn a_client_that_leaves_with_requests_behind_a_blocking_one_eats_nothing() {
+    for behind in ["AUTH x", "QUIT", "MULTI\r\nRL.CHECK k 1 1m"] {
+        let redis = RedisServer::start();
+        let tollgate = Tollgate::before(&redis);
+        let mut client = tollgate.client();
+        client.send(format!("BLPOP list 0\r\n{behind}\r\n").as_bytes());
+        wait_until(PATIENCE, || is_blocked(&redis, 1));
+        drop(client);
+        wait_until(PATIENCE, || is_blocked(&redis, 0));
+        redis.command("RPUSH list element");
+        assert_eq!(redis.command("LLEN list"), Reply::Integer(1), "{behind}");
+    }
+}

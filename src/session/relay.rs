@@ -1,0 +1,216 @@
+//! What Redis sends a client on its own connection: replies, passed on as they come and counted off against what was
+//! asked, and what comes unasked between them.
+
+use super::Session;
+use super::expect::{Change, Expect};
+use super::forward::Link;
+use super::login;
+use super::merge::Merge;
+use crate::auth::Auth;
+use crate::info;
+use crate::resp::reply;
+use bytes::{Buf, BytesMut};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use tokio::io::{AsyncRead, ReadBuf};
+
+/// Replies that wait for the client beyond this hold up the reading of more of them from Redis.
+const MAX_REPLY_BYTES: usize = 1024 * 1024;
+/// Longest reply of INFO or COMMAND that is added to; a longer one is passed on as it is.
+const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;
+
+impl Session {
+    /// Takes what Redis has sent, when it is next in order. Whether there was any.
+    ///
+    /// # Errors
+    /// The connection to Redis is lost.
+    pub(super) fn poll_replies(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        let is_next = self.slots.is_empty() || self.slots.front_upstream().is_some();
+        if !is_next || self.output.len() >= MAX_REPLY_BYTES {
+            return Ok(false);
+        }
+        let Link::Open(upstream) = &mut self.link else { return Ok(false) };
+        let mut held = std::mem::take(&mut upstream.held);
+        if !held.is_empty() {
+            let taken = self.relay(&held)?;
+            held.advance(taken);
+            self.hold_replies(&held);
+            return Ok(taken > 0);
+        }
+        let mut lent = self.worker.read_buffer.take();
+        let mut buffer = ReadBuf::new(&mut lent);
+        let outcome = match Pin::new(&mut upstream.stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => Ok(false),
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Poll::Ready(Ok(())) => self.relay(buffer.filled()).map(|taken| {
+                self.hold_replies(buffer.filled().get(taken..).unwrap_or_default());
+                true
+            }),
+        };
+        self.worker.read_buffer.replace(lent);
+        outcome
+    }
+
+    fn hold_replies(&mut self, rest: &[u8]) {
+        if let Link::Open(upstream) = &mut self.link
+            && !rest.is_empty()
+        {
+            upstream.held.extend_from_slice(rest);
+        }
+    }
+
+    /// Passes on what Redis sent, up to where something that is decided here comes first. Says how far it got.
+    fn relay(&mut self, data: &[u8]) -> io::Result<usize> {
+        let mut at = 0;
+        while let Some(rest) = data.get(at..).filter(|rest| !rest.is_empty()) {
+            let Link::Open(upstream) = &mut self.link else { return Ok(data.len()) };
+            if upstream.replicating && self.slots.is_empty() {
+                self.output.extend_from_slice(rest);
+                return Ok(data.len());
+            }
+            let is_ours = upstream.handshake > 0;
+            let is_idle = self.slots.is_empty();
+            let collects = match self.slots.front_upstream() {
+                Some(expect) => matches!(expect, Expect::Merge(_) | Expect::Instead(_)),
+                None if is_ours || is_idle => false,
+                None => return Ok(at),
+            };
+            let (taken, complete) = upstream.scanner.scan(rest).map_err(|_| io::Error::other("malformed reply"))?;
+            let piece = rest.get(..taken).unwrap_or_default();
+            at += taken;
+            if is_ours {
+                if complete {
+                    upstream.handshake -= 1;
+                    if upstream.scanner.kind() == b'-' && upstream.scanner.label().starts_with(b"WRONGPASS") {
+                        self.lose_login();
+                    }
+                }
+                continue;
+            }
+            if collects && upstream.scanner.kind() != b'>' {
+                upstream.collected.extend_from_slice(piece);
+            } else {
+                self.output.extend_from_slice(piece);
+            }
+            if complete {
+                self.take_reply();
+            } else if is_idle {
+                // A reply that is made here must not come in its middle.
+                self.slots.push_upstream(Expect::Rest);
+            } else if upstream.collected.len() > MAX_COLLECTED_BYTES {
+                self.stop_collecting();
+            }
+        }
+        Ok(at)
+    }
+
+    /// A login that Redis once accepted, and by which the client came in while it was away, holds no longer.
+    fn lose_login(&mut self) {
+        if let (Auth::Redis(_), Some(credentials)) = (&self.worker.shared.auth, &self.client.auth) {
+            let (user, password) = login::user_and_password(credentials);
+            self.worker.shared.auth.refused(user, password);
+            self.client.permissions = None;
+        }
+    }
+
+    /// A value from Redis is complete.
+    fn take_reply(&mut self) {
+        let Link::Open(upstream) = &mut self.link else { return };
+        let all = match self.slots.front_upstream() {
+            Some(Expect::ConfirmationsOfAll(kind)) => Some(upstream.subscribed(*kind).max(1).unsigned_abs()),
+            _ => None,
+        };
+        let front = self.slots.front_upstream();
+        let confirms = matches!(front, Some(Expect::Confirmations(_) | Expect::ConfirmationsOfAll(_)));
+        let in_pubsub = confirms || upstream.scanner.kind() == b'>' || upstream.is_subscriber(self.client.protocol);
+        if let Some(Expect::Rest) = front {
+            self.slots.pop_upstream();
+        } else if in_pubsub && upstream.take_confirmation() {
+            if let Some(front) = front.filter(|_| confirms) {
+                match all {
+                    Some(all) => self.slots.replace_front(Expect::Confirmations(all - 1)),
+                    None => {
+                        if let Expect::Confirmations(left) = front {
+                            *left -= 1;
+                        }
+                    }
+                }
+                if let Some(Expect::Confirmations(0)) = self.slots.front_upstream() {
+                    self.slots.pop_upstream();
+                }
+            }
+        } else if !upstream.is_out_of_band(self.client.protocol) {
+            match front {
+                Some(Expect::Replies(left)) if *left > 1 => *left -= 1,
+                _ => self.finish_slot(),
+            }
+        }
+        self.slots.drain(&mut self.output);
+    }
+
+    fn finish_slot(&mut self) {
+        let Link::Open(upstream) = &mut self.link else { return };
+        let is_error = upstream.scanner.kind() == b'-';
+        let done = self.slots.pop_upstream();
+        if let Some(Expect::Change(change)) = &done
+            && let Change::Auth(credentials) | Change::Hello { auth: Some(credentials), .. } = &**change
+        {
+            let (user, password) = login::user_and_password(credentials);
+            let auth = &self.worker.shared.auth;
+            if upstream.scanner.label().starts_with(b"WRONGPASS") {
+                auth.refused(user, password);
+            } else if !is_error && upstream.scanner.label() != b"QUEUED" {
+                // In a transaction it is only queued: nobody has looked at the password yet.
+                self.client.permissions = auth.accepted(user, password);
+            }
+        }
+        match done {
+            Some(Expect::Change(change)) if upstream.scanner.label() == b"QUEUED" => upstream.queued.push(*change),
+            Some(Expect::Change(change)) if !is_error => {
+                if matches!(*change, Change::Reset) {
+                    upstream.reset();
+                }
+                change.apply(&mut self.client);
+            }
+            Some(Expect::Multi) => upstream.in_multi |= upstream.scanner.label() == b"OK",
+            Some(Expect::EndMulti) => {
+                upstream.in_multi = false;
+                let executed = upstream.scanner.kind() == b'*';
+                upstream.queued.drain(..).filter(|_| executed).for_each(|change| change.apply(&mut self.client));
+            }
+            Some(Expect::Instead(text)) => {
+                upstream.collected = BytesMut::new();
+                reply::error(&mut self.output, text);
+            }
+            Some(Expect::Merge(merge)) => {
+                let reply = std::mem::take(&mut upstream.collected);
+                let section = match merge {
+                    Merge::Info => info::render(&self.worker.shared, [&b"tollgate"[..]].into_iter()),
+                    _ => String::new(),
+                };
+                merge.write(&mut self.output, &reply, &section, self.client.protocol);
+            }
+            _ => {}
+        }
+    }
+
+    fn stop_collecting(&mut self) {
+        let Link::Open(upstream) = &mut self.link else { return };
+        self.output.extend_from_slice(&std::mem::take(&mut upstream.collected));
+        self.slots.replace_front(Expect::Replies(1));
+    }
+
+    /// The connection to Redis is gone. A client that awaits an answer from it, or whose state is gone with it, must
+    /// be told in the one way that it understands: its own connection ends, as if Redis had restarted. Any other
+    /// stays, and its next command opens another connection.
+    pub(super) fn lose_upstream(&mut self) {
+        let Link::Open(upstream) = std::mem::take(&mut self.link) else { return };
+        let is_bound = self.slots.await_upstream() || !upstream.scanner.is_between() || upstream.has_state();
+        if is_bound {
+            self.slots.cut_upstream();
+            self.closing = true;
+        }
+    }
+}
