@@ -5,9 +5,11 @@
 --   now_us   unix time in microseconds, a whole number; about 1.7e15, which a double holds exactly
 -- Cost: one call.
 --
--- A test may put another time in its place. It must be a real date: log.lua relies on times in microseconds being
--- far above times in milliseconds, and EXPIREs by this clock, so that a time in the past deletes what is written.
+-- A test may put another time in its place. It must be a real date, not past: log.lua relies on times in microseconds
+-- being far above weights, and sets by this clock when a log expires, so that a time in the past deletes what is
+-- written. What is left until then Redis counts by its own clock: a log that is written an hour ahead lives an hour
+-- longer than it needs.
 
 local time = redis.call('TIME')
-local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
+local now_us = time[1] * 1000000 + time[2]
 

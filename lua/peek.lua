@@ -1,20 +1,24 @@
 -- Says of a batch of items what check.lua would, and writes nothing.
 --
 -- KEYS, ARGV and reply are those of check.lua, each item being one check; the id of the batch is not used.
--- Cost   for each window 1 call, 1 more when entries have expired, and 1 or more if a window of the item denies.
+-- Cost   for each window 2 calls, 1 to 3 more when entries have expired or are heavier than 1, and 1 or more if a
+--        window of the item denies.
 
 local at = 2
-for number = 2, #ARGV do
-  local item = read_item(ARGV[number])
-  local admitted = measure(item, at)
-  if admitted then
-    for i = 1, #item do
-      append_answer(KEYS[at + i - 1], item, i, admitted, used[i], FIRST + gone[i])
+for arg = 2, #ARGV, 2 do
+  local question = read_question(ARGV[arg + 1])
+  for _ = 1, ARGV[arg] do
+    local admitted = measure(question, at)
+    for i = 1, #question do
+      local place, window = at + i - 1, question[i]
+      reply[place] = admitted and window.used or -1
+      if admitted == 0 then
+        local first = window.gone + (window.excess and 1 or 0)
+        append_denial(place, window, question.cost, window.used, first, window.excess)
+      end
     end
-  else
-    append_wrong_type(item)
+    at = at + #question
   end
-  at = at + #item
 end
 
 return reply

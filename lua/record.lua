@@ -35,7 +35,7 @@ local function counted(key, id, cost, asked)
   return weight
 end
 
-local quotas = {}
+local windows = {}
 local written = 0
 local key_at, arg_at = 2, 2
 
@@ -46,15 +46,15 @@ while arg_at <= #ARGV do
   local is_written = false
   for i = 1, count do
     local key, ms = KEYS[key_at + i - 1], tonumber(ARGV[arg_at + 5 + i])
-    quotas[ms] = quotas[ms] or new_quota(nil, ms)
-    local head = time_us + quotas[ms].window_us > now_us and read_head(key)
-    if head then
+    windows[ms] = windows[ms] or new_window(ms)
+    local is_due = time_us + windows[ms].us > now_us
+    local excess = is_due and redis.pcall('ZSCORE', key, 't')
+    if is_due and not is_wrong_type(key, excess) then
       local known = counted(key, id, cost, asked)
       local missing = admitted * cost - known
       local member = member_of(known > 0 and id .. 'r' or id, missing)
       if missing > 0 and not call('ZSCORE', key, member) then
-        local total = head[2] + missing
-        add_entry(key, head, quotas[ms], total, string.format('%.0f', time_us), member)
+        add_entry(key, windows[ms], excess and excess + 0, missing, string.format('%.0f', time_us), member)
         is_written = true
       end
     end

@@ -27,7 +27,7 @@ use fallback::Fallback;
 use mailbox::{Answer, Refusal};
 use redis::{ErrorKind, RedisError};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
@@ -73,6 +73,8 @@ pub struct Remote {
     pub timeout_us: u64,
     /// Whether resets on other proxies are heard of. Only then are denials kept.
     pub hears_resets: AtomicBool,
+    /// When a deadline last passed that counted as a failure.
+    last_timeout_us: AtomicU64,
     known: Mutex<Known>,
     /// Redis was reached when it last failed, and answered with an error.
     refuses: AtomicBool,
@@ -107,6 +109,7 @@ impl Limiter {
             mode: config.fallback.mode,
             timeout_us: us(config.redis.timeout),
             hears_resets: AtomicBool::new(false),
+            last_timeout_us: AtomicU64::new(0),
             known: Mutex::default(),
             refuses: AtomicBool::new(false),
             clock_offset_us: AtomicI64::new(0),

@@ -22,6 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -222,6 +223,12 @@ impl Batcher {
 
     fn on_timeout(&self, remote: &Remote, now_us: u64) {
         self.stats.timeouts.add(1);
+        // All that waits when Redis stalls is due at about the same time, which is one failure and not several.
+        let last_us = remote.last_timeout_us.swap(now_us, Relaxed);
+        if now_us.saturating_sub(last_us) < remote.timeout_us {
+            remote.last_timeout_us.store(last_us, Relaxed);
+            return;
+        }
         let is_news = remote.breaker.failure(now_us);
         remote.on_down(is_news, &format_args!("no answer within {} ms", remote.timeout_us / 1000), false);
         if is_news {

@@ -5,12 +5,11 @@
 
 use crate::dial::Dialer;
 use crate::quota::{Window, WindowState};
-use crate::store::batch::Batch;
+use crate::store::batch::{Batch, Item};
 use crate::store::ledger::{Id, Record};
 use ahash::RandomState;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Cmd, RedisError, ServerErrorKind, Value};
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -142,10 +141,11 @@ impl RedisStore {
     /// move time; a server has no way to get here.
     pub fn with_clock(prefix: &str, clock: &str) -> Self {
         let log = include_str!("../../lua/log.lua");
+        let decide = include_str!("../../lua/decide.lua");
         Self {
             prefix: prefix.as_bytes().to_vec(),
-            check: Script::new(&[clock, log, include_str!("../../lua/check.lua")]),
-            peek: Script::new(&[clock, log, include_str!("../../lua/peek.lua")]),
+            check: Script::new(&[clock, log, decide, include_str!("../../lua/check.lua")]),
+            peek: Script::new(&[clock, log, decide, include_str!("../../lua/peek.lua")]),
             reset: Script::new(&[clock, include_str!("../../lua/reset.lua")]),
             record: Script::new(&[clock, log, include_str!("../../lua/record.lua")]),
             process_id: random_id(),
@@ -260,16 +260,19 @@ impl RedisStore {
             self.write_names(cmd, &mut name, check.key, check.quotas.iter().map(|quota| quota.window));
         }
         cmd.arg(batch_id);
-        let mut text = String::new();
-        for item in batch.items() {
-            let check = batch.check_of(item);
-            text.clear();
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{} {}", item.count, check.cost);
+        let mut question = Vec::new();
+        for run in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
+            let Some(first) = run.first() else { continue };
+            let check = batch.check_of(first);
+            question.clear();
+            question.extend_from_slice(&first.count.to_le_bytes());
+            question.extend_from_slice(&check.cost.to_le_bytes());
             for quota in check.quotas {
-                let _ = write!(text, " {} {}", quota.limit, quota.window.ms());
+                question.extend_from_slice(&quota.limit.to_le_bytes());
+                // No window is as long as 2^53 ms, so that a double holds it exactly.
+                question.extend_from_slice(&(quota.window.ms() as f64).to_le_bytes());
             }
-            cmd.arg(&text);
+            cmd.arg(run.len()).arg(&*question);
         }
     }
 
@@ -301,35 +304,43 @@ impl RedisStore {
     }
 }
 
-/// The id of the entry that the `index`th item of a batch makes, as check.lua has it.
-pub fn entry_id(batch_id: &str, index: usize) -> String {
-    if index == 0 { batch_id.to_owned() } else { format!("{batch_id}.{}", index + 1) }
+/// Whether two items are as many checks of the same cost and windows, of whatever keys.
+fn asks_the_same(batch: &Batch, one: &Item, other: &Item) -> bool {
+    let (check, another) = (batch.check_of(one), batch.check_of(other));
+    one.count == other.count && check.cost == another.cost && check.quotas == another.quotas
 }
 
-/// Integers that the scripts reply for each window.
-const FIELDS: usize = 4;
+/// The id of the entry that the `index`th item of a batch makes, as check.lua has it.
+pub fn entry_id(batch_id: &str, index: usize) -> String {
+    if index == 0 { batch_id.to_owned() } else { format!("{batch_id}.{}", base62(index as u64)) }
+}
+
+/// Integers that the scripts reply for each window of an item of which a check is denied.
+const DENIAL_FIELDS: usize = 4;
 
 fn read_answers(reply: Value, windows: usize) -> Result<Answers, RedisError> {
-    let Value::Array(values) = reply else { return Err(unexpected()) };
-    let Some((Value::Int(redis_now_us), values)) = values.split_first() else { return Err(unexpected()) };
-    let (fields, rest) = values.as_chunks::<FIELDS>();
-    if fields.len() != windows || !rest.is_empty() {
+    let numbers: Vec<i64> = redis::from_redis_value(reply)?;
+    let Some((redis_now_us, numbers)) = numbers.split_first() else { return Err(unexpected()) };
+    let Some((used, denials)) = numbers.split_at_checked(windows) else { return Err(unexpected()) };
+    let mut windows: Vec<WindowAnswer> = used.iter().map(|used| read_used(*used)).collect();
+    let (denials, rest) = denials.as_chunks::<DENIAL_FIELDS>();
+    if !rest.is_empty() {
         return Err(unexpected());
     }
-    let windows = fields.iter().map(read_window).collect::<Result<_, _>>()?;
+    for [place, fits_in_us, empty_in_us, covered] in denials {
+        let answer = usize::try_from(*place).ok().and_then(|place| windows.get_mut(place));
+        let Some(WindowAnswer::State { state, covered: known }) = answer else { return Err(unexpected()) };
+        let amount = |number: &i64| u64::try_from(*number).unwrap_or(0);
+        (state.fits_in_us, state.empty_in_us, *known) = (amount(fits_in_us), amount(empty_in_us), amount(covered));
+    }
     Ok(Answers { redis_now_us: *redis_now_us, windows })
 }
 
-fn read_window(fields: &[Value; FIELDS]) -> Result<WindowAnswer, RedisError> {
-    let [Value::Int(used), Value::Int(fits_in_us), Value::Int(empty_in_us), Value::Int(covered)] = fields else {
-        return Err(unexpected());
-    };
-    let Ok(used) = u64::try_from(*used) else { return Ok(WindowAnswer::WrongType) };
-    let time = |us: &i64| u64::try_from(*us).unwrap_or(0);
-    Ok(WindowAnswer::State {
-        state: WindowState { used, fits_in_us: time(fits_in_us), empty_in_us: time(empty_in_us) },
-        covered: time(covered),
-    })
+fn read_used(used: i64) -> WindowAnswer {
+    match u64::try_from(used) {
+        Ok(used) => WindowAnswer::State { state: WindowState { used, ..WindowState::default() }, covered: 0 },
+        Err(_) => WindowAnswer::WrongType,
+    }
 }
 
 fn unexpected() -> RedisError {
