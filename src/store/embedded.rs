@@ -91,6 +91,9 @@ struct Log {
     window: Window,
     /// Sum of the entries' weights.
     used: u64,
+    /// Time of the oldest entry. Kept here because most checks need nothing else of it, and where it stands is memory
+    /// that is seldom at hand: reading it there took a fifth of the time of a check.
+    oldest_us: u64,
     /// By time, each time once. An entry counts while `now_us < time_us + window`.
     entries: VecDeque<Entry>,
 }
@@ -338,7 +341,7 @@ impl Log {
         // Most logs never see a second entry before the first expires.
         let mut entries = VecDeque::with_capacity(1);
         entries.push_back(Entry { time_us: now_us, weight: cost });
-        Self { key: key.into(), window, used: u64::from(cost), entries }
+        Self { key: key.into(), window, used: u64::from(cost), oldest_us: now_us, entries }
     }
 
     /// When the entry stops counting.
@@ -352,6 +355,9 @@ impl Log {
 
     /// How many of the oldest entries have expired, and their weight.
     fn expired(&self, now_us: u64) -> (usize, u64) {
+        if now_us < self.oldest_us.saturating_add(self.window.us()) {
+            return (0, 0);
+        }
         if !self.is_live(now_us) {
             return (self.entries.len(), self.used);
         }
@@ -365,6 +371,7 @@ impl Log {
         if count > 0 {
             self.used -= weight;
             self.entries.drain(..count);
+            self.oldest_us = self.entries.front().map_or(0, |oldest| oldest.time_us);
             if self.entries.len() < self.entries.capacity() / 4 && self.entries.capacity() > KEEP_CAPACITY {
                 self.entries.shrink_to(self.entries.len() * 2);
             }
@@ -411,7 +418,12 @@ impl Log {
                     entry.weight = entry.weight.saturating_add(cost);
                 }
             }
-            Err(at) => self.entries.insert(at, Entry { time_us: now_us, weight: cost }),
+            Err(at) => {
+                self.entries.insert(at, Entry { time_us: now_us, weight: cost });
+                if at == 0 {
+                    self.oldest_us = now_us;
+                }
+            }
         }
     }
 }
