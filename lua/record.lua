@@ -1,7 +1,7 @@
 -- Writes entries under times of their own: what was admitted while Redis could not be asked. Enforces no limit.
 --
 -- Each entry is a group of identical checks that Redis may have run after all, late. If a member of the
--- group's id is there, only what it lacks is added, as `<id>r` or `<id>r:<weight>`: running this again adds nothing.
+-- group's id is there, only what it lacks is added, as `<id>-` or `<id>-:<weight>`: running this again adds nothing.
 --
 -- KEYS   [1] the registry; then the logs, in the order of the entries and, in each, of its windows
 -- ARGV   [1] not used; then for each entry: id, unix time in us, cost of one check, number of checks admitted (at
@@ -52,7 +52,7 @@ while arg_at <= #ARGV do
     if is_due and not is_wrong_type(key, excess) then
       local known = counted(key, id, cost, asked)
       local missing = admitted * cost - known
-      local member = member_of(known > 0 and id .. 'r' or id, missing)
+      local member = member_of(known > 0 and id .. '-' or id, missing)
       if missing > 0 and not call('ZSCORE', key, member) then
         add_entry(key, windows[ms], excess and excess + 0, missing, string.format('%.0f', time_us), member)
         is_written = true

@@ -33,6 +33,9 @@ const MAX_UNDER_WAY: usize = 2;
 /// Most questions that wait in one worker. Beyond it Redis is too slow by far, and the fallback answers at once.
 const MAX_WAITING: usize = 100_000;
 
+/// Deadlines missed in a row after which a connection is made anew.
+const MAX_MISSED: u32 = 3;
+
 /// One worker's way to the limiter.
 pub struct Batcher {
     pub(super) limiter: Arc<Limiter>,
@@ -48,6 +51,8 @@ pub struct Batcher {
     spare: Cell<Option<Batch>>,
     pub(super) link: RefCell<Option<Connection>>,
     pub(super) connecting: Cell<bool>,
+    /// Deadlines missed since this connection last answered.
+    pub(super) missed: Cell<u32>,
     /// When records may be offered to Redis again.
     pub(super) next_write_us: Cell<u64>,
     pub(super) wake: Notify,
@@ -73,6 +78,7 @@ impl Batcher {
             spare: Cell::new(None),
             link: RefCell::default(),
             connecting: Cell::new(false),
+            missed: Cell::new(0),
             next_write_us: Cell::new(0),
             wake: Notify::new(),
         }
@@ -231,7 +237,11 @@ impl Batcher {
         }
         let is_news = remote.breaker.failure(now_us);
         remote.on_down(is_news, &format_args!("no answer within {} ms", remote.timeout_us / 1000), false);
-        if is_news {
+        // The answers that other workers get on their connections keep the breaker closed, and say nothing of this one,
+        // which may be half-open: nothing ever comes on it, nor does its end.
+        self.missed.set(self.missed.get() + 1);
+        if is_news || self.missed.get() >= MAX_MISSED {
+            self.missed.set(0);
             self.disconnect();
         }
     }

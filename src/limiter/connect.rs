@@ -7,6 +7,7 @@ use crate::store::batch::Batch;
 use crate::store::redis::Connection;
 use redis::RedisError;
 use std::rc::Rc;
+use std::time::Duration;
 use tokio::time::timeout;
 use tracing::warn;
 
@@ -61,7 +62,11 @@ impl Batcher {
             remote.store.load(&mut link).await;
             // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here.
             let sent_us = now_us();
-            let answers = remote.store.check(&mut link, &Batch::default(), "").await?;
+            // And in time: a Redis that answers only after the deadline would close the breaker for nothing.
+            let nothing = Batch::default();
+            let check = remote.store.check(&mut link, &nothing, "");
+            let in_time = timeout(Duration::from_micros(remote.timeout_us), check).await;
+            let answers = in_time.unwrap_or_else(|_| Err(no_answer()))?;
             remote.note_clock(answers.redis_now_us, sent_us);
             if let Ok(version) = link.version().await {
                 remote.lock_known().version = Some(version);

@@ -61,7 +61,11 @@ impl Batcher {
 
     /// Redis has answered.
     pub(super) fn settle(&self, remote: &Remote, job: &Job, reply: Reply, sent_us: u64) {
-        remote.breaker.success();
+        self.missed.set(0);
+        // An answer too late for anybody is no success: a Redis that is always too slow must open the breaker.
+        if job.waiters.expired == 0 {
+            remote.breaker.success();
+        }
         let now_us = now_us();
         self.stats.store_latency.record(now_us.saturating_sub(sent_us));
         match (reply, &job.work) {
@@ -146,7 +150,9 @@ impl Batcher {
         }
         self.expire(remote, &job.work, &mut job.waiters, u64::MAX, now_us);
         self.abandon(remote, &job, true, now_us);
-        let is_news = remote.breaker.failure(now_us);
+        // One refusal is enough. A Redis out of memory takes some checks and refuses others, and its answers to those do
+        // not know of what the fallback admits in place of these.
+        let is_news = if broken { remote.breaker.failure(now_us) } else { remote.breaker.lost(now_us) };
         remote.on_down(is_news, error, is_answer(error));
         if is_news {
             link.lost.cancel();

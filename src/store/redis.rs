@@ -211,7 +211,8 @@ impl RedisStore {
             cmd.arg("");
             for record in records {
                 let (id, asked) = match &record.id {
-                    Id::New(number) => (format!("{}w{}", self.process_id, base62(*number)), 1),
+                    // The dash is no digit of a batch's number, so this is no batch's id.
+                    Id::New(number) => (format!("{}-{}", self.process_id, base62(*number)), 1),
                     Id::Asked { id, asked } => (id.clone(), *asked),
                 };
                 let time_us = record.time_us.saturating_add_signed(offset_us);

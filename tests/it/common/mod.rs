@@ -2,13 +2,15 @@
 
 mod certificates;
 mod client;
+mod proxy;
 mod redis_server;
 mod tollgate;
 
 pub use certificates::Certificates;
 pub use client::{Decision, RawClient, Reply, encode};
+pub use proxy::{Proxy, Weather};
 pub use redis_server::RedisServer;
-pub use tollgate::{Tollgate, program};
+pub use tollgate::{Builder, Tollgate, program};
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command};
@@ -17,6 +19,11 @@ use std::time::{Duration, Instant};
 
 /// Longer than anything here takes, so that it passes only when something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether tests are to last as long as they need to be sure (`tests/faults/run`), or only as long as one waits for.
+pub fn is_thorough() -> bool {
+    std::env::var_os("TOLLGATE_TEST_THOROUGH").is_some()
+}
 
 /// Waits until `condition` holds.
 ///

@@ -1,0 +1,59 @@
+//! Tollgate's own commands, and what the embedded log answers to them: decisions must keep what the README promises.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tollgate::command::{self, CheckArgs, Name};
+use tollgate::quota::{Check, Decision, RetryAfter};
+use tollgate::resp::request::{Args, Limits, Parser};
+use tollgate::store::embedded::Embedded;
+
+fuzz_target!(|data: &[u8]| {
+    let (mut parser, embedded) = (Parser::default(), Embedded::new(100, 1_000));
+    let (mut rest, mut now_us) = (data, 1_700_000_000_000_000);
+    while let Ok(Some(length)) = parser.parse(rest, Limits::of_bulk(1 << 20)) {
+        run(&embedded, &parser.args(rest), now_us);
+        rest = &rest[length..];
+        // Time passes by what the request's length says.
+        now_us += (length as u64).pow(3);
+    }
+});
+
+fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
+    match Name::of(args.name()) {
+        Some(name @ (Name::Check | Name::Peek)) => match CheckArgs::parse(name, args) {
+            Ok(parsed) => ask(embedded, name, &parsed.check(), now_us),
+            Err(error) => assert!(is_one_line(&error.to_string())),
+        },
+        Some(Name::Reset) => match command::parse_reset(args) {
+            Ok(keys) => keys.into_iter().for_each(|key| drop(embedded.reset(key, now_us))),
+            Err(error) => assert!(is_one_line(&error.to_string())),
+        },
+        _ => {}
+    }
+}
+
+fn ask(embedded: &Embedded, name: Name, check: &Check<'_>, now_us: u64) {
+    if let Some(decision) = check.never_fits() {
+        assert!(!decision.allowed && decision.retry_after == RetryAfter::Never);
+        return;
+    }
+    let peeked = embedded.peek(check, now_us);
+    is_sound(check, &peeked);
+    if name == Name::Check
+        && let Ok(decision) = embedded.check(check, now_us)
+    {
+        assert_eq!(decision, peeked, "a peek says what a check would");
+    }
+}
+
+fn is_sound(check: &Check<'_>, decision: &Decision) {
+    assert!(check.quotas.iter().any(|quota| quota.limit == decision.limit));
+    assert!(decision.remaining <= decision.limit);
+    assert_eq!(decision.allowed, decision.retry_after == RetryAfter::Now);
+    let longest_ms = check.quotas.iter().map(|quota| quota.window.ms()).max().unwrap_or(0);
+    assert!(decision.reset_after_ms <= longest_ms);
+}
+
+fn is_one_line(text: &str) -> bool {
+    text.starts_with("ERR ") && !text.contains(['\r', '\n'])
+}
