@@ -115,6 +115,18 @@ impl Effect {
     }
 }
 
+/// Longest name of a command that is more than a request and its reply: `punsubscribe`.
+const LONGEST_NAME: usize = 12;
+
+/// A command's name in lower case, in place: every command that is forwarded passes here. Empty if it is longer than
+/// any that matters.
+fn lower_case<'b>(name: &[u8], buffer: &'b mut [u8; LONGEST_NAME]) -> &'b [u8] {
+    let Some(lower) = buffer.get_mut(..name.len()) else { return b"" };
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    lower
+}
+
 /// How a command is forwarded.
 #[derive(Debug)]
 pub struct Route {
@@ -130,9 +142,9 @@ pub struct Route {
 impl Route {
     /// The route of a command. `count` is how many arguments it has, of which the last may not have come yet.
     pub fn of(args: &Args<'_>, count: usize) -> Self {
-        let name = args.name().to_ascii_lowercase();
+        let mut buffer = [0; LONGEST_NAME];
         let mut effect = None;
-        let expect = match (name.as_slice(), count) {
+        let expect = match (lower_case(args.name(), &mut buffer), count) {
             (b"multi", 1) => Expect::Multi,
             (b"exec" | b"discard", 1) => {
                 effect = Some(Effect::Unwatch);

@@ -51,7 +51,9 @@ impl Session {
         if args.name().eq_ignore_ascii_case(b"quit") {
             return self.run_local(args);
         }
-        let shared = self.worker.shared.clone();
+        // Not a clone of what threads share, whose count they would contend for at every command.
+        let worker = self.worker.clone();
+        let shared = &worker.shared;
         let Limiter::Redis(remote) = &*shared.limiter else { return self.run_local(args) };
         if self.is_answered_here(args) && args.name().eq_ignore_ascii_case(b"reset") {
             if self.slots.await_upstream() {
@@ -99,8 +101,8 @@ impl Session {
     pub(super) fn is_answered_here(&self, args: &Args<'_>) -> bool {
         let is = |name: &[u8]| args.name().eq_ignore_ascii_case(name);
         let only_rl = self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly);
-        let is_login = is(b"auth") || is(b"hello") || is(b"reset");
-        only_rl || (is_login && matches!(self.worker.shared.auth, Auth::Password(_)))
+        let checks_logins = matches!(self.worker.shared.auth, Auth::Password(_));
+        only_rl || (checks_logins && (is(b"auth") || is(b"hello") || is(b"reset")))
     }
 
     /// HELLO with a login that is checked here: Redis is told the rest of it.

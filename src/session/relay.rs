@@ -95,7 +95,14 @@ impl Session {
                 self.output.extend_from_slice(piece);
             }
             if complete {
-                self.take_reply();
+                let listens = upstream.listens();
+                match self.slots.front_upstream() {
+                    // One of a run of plain replies, as almost all are: nothing to look at but that it is one.
+                    Some(Expect::Replies(left)) if *left > 1 && !listens && upstream.scanner.kind() != b'>' => {
+                        *left -= 1;
+                    }
+                    _ => self.take_reply(),
+                }
             } else if is_idle {
                 // A reply that is made here must not come in its middle.
                 self.slots.push_upstream(Expect::Rest);
