@@ -252,7 +252,8 @@ fn a_client_that_does_not_read_large_replies_costs_no_memory() {
     while Instant::now() < end {
         let sent = Instant::now();
         assert!(bystander.decide("RL.CHECK k 1000000 1h").allowed);
-        assert!(sent.elapsed() < Duration::from_secs(1), "{:?}", sent.elapsed());
+        // Redis is busy with the large replies, and has ten seconds here: only being stuck behind them is a failure.
+        assert!(sent.elapsed() < Duration::from_secs(8), "{:?}", sent.elapsed());
     }
     let grown = tollgate.resident_bytes().saturating_sub(before);
     assert!(grown < 50 * MIB, "{grown} bytes of 1 GiB of replies that nobody reads");
