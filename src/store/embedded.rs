@@ -38,6 +38,9 @@ const SLOTS_PER_LOCK: usize = 128;
 /// A log this small is never shrunk.
 const KEEP_CAPACITY: usize = 16;
 
+/// Most room for entries that a shard takes ahead.
+const MAX_TAKE_AHEAD: usize = 64;
+
 /// Why a request could be neither admitted nor denied: there is no room to count it. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
@@ -72,6 +75,9 @@ pub struct Embedded {
     /// Logs and entries that all shards hold or have reserved.
     keys: AtomicUsize,
     entries: AtomicUsize,
+    /// Room for entries that a shard takes ahead, so that not every check writes a count that all workers share. A
+    /// 64th of the store at most, over all shards.
+    take_ahead: usize,
     /// The shard that is swept next, modulo their number.
     sweep_next: AtomicUsize,
 }
@@ -83,6 +89,8 @@ struct Shard {
     logs: HashTable<Log>,
     /// The slot of the table that is swept next.
     sweep_slot: usize,
+    /// Room for entries that is taken from the store's and not used yet.
+    spare_entries: usize,
 }
 
 /// The log of one key and window.
@@ -122,6 +130,7 @@ impl Embedded {
             max_entries,
             keys: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
+            take_ahead: (max_entries / (64 * shards)).min(MAX_TAKE_AHEAD),
             sweep_next: AtomicUsize::new(0),
         }
     }
@@ -140,12 +149,12 @@ impl Embedded {
             self.release(0, pruned);
             return Ok(decision);
         }
-        if self.reserve(&shard, hash, check, &slots, now_us, pruned).is_err() {
+        if self.reserve(&mut shard, hash, check, &slots, now_us, pruned).is_err() {
             self.release(0, pruned);
             let max_slots = shard.logs.num_buckets().min(SLOTS_PER_LOCK);
             self.sweep_shard(&mut shard, now_us, max_slots);
             slots = shard.find(hash, check);
-            self.reserve(&shard, hash, check, &slots, now_us, 0)?;
+            self.reserve(&mut shard, hash, check, &slots, now_us, 0)?;
         }
         shard.count(hash, check, &slots, now_us, &self.hasher);
         Ok(decision)
@@ -201,7 +210,8 @@ impl Embedded {
 
     /// How many entries are kept over all logs, those included that expired and are not yet swept.
     pub fn entries(&self) -> usize {
-        self.entries.load(Ordering::Relaxed)
+        let spare = (0..self.shards.len()).map(|index| self.shard_at(index).spare_entries).sum();
+        self.entries.load(Ordering::Relaxed).saturating_sub(spare)
     }
 
     /// Takes room for the logs and entries that counting `check` would add, and gives back that of `pruned` entries;
@@ -209,7 +219,7 @@ impl Embedded {
     /// all workers and dear to write.
     fn reserve(
         &self,
-        shard: &Shard,
+        shard: &mut Shard,
         hash: u64,
         check: &Check<'_>,
         slots: &Slots,
@@ -227,12 +237,26 @@ impl Embedded {
             return Err(Full::Windows);
         }
         take(&self.keys, logs, self.max_keys).ok_or(Full::Keys)?;
-        take(&self.entries, entries.saturating_sub(pruned), self.max_entries).ok_or_else(|| {
+        self.take_entries(shard, entries.saturating_sub(pruned)).ok_or_else(|| {
             self.release(logs, 0);
             Full::Entries
         })?;
         self.release(0, pruned.saturating_sub(entries));
         Ok(())
+    }
+
+    fn take_entries(&self, shard: &mut Shard, entries: usize) -> Option<()> {
+        if shard.spare_entries < entries {
+            let lacking = entries - shard.spare_entries;
+            let ahead = lacking + self.take_ahead;
+            let taken = match take(&self.entries, ahead, self.max_entries) {
+                Some(()) => ahead,
+                None => take(&self.entries, lacking, self.max_entries).map(|()| lacking)?,
+            };
+            shard.spare_entries += taken;
+        }
+        shard.spare_entries -= entries;
+        Some(())
     }
 
     fn release(&self, logs: usize, entries: usize) {
