@@ -238,7 +238,8 @@ async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>
         sessions.spawn_local(async move {
             let (shared, peer) = (worker.shared.clone(), arrival.peer);
             worker.stats.connections.add(1);
-            match begin(&shared, arrival).await {
+            // Boxed, or every client's task would keep room for a TLS handshake for life.
+            match Box::pin(begin(&shared, arrival)).await {
                 Ok(stream) => {
                     let id = shared.next_client_id.fetch_add(1, Relaxed);
                     session::serve(worker, stream, id, peer.to_string()).await;
