@@ -110,12 +110,14 @@ impl Auth {
     }
 }
 
+/// What a client library says at its start, and what can be known without touching the data of anyone: Tollgate answers
+/// it itself to who may run nothing else, and while Redis is down.
+pub const ANSWERED_HERE: [&[u8]; 10] =
+    [b"ping", b"echo", b"hello", b"auth", b"select", b"client", b"command", b"info", b"reset", b"quit"];
+
 /// Why a client may not run the command of this name, if it may not. `permissions` are `None` until it has logged in.
 pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'static str> {
     const BEFORE_LOGIN: [&[u8]; 4] = [b"auth", b"hello", b"quit", b"reset"];
-    /// What a client library says at its start, and what can be known without touching the data of anyone.
-    const ANSWERED_HERE: [&[u8]; 10] =
-        [b"ping", b"echo", b"hello", b"auth", b"select", b"client", b"command", b"info", b"reset", b"quit"];
     let is_one_of = |names: &[&[u8]]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
     match permissions.map(|permissions| permissions.commands) {
         Some(Commands::All) => None,

@@ -334,7 +334,7 @@ impl Session {
     }
 
     fn run_own(&mut self, name: Name, args: &Args<'_>, raw: &[u8], now_us: u64) -> Flow {
-        let muted = match self.admit_own(name.lower_case(), raw) {
+        let muted = match self.admit_own(name, raw) {
             Admission::Run { muted } => muted,
             Admission::Hold => return Flow::Hold,
             Admission::Taken => return Flow::Done,

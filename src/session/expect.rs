@@ -3,6 +3,7 @@
 use super::client::Client;
 use super::login::{self, Credentials};
 use super::merge::Merge;
+use crate::command::Name;
 use crate::resp::parse_int;
 use crate::resp::reply::Protocol;
 use crate::resp::request::Args;
@@ -18,8 +19,8 @@ pub enum Expect {
     Multi,
     /// One: the transaction is over.
     EndMulti,
-    /// One, an error, in whose place the client gets this one.
-    Instead(&'static str),
+    /// One, an error, in whose place the client is told that this command of Tollgate's cannot run inside MULTI.
+    RefusedInMulti(Name),
     /// One, to which Tollgate adds its own.
     Merge(Merge),
     /// A confirmation for each channel or pattern named, or one reply for all, when they are not subscribed to.
@@ -33,7 +34,7 @@ pub enum Expect {
 impl Expect {
     /// Whether what comes back decides how the commands behind are to be taken.
     pub fn is_turning_point(&self) -> bool {
-        !matches!(self, Self::Replies(_) | Self::Instead(_) | Self::Merge(_) | Self::Rest)
+        !matches!(self, Self::Replies(_) | Self::RefusedInMulti(_) | Self::Merge(_) | Self::Rest)
     }
 
     /// Whether it comes from a subscription, also while CLIENT REPLY is off.

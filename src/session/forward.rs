@@ -5,8 +5,10 @@ use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
 use super::{Flow, Session, local, login};
 use crate::auth::Auth;
 use crate::clock::now_us;
+use crate::command::Name;
 use crate::config::Commands;
 use crate::limiter::Limiter;
+use crate::limiter::mailbox::Refusal;
 use crate::net::Stream;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
@@ -19,7 +21,6 @@ use tracing::debug;
 
 /// How long a client that has closed its side may take for requests that wait for another.
 const LINGER: Duration = Duration::from_millis(100);
-const UNAVAILABLE: &str = "UNAVAILABLE Redis cannot be reached";
 
 /// A client's way to Redis.
 #[derive(Default)]
@@ -90,7 +91,7 @@ impl Session {
                 if is_whole && local::answers_without_redis(args) {
                     self.run_local(args)
                 } else {
-                    reply::error(self.replies(), UNAVAILABLE);
+                    reply::error(self.replies(), &Refusal::Unavailable.to_string());
                     Flow::Done
                 }
             }
@@ -200,7 +201,7 @@ impl Session {
     }
 
     /// Whether one of Tollgate's own commands can run here and now, on the state of the connection to Redis.
-    pub(super) fn admit_own(&mut self, name: &str, raw: &[u8]) -> Admission {
+    pub(super) fn admit_own(&mut self, name: Name, raw: &[u8]) -> Admission {
         let Link::Open(upstream) = &mut self.link else { return Admission::Run { muted: false } };
         if self.slots.await_turning_point() {
             return Admission::Hold;
@@ -211,12 +212,7 @@ impl Session {
             // Redis does not know the command, and so marks the transaction as one that must not be executed.
             upstream.requests.extend_from_slice(raw);
             if !muted {
-                self.slots.push_upstream(Expect::Instead(match name {
-                    "rl.check" => "ERR 'rl.check' cannot run inside MULTI",
-                    "rl.peek" => "ERR 'rl.peek' cannot run inside MULTI",
-                    "rl.reset" => "ERR 'rl.reset' cannot run inside MULTI",
-                    _ => "ERR 'rl.help' cannot run inside MULTI",
-                }));
+                self.slots.push_upstream(Expect::RefusedInMulti(name));
             }
             return Admission::Taken;
         }
@@ -225,6 +221,7 @@ impl Session {
             upstream.requests.extend_from_slice(b"PING\r\n");
         }
         if upstream.is_subscriber(self.client.protocol) {
+            let name = name.lower_case();
             let text = format!(
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
                  in this context"

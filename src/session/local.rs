@@ -3,7 +3,7 @@
 
 use super::client::Client;
 use super::login;
-use crate::auth::NO_AUTH_HELLO;
+use crate::auth::{ANSWERED_HERE, NO_AUTH_HELLO};
 use crate::command::docs::{self, DOCS};
 use crate::command::quoted;
 use crate::limiter::Limiter;
@@ -57,9 +57,7 @@ pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Byte
 
 /// Whether [`run`] has an answer to a command that does not tell of a missing Redis.
 pub fn answers_without_redis(args: &Args<'_>) -> bool {
-    const NAMES: [&[u8]; 10] =
-        [b"ping", b"echo", b"hello", b"auth", b"select", b"client", b"command", b"info", b"reset", b"quit"];
-    NAMES.iter().any(|name| args.name().eq_ignore_ascii_case(name))
+    ANSWERED_HERE.iter().any(|name| args.name().eq_ignore_ascii_case(name))
 }
 
 fn ping(args: &Args<'_>, out: &mut BytesMut) {

@@ -73,7 +73,7 @@ impl Session {
             let is_ours = upstream.handshake > 0;
             let is_idle = self.slots.is_empty();
             let collects = match self.slots.front_upstream() {
-                Some(expect) => matches!(expect, Expect::Merge(_) | Expect::Instead(_)),
+                Some(expect) => matches!(expect, Expect::Merge(_) | Expect::RefusedInMulti(_)),
                 None if is_ours || is_idle => false,
                 None => return Ok(at),
             };
@@ -187,9 +187,10 @@ impl Session {
                 let executed = upstream.scanner.kind() == b'*';
                 upstream.queued.drain(..).filter(|_| executed).for_each(|change| change.apply(&mut self.client));
             }
-            Some(Expect::Instead(text)) => {
+            Some(Expect::RefusedInMulti(name)) => {
                 upstream.collected = BytesMut::new();
-                reply::error(&mut self.output, text);
+                let text = format!("ERR '{}' cannot run inside MULTI", name.lower_case());
+                reply::error(&mut self.output, &text);
             }
             Some(Expect::Merge(merge)) => {
                 let reply = std::mem::take(&mut upstream.collected);
