@@ -1,10 +1,9 @@
 //! Opens connections to the Redis behind, over TCP, TLS or a Unix socket. Every attempt resolves the name anew, so
 //! that a failover behind a name is followed.
 
-use crate::config::{self, HostPort, Transport};
+use crate::config::{self, HostPort, RedisAddr, Transport};
 use crate::net::Stream;
 use crate::tls::{read_certificates, read_key};
-use redis::{IntoConnectionInfo, RedisConnectionInfo};
 use rustls_pki_types::ServerName;
 use std::io;
 use std::path::PathBuf;
@@ -17,7 +16,7 @@ use tokio_rustls::{TlsConnector, TlsStream};
 /// Where Redis is and how to get there.
 pub struct Dialer {
     target: Target,
-    settings: RedisConnectionInfo,
+    addr: RedisAddr,
 }
 
 enum Target {
@@ -30,7 +29,7 @@ impl Dialer {
     /// Reads the certificates that `config` names, but reaches out to nothing.
     ///
     /// # Errors
-    /// A certificate or key that cannot be read, or a form of address that is not served; the text names it.
+    /// A certificate or key that cannot be read; the text names it.
     pub fn new(config: &config::Redis) -> Result<Self, String> {
         let target = match &config.addr.transport {
             Transport::Tcp(addr) => Target::Tcp(addr.clone()),
@@ -44,13 +43,19 @@ impl Dialer {
             }
             Transport::Unix(path) => Target::Unix(path.clone()),
         };
-        let info = config.addr.into_connection_info().map_err(|error| format!("redis.addr: {error}"))?;
-        Ok(Self { target, settings: info.redis_settings().clone() })
+        Ok(Self { target, addr: config.addr.clone() })
     }
 
-    /// User, password, database and protocol to begin a connection with.
-    pub fn settings(&self) -> &RedisConnectionInfo {
-        &self.settings
+    /// The AUTH command that a connection begins with, if any.
+    pub fn auth(&self) -> Option<Vec<&[u8]>> {
+        let password = self.addr.password.as_deref()?;
+        let words = [Some("AUTH"), self.addr.user.as_deref(), Some(password)];
+        Some(words.into_iter().flatten().map(str::as_bytes).collect())
+    }
+
+    /// The database that a connection begins with.
+    pub fn db(&self) -> u32 {
+        self.addr.db
     }
 
     /// Opens a connection, without a word of RESP spoken on it.

@@ -10,6 +10,7 @@ pub mod deny_cache;
 pub mod fallback;
 mod job;
 pub mod mailbox;
+mod pipeline;
 pub mod resets;
 mod settle;
 
@@ -25,7 +26,6 @@ use deny_cache::{Denial, DenyCache};
 use fallback::Fallback;
 
 use mailbox::{Answer, Refusal};
-use redis::{ErrorKind, RedisError};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -227,11 +227,6 @@ impl Remote {
 /// The costliest request that fits once `covered` of the `used` cost has expired.
 fn costliest(quota: &Quota, used: u64, covered: u64) -> u32 {
     u32::try_from((u64::from(quota.limit) + covered).saturating_sub(used)).unwrap_or(quota.limit).min(quota.limit)
-}
-
-/// Whether an error is Redis's own answer, and not the lack of one.
-fn is_answer(error: &RedisError) -> bool {
-    matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed)
 }
 
 /// Whether a question counts what it asks about.

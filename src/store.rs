@@ -1,8 +1,10 @@
-//! Where requests are counted: in the Redis behind ([`redis`], asked in [`batch`]es, told of the rest by the
-//! [`ledger`]) or in this process ([`embedded`]). Stores count and report; what an answer means to a client is the
-//! limiter's business.
+//! Where requests are counted: in the Redis behind ([`redis`], asked in [`batch`]es by [`script`]s on a
+//! [`connection`], told of the rest by the [`ledger`]) or in this process ([`embedded`]). Stores count and report; what
+//! an answer means to a client is the limiter's business.
 
 pub mod batch;
+pub mod connection;
 pub mod embedded;
 pub mod ledger;
 pub mod redis;
+pub mod script;

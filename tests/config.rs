@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
-use redis::IntoConnectionInfo;
 use tollgate::config::{
     self, Auth, ClientCerts, Commands, Config, FallbackMode, Flag, HostPort, Loaded, LogFormat, PasswordHash,
     RedisAddr, Tls, Transport, User,
@@ -426,9 +425,6 @@ fn each_form_of_a_redis_address_says_where_and_who() {
         assert_eq!((addr.user.as_deref(), addr.password.as_deref(), addr.db), (user, password, db), "{text}");
         assert_eq!(addr.to_string(), shown);
         assert_eq!(format!("{addr:?}"), shown);
-        let info = addr.into_connection_info().unwrap();
-        let settings = info.redis_settings();
-        assert_eq!((settings.username(), settings.password(), settings.db()), (user, password, i64::from(db)));
     }
     let refused = [
         "",

@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo, RedisResult};
+use redis::{ConnectionAddr, IntoConnectionInfo};
 
 /// Most addresses to listen on.
 pub const MAX_LISTEN: usize = 16;
@@ -170,25 +170,5 @@ impl fmt::Display for RedisAddr {
 impl fmt::Debug for RedisAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
-    }
-}
-
-impl IntoConnectionInfo for &RedisAddr {
-    fn into_connection_info(self) -> RedisResult<ConnectionInfo> {
-        let addr = match &self.transport {
-            Transport::Tcp(addr) => ConnectionAddr::Tcp(addr.host.clone(), addr.port),
-            Transport::Tls(addr) => {
-                ConnectionAddr::TcpTls { host: addr.host.clone(), port: addr.port, insecure: false, tls_params: None }
-            }
-            Transport::Unix(path) => ConnectionAddr::Unix(path.clone()),
-        };
-        let mut login = RedisConnectionInfo::default().set_db(i64::from(self.db));
-        if let Some(user) = &self.user {
-            login = login.set_username(user);
-        }
-        if let Some(password) = &self.password {
-            login = login.set_password(password);
-        }
-        Ok(addr.into_connection_info()?.set_redis_settings(login))
     }
 }

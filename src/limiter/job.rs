@@ -3,6 +3,7 @@
 use super::Kind;
 use super::mailbox::Mailbox;
 use crate::store::batch::Batch;
+use crate::store::ledger::Record;
 use std::rc::Rc;
 
 /// Who asked, and by when the answer is due.
@@ -36,7 +37,7 @@ impl Waiters {
     }
 }
 
-/// The scripts that jobs run.
+/// The scripts of which the order matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
     /// lua/check.lua
@@ -56,6 +57,10 @@ pub struct Job {
     pub waiters: Waiters,
     /// Place in the order of jobs.
     pub number: u64,
+    /// When it was sent: microseconds.
+    pub sent_us: u64,
+    /// Redis does not know its script, which is sent along.
+    pub with_source: bool,
     /// It was sent before, on a connection that broke.
     pub resent: bool,
 }
@@ -77,15 +82,23 @@ pub enum Work {
         /// The keys.
         keys: Vec<Vec<u8>>,
     },
+    /// What the fallback admitted is written. Nobody waits for it.
+    Record {
+        /// What was admitted.
+        records: Vec<Record>,
+        /// When a connection that has not answered is given up.
+        due_us: u64,
+    },
 }
 
 impl Work {
-    /// The script that is run for it.
-    pub fn script(&self) -> Script {
+    /// The script that is run for it, if somebody waits for that.
+    pub fn script(&self) -> Option<Script> {
         match self {
-            Self::Ask { kind: Kind::Check, .. } => Script::Check,
-            Self::Ask { kind: Kind::Peek, .. } => Script::Peek,
-            Self::Reset { .. } => Script::Reset,
+            Self::Ask { kind: Kind::Check, .. } => Some(Script::Check),
+            Self::Ask { kind: Kind::Peek, .. } => Some(Script::Peek),
+            Self::Reset { .. } => Some(Script::Reset),
+            Self::Record { .. } => None,
         }
     }
 
@@ -96,6 +109,19 @@ impl Work {
 }
 
 impl Job {
+    /// When something is to be done about it if there is no answer.
+    pub fn next_due_us(&self) -> Option<u64> {
+        match self.work {
+            Work::Record { due_us, .. } => Some(due_us),
+            _ => self.waiters.next_due_us(),
+        }
+    }
+
+    /// Nobody waits for it, and it takes too long for a connection that works.
+    pub fn is_stuck(&self, now_us: u64) -> bool {
+        matches!(self.work, Work::Record { due_us, .. } if due_us <= now_us)
+    }
+
     /// How many of an item's waiters the fallback has admitted.
     pub fn admitted_here(&self, item: usize) -> u32 {
         let waiters = self.waiters.list.iter().filter(|waiter| waiter.item == item && waiter.admitted_here);

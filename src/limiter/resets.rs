@@ -2,15 +2,17 @@
 
 use super::Remote;
 use crate::clock::now_us;
-use redis::RedisError;
-use redis::aio::PubSub;
+use crate::store::connection::{Connection, Error, Reply};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
-use tokio_stream::StreamExt;
+use tokio::time::timeout;
 use tracing::debug;
 
 /// Wait before subscribing again. Meanwhile denials are not cached, which costs speed only.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
+
+/// Silence after which the connection is asked for a sign of life.
+const PING_AFTER: Duration = Duration::from_secs(1);
 
 /// Listens for as long as it is polled.
 pub async fn listen(remote: &Remote) {
@@ -25,14 +27,28 @@ pub async fn listen(remote: &Remote) {
 }
 
 /// Returns once the subscription is lost.
-async fn subscribe(remote: &Remote) -> Result<(), RedisError> {
-    let stream = remote.dialer.dial(remote.connect_timeout).await?;
-    let mut subscription = PubSub::new(remote.dialer.settings(), stream).await?;
-    subscription.subscribe(remote.store.reset_channel()).await?;
+async fn subscribe(remote: &Remote) -> Result<(), Error> {
+    let mut link = Connection::open(&remote.dialer, remote.connect_timeout).await?;
+    link.call(&[&b"SUBSCRIBE"[..], &remote.store.reset_channel()]).await?;
     remote.hears_resets.store(true, Relaxed);
-    let mut messages = subscription.on_message();
-    while let Some(message) = messages.next().await {
-        remote.forget(message.get_payload_bytes(), now_us());
+    let mut is_pinged = false;
+    loop {
+        match timeout(PING_AFTER, link.reply()).await {
+            Ok(reply) => {
+                is_pinged = false;
+                if let Reply::Texts(words) = reply?
+                    && let [kind, _, key] = words.as_slice()
+                    && kind == b"message"
+                {
+                    remote.forget(key, now_us());
+                }
+            }
+            // A half-open connection never says that it has ended.
+            Err(_) if is_pinged => return Err(Error::late()),
+            Err(_) => {
+                is_pinged = true;
+                link.write(&[b"PING"]);
+            }
+        }
     }
-    Ok(())
 }

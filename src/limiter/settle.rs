@@ -1,36 +1,30 @@
 //! How a job ends: with Redis's answer, with its error, or too late for some of those who wait.
 
-use super::batcher::{Batcher, Reply};
-use super::job::{Job, Waiter, Waiters, Work};
+use super::connect::warn_of_loss;
+use super::job::{Job, Waiter, Work};
 use super::mailbox::{Answer, Refusal};
-use super::{Remote, is_answer};
+use super::pipeline::Pipeline;
 use crate::clock::now_us;
 use crate::quota::{Check, WindowState, decide};
 use crate::store::batch::Batch;
-use crate::store::redis::{Connection, WindowAnswer, entry_id};
-use redis::RedisError;
+use crate::store::connection::{Error, Reply};
+use crate::store::redis::{Answers, WindowAnswer, entry_id};
 
-impl Batcher {
+impl Pipeline<'_> {
     /// Answers those who are due by `until_us` in Redis's place. Whether there was any.
-    pub(super) fn expire(
-        &self,
-        remote: &Remote,
-        work: &Work,
-        waiters: &mut Waiters,
-        until_us: u64,
-        now_us: u64,
-    ) -> bool {
+    pub(super) fn expire(&self, job: &mut Job, until_us: u64, now_us: u64) -> bool {
+        let Job { work, waiters, .. } = job;
         let first = waiters.expired;
         while let Some(waiter) = waiters.list.get_mut(waiters.expired).filter(|waiter| waiter.due_us <= until_us) {
             let answer = match work {
-                Work::Reset { .. } => Answer::Refused(Refusal::Unavailable),
                 Work::Ask { kind, batch, .. } => match batch.items().get(waiter.item) {
-                    Some(item) => remote.fall_back(*kind, &batch.check_of(item), now_us),
+                    Some(item) => self.remote.fall_back(*kind, &batch.check_of(item), now_us),
                     None => Answer::Refused(Refusal::Unavailable),
                 },
+                _ => Answer::Refused(Refusal::Unavailable),
             };
             waiter.admitted_here = answer.is_admission() && work.counts();
-            self.stats.by_fallback.add(1);
+            self.batcher.stats.by_fallback.add(1);
             self.deliver(work, waiter, answer);
             waiters.expired += 1;
         }
@@ -39,62 +33,69 @@ impl Batcher {
 
     fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer) {
         if work.counts() {
-            self.count(&answer);
+            self.batcher.count(&answer);
         }
-        self.waiting.set(self.waiting.get() - 1);
+        self.batcher.waiting.set(self.batcher.waiting.get() - 1);
         waiter.mailbox.deliver(waiter.ticket, answer);
     }
 
     /// A job is over for all who waited, without an answer. What the fallback admitted meanwhile is owed to Redis,
     /// which, if it was `sent`, may have counted it already.
-    pub(super) fn abandon(&self, remote: &Remote, job: &Job, sent: bool, now_us: u64) {
+    pub(super) fn abandon(&self, job: &mut Job, sent: bool, now_us: u64) {
+        let ledger = &self.remote.ledger;
+        if let Work::Record { records, .. } = &mut job.work {
+            ledger.give_back(std::mem::take(records));
+        }
         let Work::Ask { batch, id, .. } = &job.work else { return };
         for (index, item) in batch.items().iter().enumerate() {
             let (check, admitted) = (batch.check_of(item), job.admitted_here(index));
             if admitted > 0 && sent {
-                remote.ledger.admitted_of_asked(&check, entry_id(id, index), item.count, admitted, now_us);
+                ledger.admitted_of_asked(&check, entry_id(id, index), item.count, admitted, now_us);
             } else if admitted > 0 {
-                remote.ledger.admitted(&check, admitted, now_us);
+                ledger.admitted(&check, admitted, now_us);
             }
         }
     }
 
     /// Redis has answered.
-    pub(super) fn settle(&self, remote: &Remote, job: &Job, reply: Reply, sent_us: u64) {
-        self.missed.set(0);
-        // An answer too late for anybody is no success: a Redis that is always too slow must open the breaker.
-        if job.waiters.expired == 0 {
-            remote.breaker.success();
-        }
+    pub(super) fn settle(&mut self, job: Job, reply: Reply) {
+        let (remote, stats) = (self.remote, &self.batcher.stats);
         let now_us = now_us();
-        self.stats.store_latency.record(now_us.saturating_sub(sent_us));
-        match (reply, &job.work) {
-            (Reply::Windows(answers), Work::Ask { batch, .. }) => {
-                remote.note_clock(answers.redis_now_us, sent_us);
-                self.settle_items(remote, batch, job, &answers.windows, sent_us, now_us);
-            }
-            (Reply::Reset(count), Work::Reset { keys }) => {
-                for key in keys {
-                    remote.forget(key, now_us);
+        match (&job.work, reply) {
+            (Work::Ask { batch, .. }, reply) => match Answers::read(reply, batch.windows()) {
+                Ok(answers) => {
+                    remote.note_clock(answers.redis_now_us, job.sent_us);
+                    self.settle_items(batch, &job, &answers.windows, now_us);
                 }
+                Err(error) => return self.on_refused(job, &error),
+            },
+            (Work::Reset { keys }, Reply::Integers(count)) => {
+                keys.iter().for_each(|key| remote.forget(key, now_us));
+                let count = count.first().and_then(|count| u64::try_from(*count).ok()).unwrap_or(0);
                 for waiter in job.waiters.list.iter().skip(job.waiters.expired) {
                     self.deliver(&job.work, waiter, Answer::Reset(count));
                 }
             }
-            _ => debug_assert!(false, "a reply to another question"),
+            (Work::Reset { .. }, _) => return self.on_refused(job, &Error::Unexpected),
+            (Work::Record { records, .. }, _) => {
+                stats.written_back.add(records.len() as u64);
+                self.next_write_us = 0;
+            }
+        }
+        self.missed = 0;
+        // An answer too late for anybody is no success: a Redis that is always too slow must open the breaker.
+        if job.waiters.expired == 0 {
+            remote.breaker.success();
+        }
+        stats.store_latency.record(now_us.saturating_sub(job.sent_us));
+        if let Work::Ask { mut batch, .. } = job.work {
+            batch.clear();
+            self.batcher.spare.set(Some(batch));
         }
     }
 
     /// Hands out the decisions, and keeps of the answers what will save asking or inform the fallback.
-    fn settle_items(
-        &self,
-        remote: &Remote,
-        batch: &Batch,
-        job: &Job,
-        answers: &[WindowAnswer],
-        sent_us: u64,
-        now_us: u64,
-    ) {
+    fn settle_items(&self, batch: &Batch, job: &Job, answers: &[WindowAnswer], now_us: u64) {
         // As the checks are decided one after another, in the order of the windows of all items.
         let mut states: Vec<WindowState> = answers.iter().map(WindowAnswer::state).collect();
         let mut granted_late = vec![0u32; if job.waiters.expired > 0 { batch.items().len() } else { 0 }];
@@ -106,7 +107,7 @@ impl Batcher {
             };
             let answer = decide_next(&batch.check_of(item), answers, states, job.work.counts());
             if index >= job.waiters.expired {
-                self.stats.by_store.add(1);
+                self.batcher.stats.by_store.add(1);
                 self.deliver(&job.work, waiter, answer);
             } else if let Some(granted) = granted_late.get_mut(waiter.item) {
                 *granted += u32::from(answer.is_admission());
@@ -119,44 +120,60 @@ impl Batcher {
                 continue;
             }
             let check = batch.check_of(item);
-            remote.learn(&check, states, answers, sent_us, now_us);
+            self.remote.learn(&check, states, answers, job.sent_us, now_us);
             if let Some(granted) = granted_late.get(index)
                 && job.work.counts()
             {
                 // Of those whom the fallback answered first, Redis may have admitted fewer.
                 let uncounted = job.admitted_here(index).saturating_sub(*granted);
                 if uncounted > 0 {
-                    remote.ledger.admitted(&check, uncounted, now_us);
+                    self.remote.ledger.admitted(&check, uncounted, now_us);
                 }
             }
         }
     }
 
-    /// Redis has answered with an error, or the connection broke.
-    pub(super) fn on_error(&self, remote: &Remote, link: &Connection, mut job: Job, error: &RedisError) {
-        let now_us = now_us();
-        let broken = error.is_unrecoverable_error() || link.lost.is_cancelled();
-        if broken {
-            link.lost.cancel();
-            if !job.resent && remote.breaker.is_closed() && job.waiters.next_due_us().is_some() {
-                // Redis may have closed an idle connection: that is no reason to answer less than exactly. The
-                // entries keep their ids, so what ran before the connection broke is not counted again.
-                job.resent = true;
-                let mut queue = self.queue.borrow_mut();
-                let place = queue.partition_point(|queued| queued.number < job.number);
-                queue.insert(place, job);
-                return;
-            }
+    /// The connection broke before Redis answered.
+    pub(super) fn on_lost(&mut self, mut job: Job, error: &Error) {
+        let (now_us, remote) = (now_us(), self.remote);
+        let was_up = remote.breaker.is_closed();
+        if !job.resent && was_up && job.waiters.next_due_us().is_some() {
+            // Redis may have closed an idle connection: that is no reason to answer less than exactly. The entries keep
+            // their ids, so what ran before the connection broke is not counted again.
+            job.resent = true;
+            let mut queue = self.batcher.queue.borrow_mut();
+            let place = queue.partition_point(|queued| queued.number < job.number);
+            queue.insert(place, job);
+            return;
         }
-        self.expire(remote, &job.work, &mut job.waiters, u64::MAX, now_us);
-        self.abandon(remote, &job, true, now_us);
+        self.give_up(job, now_us);
+        // Else it is known to be down, and why.
+        if was_up {
+            remote.on_down(remote.breaker.failure(now_us), error, error.is_answer());
+        }
+    }
+
+    /// Redis answered with an error.
+    pub(super) fn on_refused(&mut self, job: Job, error: &Error) {
+        if let Work::Record { records, .. } = &job.work
+            && error.has_code("ERR")
+        {
+            return warn_of_loss(error, records.len());
+        }
+        let now_us = now_us();
+        self.give_up(job, now_us);
         // One refusal is enough. A Redis out of memory takes some checks and refuses others, and its answers to those do
         // not know of what the fallback admits in place of these.
-        let is_news = if broken { remote.breaker.failure(now_us) } else { remote.breaker.lost(now_us) };
-        remote.on_down(is_news, error, is_answer(error));
+        let is_news = self.remote.breaker.lost(now_us);
+        self.remote.on_down(is_news, error, error.is_answer());
         if is_news {
-            link.lost.cancel();
+            self.disconnect(error);
         }
+    }
+
+    fn give_up(&self, mut job: Job, now_us: u64) {
+        self.expire(&mut job, u64::MAX, now_us);
+        self.abandon(&mut job, true, now_us);
     }
 }
 

@@ -1,8 +1,9 @@
-//! Finds the next request in a buffer: where it ends and where its arguments stand.
+//! Finds the next request in a buffer: where it ends and where its arguments stand. And writes requests.
 //!
 //! The wording of the errors is Redis's own, because clients and people match on it.
 
-use super::parse_int;
+use super::{parse_int, reply};
+use bytes::BytesMut;
 use std::fmt;
 use std::ops::Range;
 
@@ -10,6 +11,13 @@ use std::ops::Range;
 const MAX_LINE_BYTES: usize = 64 * 1024;
 /// Most arguments of one request, as in Redis.
 const MAX_ARGS: i64 = i32::MAX as i64;
+
+/// Writes a request onto the end of a buffer.
+pub fn write(out: &mut BytesMut, words: &[impl AsRef<[u8]>]) {
+    // Requests and replies are arrays and bulk strings alike.
+    reply::array(out, words.len());
+    words.iter().for_each(|word| reply::bulk(out, word.as_ref()));
+}
 
 /// What a client may not send. The connection closes after it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

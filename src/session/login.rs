@@ -3,8 +3,7 @@
 use super::client::Client;
 use crate::auth::{Auth, DEFAULT_USER, WRONG_PASSWORD};
 use crate::limiter::Limiter;
-use crate::resp::reply;
-use crate::resp::request::Args;
+use crate::resp::request::{self, Args};
 use crate::worker::Worker;
 use bytes::BytesMut;
 
@@ -45,8 +44,7 @@ pub fn without_credentials(args: &Args<'_>) -> BytesMut {
         kept.drain(at + 2..kept.len().min(at + 5));
     }
     let mut raw = BytesMut::new();
-    reply::array(&mut raw, kept.len());
-    kept.iter().for_each(|word| reply::bulk(&mut raw, word));
+    request::write(&mut raw, &kept);
     raw
 }
 

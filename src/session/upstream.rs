@@ -5,7 +5,8 @@ use super::client::Client;
 use super::expect::{Change, Effect, Subscribed};
 use crate::dial::Dialer;
 use crate::net::Stream;
-use crate::resp::reply::{self, Protocol};
+use crate::resp::reply::Protocol;
+use crate::resp::request;
 use crate::resp::scan::Scanner;
 use bytes::{Buf, BytesMut};
 use std::io;
@@ -220,24 +221,22 @@ impl Upstream {
 
 /// Writes what was said before this connection existed, and says how many replies it makes.
 fn write_handshake(out: &mut BytesMut, own_login: bool, dialer: &Dialer, client: &Client) -> u32 {
-    let settings = dialer.settings();
-    let own = settings.password().filter(|_| own_login).map(|password| {
-        settings.username().into_iter().chain([password]).map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>()
-    });
     let mut count = 0;
     let mut say = |words: &[&[u8]]| {
-        reply::array(out, words.len());
-        words.iter().for_each(|word| reply::bulk(out, word));
+        request::write(out, words);
         count += 1;
     };
-    for credentials in [own.as_ref(), client.auth.as_ref()].into_iter().flatten() {
-        let words: Vec<&[u8]> = credentials.iter().map(Vec::as_slice).collect();
-        say(&[&[&b"AUTH"[..]], words.as_slice()].concat());
+    if let Some(own) = dialer.auth().filter(|_| own_login) {
+        say(&own);
+    }
+    if let Some(credentials) = &client.auth {
+        let words: Vec<&[u8]> = [&b"AUTH"[..]].into_iter().chain(credentials.iter().map(Vec::as_slice)).collect();
+        say(&words);
     }
     if client.protocol == Protocol::Resp3 {
         say(&[b"HELLO", b"3"]);
     }
-    let database = client.database.map_or(settings.db(), i64::from);
+    let database = client.database.unwrap_or(dialer.db());
     if database != 0 {
         say(&[b"SELECT", database.to_string().as_bytes()]);
     }

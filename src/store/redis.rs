@@ -1,18 +1,15 @@
 //! The sliding-window log in Redis: one sorted set per key and window, read and written by the scripts in lua/.
 //!
-//! The layout of the sets and what each script costs stand at the head of the scripts. This is the one module that
-//! names the `redis` crate's connection.
+//! The layout of the sets and what each script costs stand at the head of the scripts. What is asked leaves here as a
+//! [`Run`] of a script; who sends it, and when, is not decided here.
 
-use crate::dial::Dialer;
+use super::batch::{Batch, Item};
+use super::connection::{Error, Reply};
+use super::ledger::{Id, Record};
+use super::script::{Run, Script};
 use crate::quota::{Window, WindowState};
-use crate::store::batch::{Batch, Item};
-use crate::store::ledger::{Id, Record};
 use ahash::RandomState;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, RedisError, ServerErrorKind, Value};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
-use tokio_util::sync::CancellationToken;
 
 /// What the script said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,22 +44,7 @@ impl WindowAnswer {
     }
 }
 
-/// A script and the hash that Redis knows it by.
-#[derive(Debug)]
-struct Script {
-    source: String,
-    sha: String,
-}
-
-impl Script {
-    fn new(parts: &[&str]) -> Self {
-        let source = parts.concat();
-        let sha = redis::Script::new(&source).get_hash().to_owned();
-        Self { source, sha }
-    }
-}
-
-/// Asks Redis. Shared by the workers; each brings its own [`Connection`].
+/// What to ask Redis, in its own terms. Shared by the workers, which send it on connections of their own.
 #[derive(Debug)]
 pub struct RedisStore {
     prefix: Vec<u8>,
@@ -73,62 +55,6 @@ pub struct RedisStore {
     /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
     process_id: String,
     batches: AtomicU64,
-}
-
-/// A multiplexed connection to Redis and the news of its end.
-#[derive(Debug, Clone)]
-pub struct Connection {
-    inner: MultiplexedConnection,
-    /// Cancelled when the connection is lost.
-    pub lost: CancellationToken,
-}
-
-impl Connection {
-    /// Connects and says hello, on the current thread's local task set.
-    ///
-    /// # Errors
-    /// Whatever keeps Redis from being reached or from letting us in.
-    pub async fn open(dialer: &Dialer, timeout: Duration) -> Result<Self, RedisError> {
-        let stream = dialer.dial(timeout).await?;
-        // No response time-out here: the limiter has a deadline for each check, and an answer that comes late is
-        // still worth having.
-        let config = AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-        let (inner, driver) = MultiplexedConnection::new_with_config(dialer.settings(), stream, config).await?;
-        let lost = CancellationToken::new();
-        let on_end = lost.clone();
-        tokio::task::spawn_local(async move {
-            driver.await;
-            on_end.cancel();
-        });
-        Ok(Self { inner, lost })
-    }
-
-    /// The version that Redis says it has.
-    ///
-    /// # Errors
-    /// Redis could not be asked, or does not say.
-    pub async fn version(&mut self) -> Result<String, RedisError> {
-        let mut cmd = Cmd::new();
-        cmd.arg("INFO").arg("server");
-        let text: String = redis::from_redis_value(self.inner.send_packed_command(&cmd).await?)?;
-        let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        Ok(version.ok_or_else(unexpected)?.trim().to_owned())
-    }
-
-    async fn run(&mut self, script: &Script, args: impl Fn(&mut Cmd)) -> Result<Value, RedisError> {
-        let mut by_hash = Cmd::new();
-        by_hash.arg("EVALSHA").arg(&script.sha);
-        args(&mut by_hash);
-        match self.inner.send_packed_command(&by_hash).await.and_then(Value::extract_error) {
-            Err(error) if error.kind() == redis::ErrorKind::Server(ServerErrorKind::NoScript) => {
-                let mut by_source = Cmd::new();
-                by_source.arg("EVAL").arg(&script.source);
-                args(&mut by_source);
-                self.inner.send_packed_command(&by_source).await.and_then(Value::extract_error)
-            }
-            outcome => outcome,
-        }
-    }
 }
 
 impl RedisStore {
@@ -153,94 +79,64 @@ impl RedisStore {
         }
     }
 
-    /// Gives Redis the scripts, so that no job has to ask twice. Where that is not allowed, each is given with the
-    /// first job that needs it.
-    pub async fn load(&self, connection: &mut Connection) {
-        for script in [&self.check, &self.peek, &self.reset, &self.record] {
-            let mut cmd = Cmd::new();
-            cmd.arg("SCRIPT").arg("LOAD").arg(&script.source);
-            // A connection that is lost shows at its next use.
-            let _ = connection.inner.send_packed_command(&cmd).await;
-        }
+    /// The scripts, for Redis to be given in advance, so that no job has to ask twice.
+    pub fn scripts(&self) -> [&Script; 4] {
+        [&self.check, &self.peek, &self.reset, &self.record]
     }
 
-    /// Decides the items in order and counts what is admitted. The answers stand in the order of the items and, in
-    /// each, of its windows.
+    /// Decides the items in order and counts what is admitted. [`Answers::read`] reads the reply: they stand in the
+    /// order of the items and, in each, of its windows.
     ///
     /// A batch that is sent again after its answer was lost counts once: `batch_id` makes the ids of its entries.
-    ///
-    /// # Errors
-    /// Redis could not be asked, or answered with an error.
-    pub async fn check(
-        &self,
-        connection: &mut Connection,
-        batch: &Batch,
-        batch_id: &str,
-    ) -> Result<Answers, RedisError> {
-        let reply = connection.run(&self.check, |cmd| self.write_batch(cmd, batch, batch_id)).await?;
-        read_answers(reply, batch.windows())
+    pub fn check(&self, batch: &Batch, batch_id: &str) -> Run<'_> {
+        self.ask(&self.check, batch, batch_id)
     }
 
     /// As [`RedisStore::check`], but nothing is counted or written.
-    ///
-    /// # Errors
-    /// Redis could not be asked, or answered with an error.
-    pub async fn peek(&self, connection: &mut Connection, batch: &Batch) -> Result<Answers, RedisError> {
-        let reply = connection.run(&self.peek, |cmd| self.write_batch(cmd, batch, "")).await?;
-        read_answers(reply, batch.windows())
+    pub fn peek(&self, batch: &Batch) -> Run<'_> {
+        self.ask(&self.peek, batch, "")
     }
 
     /// Counts what was admitted without Redis, under its own times. `offset_us` leads from the records' clock to
     /// Redis's. A record that is written twice counts once.
-    ///
-    /// # Errors
-    /// Redis could not be asked, or answered with an error.
-    pub async fn record(
-        &self,
-        connection: &mut Connection,
-        records: &[Record],
-        offset_us: i64,
-    ) -> Result<(), RedisError> {
+    pub fn record(&self, records: &[Record], offset_us: i64) -> Run<'_> {
         let windows: usize = records.iter().map(|record| record.windows.len()).sum();
-        let write = |cmd: &mut Cmd| {
-            cmd.arg(1 + windows).arg(self.name("windows"));
-            let mut name = Vec::new();
-            for record in records {
-                self.write_names(cmd, &mut name, &record.key, record.windows.iter().copied());
-            }
-            cmd.arg("");
-            for record in records {
-                let (id, asked) = match &record.id {
-                    // The dash is no digit of a batch's number, so this is no batch's id.
-                    Id::New(number) => (format!("{}-{}", self.process_id, base62(*number)), 1),
-                    Id::Asked { id, asked } => (id.clone(), *asked),
-                };
-                let time_us = record.time_us.saturating_add_signed(offset_us);
-                cmd.arg(id).arg(time_us).arg(record.cost).arg(record.admitted).arg(asked).arg(record.windows.len());
-                for window in &record.windows {
-                    cmd.arg(window.ms());
-                }
-            }
-        };
-        connection.run(&self.record, write).await.map(drop)
+        let mut run = Run::new(&self.record, 1 + windows);
+        run.word(&self.name("windows"));
+        let mut name = Vec::new();
+        for record in records {
+            self.add_names(&mut run, &mut name, &record.key, record.windows.iter().copied());
+        }
+        run.word(b"");
+        for record in records {
+            let (id, asked) = match &record.id {
+                // The dash is no digit of a batch's number, so this is no batch's id.
+                Id::New(number) => (format!("{}-{}", self.process_id, base62(*number)), 1),
+                Id::Asked { id, asked } => (id.clone(), *asked),
+            };
+            run.word(id.as_bytes());
+            run.number(record.time_us.saturating_add_signed(offset_us));
+            run.number(record.cost);
+            run.number(record.admitted.into());
+            run.number(asked.into());
+            run.number(record.windows.len() as u64);
+            record.windows.iter().for_each(|window| run.number(window.ms()));
+        }
+        run
     }
 
-    /// Forgets the keys and tells every proxy so. Says how many had any state.
-    ///
-    /// # Errors
-    /// Redis could not be asked, or answered with an error.
-    pub async fn reset(&self, connection: &mut Connection, keys: &[Vec<u8>]) -> Result<u64, RedisError> {
-        let reply = connection
-            .run(&self.reset, |cmd| {
-                cmd.arg(1).arg(self.name("windows")).arg(self.reset_channel());
-                for key in keys {
-                    let mut base = Vec::new();
-                    self.write_base(&mut base, key);
-                    cmd.arg(base).arg(key);
-                }
-            })
-            .await?;
-        Ok(redis::from_redis_value(reply)?)
+    /// Forgets the keys and tells every proxy so. The reply is how many had any state.
+    pub fn reset(&self, keys: &[Vec<u8>]) -> Run<'_> {
+        let mut run = Run::new(&self.reset, 1);
+        run.word(&self.name("windows"));
+        run.word(&self.reset_channel());
+        for key in keys {
+            let mut base = Vec::new();
+            self.write_base(&mut base, key);
+            run.word(&base);
+            run.word(key);
+        }
+        run
     }
 
     /// The channel that a reset is told on; its messages are keys.
@@ -253,17 +149,18 @@ impl RedisStore {
         format!("{}{}", self.process_id, base62(self.batches.fetch_add(1, Relaxed)))
     }
 
-    fn write_batch(&self, cmd: &mut Cmd, batch: &Batch, batch_id: &str) {
-        cmd.arg(1 + batch.windows()).arg(self.name("windows"));
+    fn ask<'a>(&'a self, script: &'a Script, batch: &Batch, batch_id: &str) -> Run<'a> {
+        let mut run = Run::new(script, 1 + batch.windows());
+        run.word(&self.name("windows"));
         let mut name = Vec::new();
         for item in batch.items() {
             let check = batch.check_of(item);
-            self.write_names(cmd, &mut name, check.key, check.quotas.iter().map(|quota| quota.window));
+            self.add_names(&mut run, &mut name, check.key, check.quotas.iter().map(|quota| quota.window));
         }
-        cmd.arg(batch_id);
+        run.word(batch_id.as_bytes());
         let mut question = Vec::new();
-        for run in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
-            let Some(first) = run.first() else { continue };
+        for alike in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
+            let Some(first) = alike.first() else { continue };
             let check = batch.check_of(first);
             question.clear();
             question.extend_from_slice(&first.count.to_le_bytes());
@@ -273,11 +170,13 @@ impl RedisStore {
                 // No window is as long as 2^53 ms, so that a double holds it exactly.
                 question.extend_from_slice(&(quota.window.ms() as f64).to_le_bytes());
             }
-            cmd.arg(run.len()).arg(&*question);
+            run.number(alike.len() as u64);
+            run.word(&question);
         }
+        run
     }
 
-    fn write_names(&self, cmd: &mut Cmd, name: &mut Vec<u8>, key: &[u8], windows: impl Iterator<Item = Window>) {
+    fn add_names(&self, run: &mut Run<'_>, name: &mut Vec<u8>, key: &[u8], windows: impl Iterator<Item = Window>) {
         name.clear();
         self.write_base(name, key);
         name.push(b':');
@@ -285,7 +184,7 @@ impl RedisStore {
         for window in windows {
             name.truncate(base_len);
             name.extend_from_slice(window.ms().to_string().as_bytes());
-            cmd.arg(&*name);
+            run.word(name);
         }
     }
 
@@ -319,22 +218,28 @@ pub fn entry_id(batch_id: &str, index: usize) -> String {
 /// Integers that the scripts reply for each window of an item of which a check is denied.
 const DENIAL_FIELDS: usize = 4;
 
-fn read_answers(reply: Value, windows: usize) -> Result<Answers, RedisError> {
-    let numbers: Vec<i64> = redis::from_redis_value(reply)?;
-    let Some((redis_now_us, numbers)) = numbers.split_first() else { return Err(unexpected()) };
-    let Some((used, denials)) = numbers.split_at_checked(windows) else { return Err(unexpected()) };
-    let mut windows: Vec<WindowAnswer> = used.iter().map(|used| read_used(*used)).collect();
-    let (denials, rest) = denials.as_chunks::<DENIAL_FIELDS>();
-    if !rest.is_empty() {
-        return Err(unexpected());
+impl Answers {
+    /// Reads the reply to a batch of so many windows.
+    ///
+    /// # Errors
+    /// It is the reply to something else.
+    pub fn read(reply: Reply, windows: usize) -> Result<Self, Error> {
+        let Reply::Integers(numbers) = reply else { return Err(Error::Unexpected) };
+        let Some((redis_now_us, numbers)) = numbers.split_first() else { return Err(Error::Unexpected) };
+        let Some((used, denials)) = numbers.split_at_checked(windows) else { return Err(Error::Unexpected) };
+        let mut windows: Vec<WindowAnswer> = used.iter().map(|used| read_used(*used)).collect();
+        let (denials, rest) = denials.as_chunks::<DENIAL_FIELDS>();
+        if !rest.is_empty() {
+            return Err(Error::Unexpected);
+        }
+        for [place, fits_in_us, empty_in_us, covered] in denials {
+            let answer = usize::try_from(*place).ok().and_then(|place| windows.get_mut(place));
+            let Some(WindowAnswer::State { state, covered: known }) = answer else { return Err(Error::Unexpected) };
+            let amount = |number: &i64| u64::try_from(*number).unwrap_or(0);
+            (state.fits_in_us, state.empty_in_us, *known) = (amount(fits_in_us), amount(empty_in_us), amount(covered));
+        }
+        Ok(Self { redis_now_us: *redis_now_us, windows })
     }
-    for [place, fits_in_us, empty_in_us, covered] in denials {
-        let answer = usize::try_from(*place).ok().and_then(|place| windows.get_mut(place));
-        let Some(WindowAnswer::State { state, covered: known }) = answer else { return Err(unexpected()) };
-        let amount = |number: &i64| u64::try_from(*number).unwrap_or(0);
-        (state.fits_in_us, state.empty_in_us, *known) = (amount(fits_in_us), amount(empty_in_us), amount(covered));
-    }
-    Ok(Answers { redis_now_us: *redis_now_us, windows })
 }
 
 fn read_used(used: i64) -> WindowAnswer {
@@ -342,10 +247,6 @@ fn read_used(used: i64) -> WindowAnswer {
         Ok(used) => WindowAnswer::State { state: WindowState { used, ..WindowState::default() }, covered: 0 },
         Err(_) => WindowAnswer::WrongType,
     }
-}
-
-fn unexpected() -> RedisError {
-    RedisError::from((redis::ErrorKind::UnexpectedReturnType, "the script's reply has another shape than expected"))
 }
 
 /// Eight digits of base 62, from a key that the system's random numbers make.

@@ -6,13 +6,14 @@ use crate::common::RedisServer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use tokio::task::LocalSet;
 use tollgate::config;
 use tollgate::dial::Dialer;
 use tollgate::quota::{Check, Decision, Quota, Window, WindowState, decide};
 use tollgate::store::batch::Batch;
+use tollgate::store::connection::{Connection, Reply as ScriptReply};
 use tollgate::store::embedded::Embedded;
-use tollgate::store::redis::{Connection, RedisStore, WindowAnswer};
+use tollgate::store::redis::{Answers, RedisStore, WindowAnswer};
+use tollgate::store::script::Run;
 
 const CLOCK: &str = "local now_us = tonumber(redis.call('GET', 'model:now'))\n";
 const KEYS: [&str; 3] = ["a", "}b", "{c"];
@@ -88,11 +89,12 @@ impl Scripts {
     async fn ask(&mut self, questions: &[Question], counts: bool) -> Vec<Decision> {
         let mut batch = Batch::default();
         let items: Vec<usize> = questions.iter().map(|question| question.with(|check| batch.add(check))).collect();
-        let answers = match counts {
-            true => self.store.check(&mut self.link, &batch, &self.store.next_batch_id()).await,
-            false => self.store.peek(&mut self.link, &batch).await,
+        let run = match counts {
+            true => self.store.check(&batch, &self.store.next_batch_id()),
+            false => self.store.peek(&batch),
         };
-        let mut windows = answers.unwrap().windows.into_iter();
+        let reply = run_by_source(&mut self.link, &run).await;
+        let mut windows = Answers::read(reply, batch.windows()).unwrap().windows.into_iter();
         let mut states: Vec<Vec<WindowState>> = Vec::new();
         for item in batch.items() {
             let count = batch.check_of(item).quotas.len();
@@ -108,6 +110,11 @@ impl Scripts {
         };
         questions.iter().zip(&items).map(decide_one).collect()
     }
+}
+
+async fn run_by_source(link: &mut Connection, run: &Run<'_>) -> ScriptReply {
+    run.write(link.output(), true);
+    link.reply().await.unwrap()
 }
 
 fn state_of(answer: WindowAnswer) -> WindowState {
@@ -133,8 +140,7 @@ fn run(backwards: bool) {
     let start_us = u64::try_from(start.as_micros()).unwrap();
     let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
     let mut control = redis.client();
-    let local = LocalSet::new();
-    let link = local.block_on(&runtime, Connection::open(&dialer, Duration::from_secs(10))).unwrap();
+    let link = runtime.block_on(Connection::open(&dialer, Duration::from_secs(10))).unwrap();
     let scripts = std::cell::RefCell::new(Scripts { store: RedisStore::with_clock("m:", CLOCK), link, runs: 0 });
     let control = std::cell::RefCell::new(&mut control);
     let outcome = runner.run(&steps(backwards), |steps| {
@@ -147,22 +153,23 @@ fn run(backwards: bool) {
             control.line(&format!("SET model:now {now_us}"));
             match step {
                 Step::Check(questions) => {
-                    let told_by_redis = local.block_on(&runtime, scripts.ask(&questions, true));
+                    let told_by_redis = runtime.block_on(scripts.ask(&questions, true));
                     for (question, by_redis) in questions.iter().zip(told_by_redis) {
                         let by_model = question.with(|check| embedded.check(check, now_us)).unwrap();
                         prop_assert_eq!(told(by_redis, stepped_back), told(by_model, stepped_back), "{:?}", question);
                     }
                 }
                 Step::Peek(question) => {
-                    let by_redis = local.block_on(&runtime, scripts.ask(std::slice::from_ref(&question), false))[0];
+                    let by_redis = runtime.block_on(scripts.ask(std::slice::from_ref(&question), false))[0];
                     let by_model = question.with(|check| embedded.peek(check, now_us));
                     prop_assert_eq!(told(by_redis, stepped_back), told(by_model, stepped_back), "peek {:?}", question);
                 }
                 Step::Reset(key) => {
                     let Scripts { store, link, .. } = &mut *scripts;
                     let key = KEYS[key].as_bytes();
-                    let by_redis = local.block_on(&runtime, store.reset(link, &[key.to_vec()])).unwrap();
-                    prop_assert_eq!(by_redis, u64::from(embedded.reset(key, now_us)), "reset {:?}", key);
+                    let by_redis = runtime.block_on(run_by_source(link, &store.reset(&[key.to_vec()])));
+                    let by_model = i64::from(embedded.reset(key, now_us));
+                    prop_assert_eq!(by_redis, ScriptReply::Integers(vec![by_model]), "reset {:?}", key);
                 }
                 Step::Pass(us) => now_us += us,
                 Step::Rewind(us) => {
