@@ -68,6 +68,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         passing: None,
         holding: false,
         alone: false,
+        login_due: None,
         active: false,
         gone: false,
         linger: None,
@@ -117,6 +118,8 @@ struct Session {
     holding: bool,
     /// The last request forwarded bears no other behind it until its reply has come.
     alone: bool,
+    /// When Redis has had long enough to answer that request.
+    login_due: Option<Pin<Box<Sleep>>>,
     /// Something was read since this was last looked at.
     active: bool,
     /// The client has closed its side.

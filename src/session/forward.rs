@@ -150,6 +150,8 @@ impl Session {
             effect = effect.filter(|_| !upstream.in_multi && !upstream.is_subscriber(self.client.protocol));
         }
         self.alone = alone;
+        // Any other command may take as long as it takes. Who only wants to come in is not to wait for a Redis that hangs.
+        self.login_due = alone.then(|| Box::pin(sleep(self.worker.shared.config.upstream.connect_timeout)));
         self.worker.stats.forwarded.add(1);
         upstream.requests.extend_from_slice(raw);
         let replies = upstream.next_replies();
@@ -282,6 +284,9 @@ impl Session {
     }
 
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if self.is_login_late(cx) {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to a login"));
+        }
         let Link::Open(upstream) = &mut self.link else { return Ok(false) };
         let before = upstream.requests.len();
         if self.gone && (!self.holding || has_lingered(&mut self.linger, cx)) {
@@ -293,6 +298,21 @@ impl Session {
         }
         let sent = upstream.requests.len() < before;
         Ok(self.poll_replies(cx)? || sent)
+    }
+
+    /// Whether Redis has not answered a login in time. It is then taken to be down, so that the next login is answered
+    /// by what is remembered of earlier ones.
+    fn is_login_late(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(due) = &mut self.login_due else { return false };
+        if !self.slots.await_upstream() {
+            self.login_due = None;
+            return false;
+        }
+        let is_late = due.as_mut().poll(cx).is_ready();
+        if let (true, Limiter::Redis(remote)) = (is_late, &*self.worker.shared.limiter) {
+            remote.on_down(remote.breaker.lost(now_us()), &"no answer to a login", false);
+        }
+        is_late
     }
 }
 

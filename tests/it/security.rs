@@ -288,6 +288,25 @@ fn whom_redis_has_let_in_comes_in_while_it_is_down() {
 }
 
 #[test]
+fn a_login_does_not_wait_for_a_redis_that_hangs() {
+    let redis = RedisServer::start_with(&["--user", "low", "on", ">word", "~low:*", "&*", "+@all"]);
+    let builder = Tollgate::builder().redis(&redis).env("TOLLGATE_AUTH__MODE", "redis").expect_log("redis");
+    let tollgate = builder.env("TOLLGATE_UPSTREAM__CONNECT_TIMEOUT_MS", "300").start();
+    assert_eq!(tollgate.client().line("AUTH low word"), status("OK"));
+    redis.stop();
+    // Nobody asks for a check, so nothing has told yet that Redis hangs.
+    let mut first = tollgate.client();
+    first.send(b"AUTH low word\r\n");
+    assert_eq!(first.read_to_end(), b"", "as by a Redis that ends");
+    let mut second = tollgate.client();
+    assert_eq!(second.line("AUTH low word"), status("OK"));
+    assert!(second.decide("RL.CHECK k 5 1h").degraded);
+    redis.cont();
+    wait_until(PATIENCE, || !second.decide("RL.PEEK other 5 1h").degraded);
+    assert_eq!(second.line("SET low:k v"), status("OK"));
+}
+
+#[test]
 fn a_password_that_redis_no_longer_takes_is_forgotten() {
     let mut redis = RedisServer::start();
     let mut admin = redis.client();
