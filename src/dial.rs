@@ -1,8 +1,8 @@
-//! Opens connections to the Redis behind, over TCP, TLS or a Unix socket. Every attempt resolves the name anew, so
-//! that a failover behind a name is followed.
+//! Opens connections to the Redis behind, over TCP, TLS or a Unix socket.
 
-use crate::config::{self, HostPort, RedisAddr, Transport};
+use crate::config::{self, RedisAddr, Transport};
 use crate::net::Stream;
+use crate::resolve::Resolver;
 use crate::tls::{read_certificates, read_key};
 use rustls_pki_types::ServerName;
 use std::io;
@@ -20,8 +20,8 @@ pub struct Dialer {
 }
 
 enum Target {
-    Tcp(HostPort),
-    Tls { addr: HostPort, name: ServerName<'static>, connector: TlsConnector },
+    Tcp(Resolver),
+    Tls { host: Resolver, name: ServerName<'static>, connector: TlsConnector },
     Unix(PathBuf),
 }
 
@@ -32,11 +32,11 @@ impl Dialer {
     /// A certificate or key that cannot be read; the text names it.
     pub fn new(config: &config::Redis) -> Result<Self, String> {
         let target = match &config.addr.transport {
-            Transport::Tcp(addr) => Target::Tcp(addr.clone()),
+            Transport::Tcp(addr) => Target::Tcp(Resolver::new(addr.clone())),
             Transport::Tls(addr) => {
                 let name = ServerName::try_from(addr.host.clone());
                 Target::Tls {
-                    addr: addr.clone(),
+                    host: Resolver::new(addr.clone()),
                     name: name.map_err(|error| format!("redis.addr: {}: {error}", addr.host))?,
                     connector: TlsConnector::from(Arc::new(tls_config(config)?)),
                 }
@@ -65,9 +65,9 @@ impl Dialer {
     pub async fn dial(&self, timeout: Duration) -> io::Result<Stream> {
         let attempt = async {
             match &self.target {
-                Target::Tcp(addr) => dial_tcp(addr).await.map(Stream::Tcp),
-                Target::Tls { addr, name, connector } => {
-                    let stream = connector.connect(name.clone(), dial_tcp(addr).await?).await?;
+                Target::Tcp(host) => dial_tcp(host).await.map(Stream::Tcp),
+                Target::Tls { host, name, connector } => {
+                    let stream = connector.connect(name.clone(), dial_tcp(host).await?).await?;
                     Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
                 }
                 Target::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
@@ -83,16 +83,16 @@ impl Dialer {
 impl std::fmt::Debug for Dialer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let place = match &self.target {
-            Target::Tcp(addr) => addr.to_string(),
-            Target::Tls { addr, .. } => format!("{addr} by TLS"),
+            Target::Tcp(host) => host.addr().to_string(),
+            Target::Tls { host, .. } => format!("{} by TLS", host.addr()),
             Target::Unix(path) => path.display().to_string(),
         };
         f.write_str(&place)
     }
 }
 
-async fn dial_tcp(addr: &HostPort) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect((addr.host.as_str(), addr.port)).await?;
+async fn dial_tcp(host: &Resolver) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(&*host.addresses().await?).await?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

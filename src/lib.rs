@@ -13,6 +13,7 @@ pub mod info;
 pub mod limiter;
 pub mod net;
 pub mod quota;
+pub mod resolve;
 pub mod resp;
 pub mod server;
 pub mod session;

@@ -146,9 +146,11 @@ impl Pipeline<'_> {
             queue.insert(place, job);
             return;
         }
+        // A deadline that was missed has been counted as a failure; the connection may have been given up for just that.
+        let is_counted = job.next_due_us().is_none();
         self.give_up(job, now_us);
         // Else it is known to be down, and why.
-        if was_up {
+        if was_up && !is_counted {
             remote.on_down(remote.breaker.failure(now_us), error, error.is_answer());
         }
     }

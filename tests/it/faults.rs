@@ -13,8 +13,11 @@
 //! `tests/faults/run` makes a table of these tests, with longer faults.
 
 pub mod load;
+mod names;
 
-use crate::common::{Decision, PATIENCE, Proxy, RedisServer, Tollgate, Weather, free_port, is_thorough, wait_until};
+use crate::common::{
+    Builder, Decision, PATIENCE, Proxy, RedisServer, Tollgate, Weather, free_port, is_thorough, wait_until,
+};
 use load::{Observed, TRAFFIC, Traffic, under_load};
 use std::io::Write;
 use std::net::SocketAddr;
@@ -37,11 +40,11 @@ fn duration() -> Duration {
 
 /// A Tollgate with the deadline that it has by default, which may warn about Redis.
 pub fn tollgate_before(redis: SocketAddr) -> Tollgate {
-    builder_before(redis).start()
+    builder_before(&redis.to_string()).start()
 }
 
-fn builder_before(redis: SocketAddr) -> crate::common::Builder {
-    let builder = Tollgate::builder().arg("--redis").arg(&redis.to_string()).expect_log("redis");
+fn builder_before(redis: &str) -> Builder {
+    let builder = Tollgate::builder().arg("--redis").arg(redis).expect_log("redis");
     builder.env("TOLLGATE_REDIS__TIMEOUT_MS", &TIMEOUT.as_millis().to_string())
 }
 
@@ -299,6 +302,43 @@ fn behind_half_open_connections() {
     outage("half-open connections", &redis, &tollgate, || proxy.forget());
 }
 
+/// The answers that one worker got kept the breaker closed while the other one's connection was half-open, and that
+/// one went on asking there for ever.
+#[test]
+fn behind_a_half_open_connection_of_one_of_two_workers() {
+    const CHECK: &str = "RL.CHECK k 1000 1h";
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(redis.addr());
+    // A deadline that only what is never answered misses: a warning, such as that the breaker opened, fails the test.
+    let builder = Tollgate::builder().env("TOLLGATE_REDIS__TIMEOUT_MS", "500").arg("--workers").arg("2");
+    let tollgate = builder.arg("--redis").arg(&proxy.addr().to_string()).start();
+    // Each has a worker of its own.
+    let mut clients = [tollgate.client(), tollgate.client()];
+    let exact = clients.each_mut().map(|client| client.decide(CHECK).degraded);
+    assert_eq!(exact, [false, false]);
+    proxy.forget_one(first_peer_that_runs_scripts(&redis));
+    let (mut admitted, mut degraded) = (2, [0, 0]);
+    wait_until(PATIENCE, || {
+        let decisions = clients.each_mut().map(|client| client.decide(CHECK));
+        for (decision, count) in decisions.iter().zip(&mut degraded) {
+            admitted += i64::from(decision.allowed);
+            *count += u32::from(decision.degraded);
+        }
+        decisions.iter().all(|decision| !decision.degraded)
+    });
+    degraded.sort();
+    assert_eq!(degraded, [0, 3], "answers by the fallback");
+    // As if one more were asked for.
+    wait_until(PATIENCE, || clients[0].decide("RL.PEEK k 1000 1h").remaining == 1000 - admitted - 1);
+}
+
+/// The address by which Redis knows one of a Tollgate's workers.
+fn first_peer_that_runs_scripts(redis: &RedisServer) -> SocketAddr {
+    let connections = redis.command("CLIENT LIST").text();
+    let worker = connections.lines().find(|connection| connection.contains(" cmd=evalsha ")).unwrap();
+    worker.split(' ').find_map(|field| field.strip_prefix("addr=")).unwrap().parse().unwrap()
+}
+
 #[test]
 fn behind_a_link_that_is_cut_again_and_again() {
     let redis = RedisServer::start();
@@ -319,7 +359,7 @@ fn behind_a_link_that_is_cut_again_and_again() {
 fn tollgate_killed_and_restarted() {
     let redis = RedisServer::start();
     let port = free_port().to_string();
-    let start = || builder_before(redis.addr()).arg("--listen").arg(&format!("127.0.0.1:{port}")).start();
+    let start = || builder_before(&redis.addr().to_string()).arg("--listen").arg(&format!("127.0.0.1:{port}")).start();
     let mut tollgate = Some(start());
     let addr = tollgate.as_ref().unwrap().addr();
     let seen = under_load(&[addr], true, || {

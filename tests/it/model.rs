@@ -6,12 +6,14 @@ use crate::common::RedisServer;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, Runtime};
 use tollgate::config;
 use tollgate::dial::Dialer;
 use tollgate::quota::{Check, Decision, Quota, Window, WindowState, decide};
 use tollgate::store::batch::Batch;
 use tollgate::store::connection::{Connection, Reply as ScriptReply};
 use tollgate::store::embedded::Embedded;
+use tollgate::store::ledger::{Id, Record};
 use tollgate::store::redis::{Answers, RedisStore, WindowAnswer};
 use tollgate::store::script::Run;
 
@@ -130,17 +132,23 @@ fn told(decision: Decision, stepped_back: bool) -> Decision {
     if stepped_back { Decision { reset_after_ms: 0, ..decision } } else { decision }
 }
 
-fn run(backwards: bool) {
-    let redis = RedisServer::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+/// A connection, and what it lives on.
+fn connect(redis: &RedisServer) -> (Runtime, Connection) {
     let loaded = config::load(None, [("REDIS_ADDR".into(), redis.addr().to_string().into())], &[]).unwrap();
     let dialer = Dialer::new(&loaded.config.redis).unwrap();
+    let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+    let link = runtime.block_on(Connection::open(&dialer, Duration::from_secs(10))).unwrap();
+    (runtime, link)
+}
+
+fn run(backwards: bool) {
+    let redis = RedisServer::start();
+    let (runtime, link) = connect(&redis);
     // Ahead of the real clock, by which Redis expires keys, throughout.
     let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3600);
     let start_us = u64::try_from(start.as_micros()).unwrap();
     let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
     let mut control = redis.client();
-    let link = runtime.block_on(Connection::open(&dialer, Duration::from_secs(10))).unwrap();
     let scripts = std::cell::RefCell::new(Scripts { store: RedisStore::with_clock("m:", CLOCK), link, runs: 0 });
     let control = std::cell::RefCell::new(&mut control);
     let outcome = runner.run(&steps(backwards), |steps| {
@@ -194,4 +202,40 @@ fn the_scripts_answer_as_the_embedded_log_does() {
 #[test]
 fn the_scripts_answer_as_the_embedded_log_does_when_the_clock_steps_back() {
     run(true);
+}
+
+/// Ids of what was written back were once those of batches, and one of two entries that met there was not counted.
+#[test]
+fn what_is_written_back_never_meets_what_was_checked() {
+    // So that numbers have one digit and two.
+    const COUNT: u64 = 100;
+    let redis = RedisServer::start();
+    let (runtime, mut link) = connect(&redis);
+    let store = RedisStore::new("m:");
+    let quotas = [Quota { limit: 1_000_000, window: Window::from_ms(3_600_000).unwrap() }];
+    let batch_of = |keys: &[&str]| {
+        let mut batch = Batch::default();
+        for key in keys {
+            batch.add(&Check { key: key.as_bytes(), quotas: &quotas, cost: 1 });
+        }
+        batch
+    };
+    // The entries of a batch's first item and of those behind it have ids of two kinds.
+    let batches = [batch_of(&["k"]), batch_of(&["other", "k"])];
+    for number in 0..COUNT {
+        for batch in &batches {
+            runtime.block_on(run_by_source(&mut link, &store.check(batch, &store.next_batch_id())));
+        }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let record = Record {
+            key: (*b"k").into(),
+            windows: [quotas[0].window].into(),
+            time_us: u64::try_from(now.as_micros()).unwrap(),
+            id: Id::New(number),
+            cost: 1,
+            admitted: 1,
+        };
+        runtime.block_on(run_by_source(&mut link, &store.record(&[record], 0)));
+    }
+    assert_eq!(redis.command("ZCARD m:{k}:3600000").integer(), 3 * COUNT as i64);
 }

@@ -2,12 +2,14 @@
 
 mod certificates;
 mod client;
+mod names;
 mod proxy;
 mod redis_server;
 mod tollgate;
 
 pub use certificates::Certificates;
 pub use client::{Decision, RawClient, Reply, encode};
+pub use names::Names;
 pub use proxy::{Proxy, Weather};
 pub use redis_server::RedisServer;
 pub use tollgate::{Builder, Tollgate, program};

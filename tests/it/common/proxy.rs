@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
 use std::time::Duration;
@@ -31,18 +32,23 @@ struct Shared {
 struct State {
     target: SocketAddr,
     weather: Weather,
-    /// Connections made before the generation are forgotten: see [`Proxy::forget`].
-    generation: u64,
-    /// Each connection's two ends, for as long as either direction is open.
-    streams: Vec<TcpStream>,
+    /// All that were made and not cut.
+    connections: Vec<Arc<Connection>>,
     ended: bool,
+}
+
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    /// Leads nowhere: see [`Proxy::forget`].
+    forgotten: AtomicBool,
 }
 
 impl Proxy {
     pub fn before(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let state = State { target, weather: Weather::Fair, generation: 0, streams: Vec::new(), ended: false };
+        let state = State { target, weather: Weather::Fair, connections: Vec::new(), ended: false };
         let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
         thread::spawn({
             let shared = shared.clone();
@@ -68,13 +74,22 @@ impl Proxy {
     /// Half-open connections: those that there are lead nowhere from now on, as behind a router that was restarted.
     /// What is sent on them is swallowed, and nothing ever comes. New ones work.
     pub fn forget(&self) {
-        self.shared.lock().generation += 1;
+        self.shared.lock().connections.iter().for_each(|connection| connection.forgotten.store(true, Relaxed));
+    }
+
+    /// The same of one connection, that which the target knows by this address.
+    #[track_caller]
+    pub fn forget_one(&self, peer: SocketAddr) {
+        let state = self.shared.lock();
+        let is_it = |connection: &&Arc<Connection>| connection.server.local_addr().is_ok_and(|addr| addr == peer);
+        state.connections.iter().find(is_it).expect("a connection of this address").forgotten.store(true, Relaxed);
     }
 
     /// Closes all connections.
     pub fn cut(&self) {
-        for stream in self.shared.lock().streams.drain(..) {
-            let _ = stream.shutdown(Shutdown::Both);
+        for connection in self.shared.lock().connections.drain(..) {
+            let _ = connection.client.shutdown(Shutdown::Both);
+            let _ = connection.server.shutdown(Shutdown::Both);
         }
     }
 }
@@ -94,47 +109,53 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// Waits for as long as the weather says. Whether the connection leads anywhere still.
-    fn wait(&self, generation: u64) -> bool {
+    /// Waits for as long as the weather says.
+    fn wait(&self) {
         let state = self.changed.wait_while(self.lock(), |state| state.weather == Weather::BlackHole && !state.ended);
-        let (weather, leads_on) = state.map(|state| (state.weather, state.generation == generation)).unwrap();
+        let weather = state.unwrap().weather;
         if let Weather::Slow(delay) = weather {
             thread::sleep(delay);
         }
-        leads_on
     }
 }
 
 fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     for client in listener.incoming() {
-        let (target, generation) = {
+        let target = {
             let state = shared.lock();
             if state.ended {
                 return;
             }
-            (state.target, state.generation)
+            state.target
         };
         let (Ok(client), Ok(server)) = (client, TcpStream::connect(target)) else { continue };
         for stream in [&client, &server] {
             stream.set_nodelay(true).unwrap();
-            shared.lock().streams.push(stream.try_clone().unwrap());
         }
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            let (shared, from, to) = (shared.clone(), from.try_clone().unwrap(), to.try_clone().unwrap());
-            thread::spawn(move || pump(&shared, from, to, generation));
+        let connection = Arc::new(Connection { client, server, forgotten: AtomicBool::new(false) });
+        shared.lock().connections.push(connection.clone());
+        for is_request in [true, false] {
+            let (shared, connection) = (shared.clone(), connection.clone());
+            thread::spawn(move || {
+                let Connection { client, server, forgotten } = &*connection;
+                let (from, to) = if is_request { (client, server) } else { (server, client) };
+                pump(&shared, from, to, forgotten);
+            });
         }
     }
 }
 
-fn pump(shared: &Shared, mut from: TcpStream, mut to: TcpStream, generation: u64) {
+fn pump(shared: &Shared, mut from: &TcpStream, mut to: &TcpStream, forgotten: &AtomicBool) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
-        if shared.wait(generation) && to.write_all(&buffer[..read]).is_err() {
+        shared.wait();
+        if !forgotten.load(Relaxed) && to.write_all(&buffer[..read]).is_err() {
             break;
         }
     }
     // The end of a connection is not told across a black hole, nor for one that is forgotten.
-    if shared.wait(generation) {
+    shared.wait();
+    if !forgotten.load(Relaxed) {
         let _ = to.shutdown(Shutdown::Both);
     }
     let _ = from.shutdown(Shutdown::Both);

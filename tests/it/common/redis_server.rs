@@ -2,7 +2,7 @@
 
 use super::{PATIENCE, RawClient, Reply, free_port, send_signal, wait_until};
 use std::fs::{self, File};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::{env, thread};
 use tempfile::TempDir;
@@ -12,7 +12,7 @@ use tempfile::TempDir;
 /// `TOLLGATE_TEST_REDIS_SERVER` names the program; without it, `redis-server` or else `valkey-server` is taken.
 pub struct RedisServer {
     process: Child,
-    port: u16,
+    addr: SocketAddr,
     options: Vec<String>,
     folder: TempDir,
 }
@@ -26,9 +26,10 @@ impl RedisServer {
     /// The same with more options of redis-server.
     pub fn start_with(options: &[&str]) -> Self {
         loop {
-            let (port, folder) = (free_port(), tempfile::tempdir().unwrap());
+            let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+            let folder = tempfile::tempdir().unwrap();
             let options: Vec<String> = options.iter().map(ToString::to_string).collect();
-            let mut server = Self { process: spawn(port, &options, &folder), port, options, folder };
+            let mut server = Self { process: spawn(addr, &options, &folder), addr, options, folder };
             if server.wait_until_ready() {
                 return server;
             }
@@ -38,15 +39,15 @@ impl RedisServer {
     }
 
     pub fn port(&self) -> u16 {
-        self.port
+        self.addr.port()
     }
 
     pub fn addr(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.port))
+        self.addr
     }
 
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}", self.port)
+        format!("redis://{}", self.addr)
     }
 
     pub fn client(&self) -> RawClient {
@@ -72,10 +73,16 @@ impl RedisServer {
         self.process.wait().unwrap();
     }
 
-    /// Starts it again, empty, on the same port.
+    /// Starts it again, with the log that it was told to keep or else empty, at the same address.
     pub fn start_again(&mut self) {
-        self.process = spawn(self.port, &self.options, &self.folder);
+        self.process = spawn(self.addr, &self.options, &self.folder);
         assert!(self.wait_until_ready(), "redis-server does not start again: {}", self.log());
+    }
+
+    /// The same at another address, on the same port.
+    pub fn start_again_at(&mut self, ip: IpAddr) {
+        self.addr.set_ip(ip);
+        self.start_again();
     }
 
     /// Makes it hang: connections stand, the kernel still accepts more, nothing is answered.
@@ -120,7 +127,7 @@ impl Drop for RedisServer {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if thread::panicking() {
-            eprintln!("--- log of redis-server, port {}\n{}---", self.port, self.log());
+            eprintln!("--- log of redis-server, {}\n{}---", self.addr, self.log());
         }
     }
 }
@@ -130,10 +137,11 @@ fn bytes_of(reply: &Reply) -> Vec<u8> {
     bytes.clone()
 }
 
-fn spawn(port: u16, options: &[String], folder: &TempDir) -> Child {
+fn spawn(addr: SocketAddr, options: &[String], folder: &TempDir) -> Child {
     let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
+    let (ip, port) = (addr.ip().to_string(), addr.port().to_string());
     Command::new(program())
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--port", &port, "--bind", &ip, "--save", "", "--appendonly", "no"])
         .args(options)
         .current_dir(folder.path())
         .stdin(Stdio::null())

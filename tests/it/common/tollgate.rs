@@ -1,6 +1,6 @@
 //! The program under test.
 
-use super::{PATIENCE, RawClient, RedisServer, send_signal, wait_until};
+use super::{Names, PATIENCE, RawClient, RedisServer, send_signal, wait_until};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -64,6 +64,11 @@ impl Tollgate {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
+    /// Threads that there are.
+    pub fn threads(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap().count()
+    }
+
     /// File descriptors in use.
     pub fn open_files(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap().count()
@@ -107,6 +112,12 @@ impl Builder {
 
     pub fn redis(self, redis: &RedisServer) -> Self {
         self.arg("--redis").arg(&redis.addr().to_string())
+    }
+
+    /// It sees these names and no others.
+    pub fn names(mut self, names: &Names) -> Self {
+        self.command = names.seen_by(&self.command);
+        self
     }
 
     /// Log lines that hold this text may be warnings or errors.

@@ -197,8 +197,9 @@ impl Observed {
             let Some(first) = samples.iter().position(|sample| sample.decision.degraded) else { continue };
             // Which exact answer was the last one only Tollgate knows: any that was given shortly before.
             let recent = samples[..first].iter().rev().take(10);
-            let left = recent.map(|sample| sample.decision.remaining).max().unwrap() as f64;
             let share = traffic.limit as f64 * RATIO;
+            // Nothing is known of a key that Redis was never asked about: it begins with its share.
+            let left = recent.map(|sample| sample.decision.remaining as f64).reduce(f64::max).unwrap_or(share);
             let since = samples[first].sent - OLDEST_NEWS;
             let degraded = samples[first..].iter().filter(|sample| sample.decision.degraded && sample.decision.allowed);
             for (index, sample) in degraded.enumerate() {

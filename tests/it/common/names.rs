@@ -1,0 +1,94 @@
+//! Names that one Tollgate alone sees.
+
+use std::collections::hash_map::RandomState;
+use std::fs;
+use std::hash::BuildHasher;
+use std::io::{self, Write};
+use std::net::{IpAddr, UdpSocket};
+use std::process::Command;
+use std::thread;
+use tempfile::TempDir;
+
+/// Files of a test's own in the place of /etc/hosts and of what says where DNS is, for the programs that
+/// [`Names::seen_by`] starts. It knows no name at first.
+pub struct Names {
+    folder: TempDir,
+    /// Takes what DNS is asked, and never answers.
+    _silence: Option<UdpSocket>,
+}
+
+impl Names {
+    /// Where DNS answers at once that there is nobody.
+    ///
+    /// `None` where a process may not have files of its own; stderr then says so.
+    pub fn new() -> Option<Self> {
+        Self::with_dns_at(any_loopback_address(), None)
+    }
+
+    /// Where DNS never answers, so that whoever looks for a name that is not there waits for as long as its patience
+    /// lasts: ten seconds.
+    ///
+    /// `None` where that cannot be had; stderr then says so.
+    pub fn silent() -> Option<Self> {
+        let addr = any_loopback_address();
+        let silence =
+            UdpSocket::bind((addr, 53)).inspect_err(|error| tell_skipped(&format!("port 53: {error}"))).ok()?;
+        Self::with_dns_at(addr, Some(silence))
+    }
+
+    fn with_dns_at(addr: IpAddr, silence: Option<UdpSocket>) -> Option<Self> {
+        let names = Self { folder: tempfile::tempdir().unwrap(), _silence: silence };
+        names.write("hosts", "");
+        names.write("resolv.conf", &format!("nameserver {addr}\n"));
+        names.write("nsswitch.conf", "hosts: files dns\n");
+        match names.seen_by(&Command::new("true")).output() {
+            Ok(output) if output.status.success() => return Some(names),
+            Ok(output) => tell_skipped(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => tell_skipped(&format!("unshare: {error}")),
+        }
+        None
+    }
+
+    /// From now on the name, and no other, leads there.
+    pub fn point(&self, name: &str, to: IpAddr) {
+        self.write("hosts", &format!("{to} {name}\n"));
+    }
+
+    /// From now on no name leads anywhere.
+    pub fn forget(&self) {
+        self.write("hosts", "");
+    }
+
+    /// The same command, among these names. The process that it becomes is the one that was started.
+    pub fn seen_by(&self, command: &Command) -> Command {
+        const SCRIPT: &str = "for file in hosts resolv.conf nsswitch.conf; do \
+            mount --bind \"$0/$file\" /etc/$file || exit; done; exec \"$@\"";
+        let mut outer = Command::new("unshare");
+        // As root of a namespace of its own one may mount there, whoever one is outside of it.
+        outer.args(["--map-root-user", "--mount", "sh", "-c", SCRIPT]).arg(self.folder.path());
+        outer.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => outer.env(name, value),
+                None => outer.env_remove(name),
+            };
+        }
+        outer
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        fs::write(self.folder.path().join(file), text).unwrap();
+    }
+}
+
+/// One where nobody listens, so that tests do not meet.
+fn any_loopback_address() -> IpAddr {
+    let random = RandomState::new().hash_one("").to_be_bytes();
+    IpAddr::from([127, random[0], random[1], random[2].clamp(2, 254)])
+}
+
+/// Past the test harness, which keeps back what tests that pass print.
+fn tell_skipped(reason: &str) {
+    let test = thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(io::stderr(), "{test} is skipped: {}", reason.trim());
+}
