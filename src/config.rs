@@ -121,6 +121,8 @@ pub struct Server {
     pub backlog: u32,
     /// Silence before the kernel asks whether a client is still there: 1 to 32,767 s, or never.
     pub tcp_keepalive: Option<Duration>,
+    /// Longest time that a worker looks for its next event before it sleeps: 0 to 10,000 us, 0 for never.
+    pub busy_poll_us: u64,
     /// Whether remote clients are refused while nothing asks them for a password.
     pub protected_mode: bool,
 }
@@ -137,6 +139,7 @@ impl Server {
             query_buffer_bytes: settings.int("server.query_buffer_bytes", 1 << 30, BYTES),
             max_bulk_bytes: settings.int("server.max_bulk_bytes", 512 << 20, BYTES),
             backlog: settings.int("server.backlog", 511, 1..=65_535),
+            busy_poll_us: settings.int("server.busy_poll_us", 200, 0..=10_000),
             // Linux takes no more than 32,767 s for TCP_KEEPIDLE.
             tcp_keepalive: some_seconds(settings.int("server.tcp_keepalive", 300, 0..=32_767)),
             protected_mode: settings.bool("server.protected_mode", true),

@@ -4,6 +4,7 @@
 //! store ([`store`]), decision ([`quota`]), bytes again.
 
 pub mod auth;
+pub mod busy_poll;
 pub mod cli;
 pub mod clock;
 pub mod command;

@@ -231,6 +231,10 @@ fn start_worker(index: usize, shared: Arc<Shared>, stats: Arc<Stats>) -> io::Res
 
 async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>, load: Arc<AtomicUsize>) {
     tokio::task::spawn_local(worker.batcher.clone().run());
+    tokio::task::spawn_local({
+        let worker = worker.clone();
+        async move { worker.busy_poll.run().await }
+    });
     let sessions = TaskTracker::new();
     let stopping = worker.shared.stopping.clone();
     while let Some(Some(arrival)) = stopping.run_until_cancelled(arriving.recv()).await {

@@ -1,6 +1,7 @@
 //! What the sessions of one thread share, and what all threads share.
 
 use crate::auth::Auth;
+use crate::busy_poll::BusyPoll;
 use crate::config::Config;
 use crate::limiter::Limiter;
 use crate::limiter::batcher::Batcher;
@@ -47,6 +48,8 @@ pub struct Worker {
     pub stats: Arc<Stats>,
     /// This thread's way to the limiter.
     pub batcher: Rc<Batcher>,
+    /// Keeps this thread awake while much happens.
+    pub busy_poll: BusyPoll,
     /// Lent to the session that runs. Of one thread's sessions one runs at a time, so one buffer does for all, and an
     /// idle connection holds none.
     pub read_buffer: RefCell<Vec<u8>>,
@@ -58,7 +61,8 @@ impl Worker {
     /// The `index`th worker.
     pub fn new(shared: Arc<Shared>, stats: Arc<Stats>) -> Self {
         let batcher = Rc::new(Batcher::new(shared.limiter.clone(), stats.clone()));
+        let busy_poll = BusyPoll::new(shared.config.server.busy_poll_us);
         let read_buffer = RefCell::new(vec![0; READ_BYTES]);
-        Self { shared, stats, batcher, read_buffer, parser: RefCell::default() }
+        Self { shared, stats, batcher, busy_poll, read_buffer, parser: RefCell::default() }
     }
 }
