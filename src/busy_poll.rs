@@ -11,8 +11,8 @@
 //!   events    |       |      |                            |
 //!   worker    ~~zzzzzz~~~~~~~~~~~~~~~~~~~~~~zzzzzzzzzzzzzz        ~ polls   z sleeps
 //! ```
-//! It ends, too, when somebody else wants the core. A thread that waits its turn has its share of the time, one that is
-//! woken is let in before it: then it is better to sleep.
+//! It ends, too, when somebody else wants the core, for a thread that is woken is let in before one that waits its turn;
+//! and when several events come at once, for then there is work enough, and all that counts is not to waste time.
 
 use crate::clock::now_us;
 use std::cell::Cell;
@@ -24,7 +24,7 @@ use tokio::task;
 const MIN_WINDOW_US: u64 = 10;
 /// Somebody who takes the core for longer has more to do than to answer what this worker waits for.
 const CONTENDED_US: u64 = 100;
-/// How long the core is then left to others.
+/// How long a worker then sleeps whenever it can.
 const HOLD_OFF_US: u64 = 20_000;
 
 /// One worker's watch for its next event. Times are microseconds.
@@ -33,6 +33,8 @@ pub struct BusyPoll {
     max_us: u64,
     window_us: Cell<u64>,
     last_event_us: Cell<u64>,
+    /// How many events there were since the last look.
+    events: Cell<u32>,
     not_before_us: Cell<u64>,
     is_polling: Cell<bool>,
     begin: Notify,
@@ -41,14 +43,25 @@ pub struct BusyPoll {
 impl BusyPoll {
     /// A watch that lasts `max_us` at most after each event; with 0 there is none.
     pub fn new(max_us: u64) -> Self {
-        let (window_us, last_event_us, not_before_us) = (Cell::new(0), Cell::new(0), Cell::new(0));
-        Self { max_us, window_us, last_event_us, not_before_us, is_polling: Cell::new(false), begin: Notify::new() }
+        Self {
+            max_us,
+            window_us: Cell::new(0),
+            last_event_us: Cell::new(0),
+            events: Cell::new(0),
+            not_before_us: Cell::new(0),
+            is_polling: Cell::new(false),
+            begin: Notify::new(),
+        }
     }
 
     /// Something has happened at `now_us` that the like may soon follow.
     pub fn on_event(&self, now_us: u64) {
         let gap_us = now_us.saturating_sub(self.last_event_us.replace(now_us));
-        if self.is_polling.get() || now_us < self.not_before_us.get() {
+        if self.is_polling.get() {
+            self.events.set(self.events.get().saturating_add(1));
+            return;
+        }
+        if now_us < self.not_before_us.get() {
             return;
         }
         let window_us = if gap_us < self.max_us { (self.window_us.get() * 2).max(MIN_WINDOW_US) } else { 0 };
@@ -78,6 +91,9 @@ impl BusyPoll {
 
     /// Whether to look once more.
     fn goes_on(&self, now_us: u64) -> bool {
+        if self.events.take() > 1 {
+            self.hold_off(now_us);
+        }
         self.is_polling.set(now_us.saturating_sub(self.last_event_us.get()) < self.window_us.get());
         self.is_polling.get()
     }
@@ -85,9 +101,13 @@ impl BusyPoll {
     /// The core was offered to others and had again.
     fn on_turn_given(&self, before_us: u64, now_us: u64) {
         if now_us.saturating_sub(before_us) > CONTENDED_US {
-            self.window_us.set(0);
-            self.not_before_us.set(now_us + HOLD_OFF_US);
+            self.hold_off(now_us);
         }
+    }
+
+    fn hold_off(&self, now_us: u64) {
+        self.window_us.set(0);
+        self.not_before_us.set(now_us + HOLD_OFF_US);
     }
 }
 
@@ -156,5 +176,16 @@ mod tests {
             poll.on_event(now_us);
             assert!(!poll.goes_on(now_us));
         }
+    }
+
+    #[test]
+    fn it_is_not_for_many_events_at_once() {
+        let (poll, now_us) = after(&[0; 10]);
+        poll.goes_on(now_us);
+        poll.on_event(now_us + 1);
+        assert!(poll.goes_on(now_us + 1));
+        poll.on_event(now_us + 2);
+        poll.on_event(now_us + 2);
+        assert!(!poll.goes_on(now_us + 2));
     }
 }

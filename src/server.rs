@@ -254,6 +254,7 @@ async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>
             load.fetch_sub(1, Relaxed);
         });
     }
+    worker.stop();
     sessions.close();
     sessions.wait().await;
 }

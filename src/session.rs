@@ -50,8 +50,10 @@ const KEPT_BYTES: usize = 16 * 1024;
 
 /// Serves a client until either side ends it.
 pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
-    let stopping = worker.shared.stopping.clone();
-    let mut stopped = pin!(stopping.cancelled());
+    let of_this_thread = worker.clone();
+    // Polled once, so that it wakes this task; from then on the flag tells, which costs less.
+    let mut stopped = pin!(of_this_thread.stop.notified());
+    let mut awaits_stop = false;
     // A timer only where one is asked for: ten thousand idle clients would have ten thousand.
     let idle_timeout = worker.shared.config.server.idle_timeout;
     let mut idle = idle_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
@@ -75,8 +77,10 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         closing: false,
     };
     let outcome = std::future::poll_fn(|cx| {
-        let stop = !session.closing && stopped.as_mut().poll(cx).is_ready();
-        let outcome = session.poll(cx, stop);
+        if !std::mem::replace(&mut awaits_stop, true) {
+            let _ = stopped.as_mut().poll(cx);
+        }
+        let outcome = session.poll(cx);
         match (&mut idle, idle_timeout) {
             (Some(idle), Some(timeout)) if outcome.is_pending() => {
                 if std::mem::take(&mut session.active) || !session.may_time_out() {
@@ -141,7 +145,7 @@ enum Flow {
 
 impl Session {
     /// Makes what progress there is to make. Ready when the connection is to be closed.
-    fn poll(&mut self, cx: &mut Context<'_>, stop: bool) -> Poll<io::Result<()>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.worker.busy_poll.on_event(now_us());
         loop {
             let Self { mailbox, slots, output, .. } = self;
@@ -160,7 +164,7 @@ impl Session {
             if self.may_read() {
                 match self.poll_read(cx)? {
                     Poll::Ready(()) => progress = true,
-                    Poll::Pending if stop && !self.holding => self.closing = true,
+                    Poll::Pending if self.worker.stopping.get() && !self.holding => self.closing = true,
                     Poll::Pending => {}
                 }
             }
@@ -291,6 +295,9 @@ impl Session {
                 break;
             }
             match parser.parse(rest, self.limits()) {
+                Ok(Some(length)) if self.is_plain(&parser.args(rest)) => {
+                    taken += self.forward_plain(rest, length, parser);
+                }
                 Ok(Some(length)) => {
                     let raw = rest.get(..length).unwrap_or_default();
                     match self.run_request(&parser.args(rest), parser.count(), raw, now_us) {

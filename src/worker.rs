@@ -8,11 +8,12 @@ use crate::limiter::batcher::Batcher;
 use crate::resp::request::Parser;
 use crate::stats::Stats;
 use crate::tls::Acceptor;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Instant;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that one read takes at most.
@@ -48,6 +49,11 @@ pub struct Worker {
     pub stats: Arc<Stats>,
     /// This thread's way to the limiter.
     pub batcher: Rc<Batcher>,
+    /// Whether the sessions are to come to an end, which [`Worker::stop`] tells them. Not a token that threads share: each
+    /// session asks each time that it runs.
+    pub stopping: Cell<bool>,
+    /// Wakes them then.
+    pub stop: Notify,
     /// Keeps this thread awake while much happens.
     pub busy_poll: BusyPoll,
     /// Lent to the session that runs. Of one thread's sessions one runs at a time, so one buffer does for all, and an
@@ -61,8 +67,15 @@ impl Worker {
     /// The `index`th worker.
     pub fn new(shared: Arc<Shared>, stats: Arc<Stats>) -> Self {
         let batcher = Rc::new(Batcher::new(shared.limiter.clone(), stats.clone()));
+        let (stopping, stop) = (Cell::new(false), Notify::new());
         let busy_poll = BusyPoll::new(shared.config.server.busy_poll_us);
         let read_buffer = RefCell::new(vec![0; READ_BYTES]);
-        Self { shared, stats, batcher, busy_poll, read_buffer, parser: RefCell::default() }
+        Self { shared, stats, batcher, busy_poll, read_buffer, stopping, stop, parser: RefCell::default() }
+    }
+
+    /// Tells every session that the server stops.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+        self.stop.notify_waiters();
     }
 }

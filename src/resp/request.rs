@@ -296,6 +296,14 @@ fn read_length(
     too_long: ProtocolError,
 ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
     let line = buffer.get(start..).unwrap_or_default();
+    // Nearly all are of one or two digits.
+    match *line {
+        [a @ b'1'..=b'9', b'\r', _, ..] => return Ok(Some((Some(i64::from(a - b'0')), start + 3))),
+        [a @ b'1'..=b'9', b @ b'0'..=b'9', b'\r', _, ..] => {
+            return Ok(Some((Some(i64::from(a - b'0') * 10 + i64::from(b - b'0')), start + 4)));
+        }
+        _ => {}
+    }
     let Some(end) = line.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\r') else {
         return if line.len() >= MAX_LINE_BYTES { Err(too_long) } else { Ok(None) };
     };

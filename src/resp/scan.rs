@@ -20,6 +20,35 @@ enum Place {
     Text(u64),
 }
 
+/// How many values that nest nothing `data` begins with, `most` at most, and how many bytes they take. A value that is not
+/// whole ends them, and so does one of any other kind.
+pub fn flat_values(data: &[u8], most: u64) -> (u64, usize) {
+    let (mut count, mut at) = (0, 0);
+    while count < most
+        && let Some(length) = data.get(at..).and_then(flat_value)
+    {
+        count += 1;
+        at += length;
+    }
+    (count, at)
+}
+
+/// How many bytes the value takes that `data` begins with, if it nests nothing and is whole.
+fn flat_value(data: &[u8]) -> Option<usize> {
+    let (kind, rest) = data.split_first()?;
+    let end = rest.iter().position(|byte| *byte == b'\n')?;
+    let head = end + 2;
+    match kind {
+        b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(' => Some(head),
+        b'$' => {
+            let length = super::parse_int(rest.get(..end)?.strip_suffix(b"\r")?)?;
+            let text = usize::try_from(length).map_or(0, |length| length.saturating_add(2));
+            Some(head.saturating_add(text)).filter(|whole| *whole <= data.len())
+        }
+        _ => None,
+    }
+}
+
 /// Scans one value after another.
 #[derive(Debug, Default)]
 pub struct Scanner {
@@ -214,6 +243,23 @@ mod tests {
             }
             assert_eq!(found, ends, "in pieces of {piece}");
             assert!(scanner.is_between());
+        }
+    }
+
+    #[test]
+    fn flat_values_are_those_that_nest_nothing_and_are_whole() {
+        for value in VALUES.map(str::as_bytes) {
+            let is_flat = !b"*%>|=".contains(&value[0]);
+            let behind = [value, b":1\r\n"].concat();
+            let all = if is_flat { (2, behind.len()) } else { (0, 0) };
+            assert_eq!(flat_values(&behind, 9), all, "{behind:?}");
+            assert_eq!(flat_values(&behind, 1), if is_flat { (1, value.len()) } else { (0, 0) }, "{behind:?}");
+            for end in 0..value.len() {
+                assert_eq!(flat_values(&value[..end], 9), (0, 0), "{end} bytes of {value:?}");
+            }
+        }
+        for text in ["$x\r\n", "$9223372036854775807\r\n", "$1\n1\n", "\r\n", "x\r\n"] {
+            assert_eq!(flat_values(text.as_bytes(), 9), (0, 0), "{text:?}");
         }
     }
 

@@ -118,6 +118,8 @@ impl Effect {
 
 /// Longest name of a command that is more than a request and its reply: `punsubscribe`.
 const LONGEST_NAME: usize = 12;
+/// The shortest: `exec`.
+const SHORTEST_NAME: usize = 4;
 
 /// A command's name in lower case, in place: every command that is forwarded passes here. Empty if it is longer than
 /// any that matters.
@@ -126,6 +128,18 @@ fn lower_case<'b>(name: &[u8], buffer: &'b mut [u8; LONGEST_NAME]) -> &'b [u8] {
     lower.copy_from_slice(name);
     lower.make_ascii_lowercase();
     lower
+}
+
+/// Whether a command is one of the many that have a reply each and do nothing else that matters here.
+pub fn is_plain(args: &Args<'_>) -> bool {
+    let name = args.name();
+    // No longer or shorter name means anything here, and none of Tollgate's own is shorter.
+    if !(SHORTEST_NAME..=LONGEST_NAME).contains(&name.len()) {
+        return !name.is_empty();
+    }
+    let is_forwarded = || Name::of(name).is_none() && !name.eq_ignore_ascii_case(b"quit");
+    let route = Route::of(args, args.len());
+    matches!(route, Route { expect: Expect::Replies(_), effect: None, alone: false }) && is_forwarded()
 }
 
 /// How a command is forwarded.
@@ -240,4 +254,56 @@ pub fn is_handshake(args: &Args<'_>) -> bool {
         || (is(b"hello") && !authenticates())
         || (is(b"client")
             && [&b"setname"[..], b"getname", b"setinfo"].iter().any(|name| sub.eq_ignore_ascii_case(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::request::{Limits, Parser};
+
+    fn is_plain_line(line: &str) -> bool {
+        let mut parser = Parser::default();
+        parser.parse(line.as_bytes(), Limits::of_bulk(100)).unwrap();
+        is_plain(&parser.args(line.as_bytes()))
+    }
+
+    #[test]
+    fn a_command_is_plain_unless_it_changes_something() {
+        for line in
+            ["GET a", "set a 1", "LPUSH a 1", "EVALSHA x 0", "client list", "GEORADIUS_RO x", "RL.WHAT", "EXEC 1"]
+        {
+            assert!(is_plain_line(&format!("{line}\r\n")), "{line}");
+        }
+        for line in [
+            "",
+            "multi",
+            "EXEC",
+            "Discard",
+            "reset",
+            "hello",
+            "AUTH a",
+            "select 1",
+            "client reply off",
+            "CLIENT setname a",
+            "client tracking on",
+            "SUBSCRIBE a",
+            "psubscribe a",
+            "ssubscribe a",
+            "unsubscribe",
+            "punsubscribe a",
+            "sunsubscribe",
+            "info",
+            "COMMAND",
+            "watch a",
+            "unwatch",
+            "monitor",
+            "sync",
+            "PSYNC ? -1",
+            "quit",
+            "rl.check a",
+            "RL.HELP",
+        ] {
+            assert!(!is_plain_line(&format!("{line}\r\n")), "{line}");
+        }
+    }
 }

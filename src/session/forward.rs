@@ -1,6 +1,6 @@
 //! The session's other half: what is not Tollgate's own goes to Redis and comes back, bytes as they are.
 
-use super::expect::{Change, Effect, Expect, Route, is_handshake};
+use super::expect::{self, Change, Effect, Expect, Route, is_handshake};
 use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
 use super::{Flow, Session, local, login};
 use crate::auth::Auth;
@@ -173,6 +173,37 @@ impl Session {
             self.slots.push_upstream(expect);
         }
         Flow::Done
+    }
+
+    /// Whether a request can be passed on with no more thought: it has one reply, changes nothing, and nor does anything
+    /// before it.
+    pub(super) fn is_plain(&self, args: &Args<'_>) -> bool {
+        let Link::Open(upstream) = &self.link else { return false };
+        upstream.replies == Replies::On
+            && !upstream.replicating
+            && !self.alone
+            && self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::All)
+            && expect::is_plain(args)
+    }
+
+    /// Passes on the plain requests that `data` begins with, of which the first takes `length` bytes. Says how many they
+    /// take together.
+    pub(super) fn forward_plain(&mut self, data: &[u8], length: usize, parser: &mut Parser) -> usize {
+        let (mut taken, mut count) = (length, 1);
+        while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty())
+            && let Ok(Some(length)) = parser.parse(rest, self.limits())
+            && expect::is_plain(&parser.args(rest))
+        {
+            taken += length;
+            count += 1;
+        }
+        if let Link::Open(upstream) = &mut self.link {
+            upstream.requests.extend_from_slice(data.get(..taken).unwrap_or_default());
+            self.slots.push_upstream(Expect::Replies(count));
+            self.worker.stats.commands.add(count);
+            self.worker.stats.forwarded.add(count);
+        }
+        taken
     }
 
     /// A request without a word has no reply, but it is the one that CLIENT REPLY SKIP silences, and a replica's sign of

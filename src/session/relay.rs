@@ -8,7 +8,7 @@ use super::login;
 use super::merge::Merge;
 use crate::auth::Auth;
 use crate::info;
-use crate::resp::reply;
+use crate::resp::{reply, scan};
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::pin::Pin;
@@ -70,6 +70,20 @@ impl Session {
                 self.output.extend_from_slice(rest);
                 return Ok(data.len());
             }
+            if let Some(Expect::Replies(left)) = self.slots.front_upstream()
+                && upstream.handshake == 0
+                && upstream.scanner.is_between()
+                && !upstream.listens()
+            {
+                // The last one is left for below: with it the slot ends.
+                let (count, taken) = scan::flat_values(rest, *left - 1);
+                self.output.extend_from_slice(rest.get(..taken).unwrap_or_default());
+                *left -= count;
+                at += taken;
+                if count > 0 {
+                    continue;
+                }
+            }
             let is_ours = upstream.handshake > 0;
             let is_idle = self.slots.is_empty();
             let collects = match self.slots.front_upstream() {
@@ -95,14 +109,7 @@ impl Session {
                 self.output.extend_from_slice(piece);
             }
             if complete {
-                let listens = upstream.listens();
-                match self.slots.front_upstream() {
-                    // One of a run of plain replies, as almost all are: nothing to look at but that it is one.
-                    Some(Expect::Replies(left)) if *left > 1 && !listens && upstream.scanner.kind() != b'>' => {
-                        *left -= 1;
-                    }
-                    _ => self.take_reply(),
-                }
+                self.take_reply();
             } else if is_idle {
                 // A reply that is made here must not come in its middle.
                 self.slots.push_upstream(Expect::Rest);
