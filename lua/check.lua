@@ -1,8 +1,9 @@
 -- Decides a batch of items and counts what it admits.
 --
 -- KEYS   [1] the registry; then the logs, in the order of the items and, in each, of its windows
--- ARGV   [1] id of the batch, with neither ':' nor '.'; then for each run of items that ask the same: how many items,
---        and what each asks, packed little-endian: number of checks and cost of one, and for each window its limit, all
+-- ARGV   [1] id of the batch, with neither ':' nor '.'; [2] and [3] a time by Redis's clock, in us, and for each item
+--        '1' if an earlier run found that its logs, if they are still there, live as long as entries made until then
+--        count, else '0'; then for each run of items that ask the same: how many items, and what each asks, packed little-endian: number of checks and cost of one, and for each window its limit, all
 --        of 32 bits, and its length in ms, a double. That is read in a tenth of the time that text takes
 -- Reply  integers: now_us; for each log
 --          used         weight in the window before the item; -1 for all windows of an item if one of its keys holds
@@ -17,9 +18,9 @@
 --                       this much has expired, and does not fit before the check does, fits at the same time. Else 0
 --        Where all were admitted the newest entry is the one just made. Should the clock have stepped back it may not
 --        be; a call for each check, to learn that, is not made.
--- Cost   for each window 4 calls if all are admitted and 4 if all are denied, 6 if both occur; 2 more if entries have
---        expired, 1 more if t is there, 4 more if both; 1 more if an admission has to extend the TTL, and then 2 or 3
---        for the registry, once a run and length. A denied check that needs more than the oldest entry to expire costs
+-- Cost   for each window 3 calls if all are admitted and 4 if all are denied, 5 if both occur; 2 more if entries have
+--        expired, 1 more if t is there, 4 more if both; if something is admitted, 1 more unless the logs are known to
+--        last, 1 more again to extend the TTL, and then 2 or 3 for the registry, once a run and length. A denied check that needs more than the oldest entry to expire costs
 --        up to 9 more if t is there.
 --
 -- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
@@ -27,6 +28,8 @@
 -- It is decided anew, though: an item of which another number is admitted than before is counted twice.
 
 local batch_id = ARGV[1]
+local lasting = now_us <= tonumber(ARGV[2]) and ARGV[3] or ''
+local LASTS = string.byte('1')
 
 -- A number in base 62. Lua would print it in base 10 at twice the cost.
 local function base62(number)
@@ -42,7 +45,7 @@ local function member_of(number, weight)
 end
 
 -- Writes what changes in a log. Returns its weight then, and whether it holds t.
-local function write(key, window, weight, member)
+local function write(key, window, weight, member, lasts)
   local used, gone, excess = window.used, window.gone, window.excess
   if gone > 0 then
     local first = excess and 1 or 0
@@ -57,23 +60,25 @@ local function write(key, window, weight, member)
   if weight == 0 then
     return used, excess
   end
-  local added = add_entry(key, window, excess, weight, now_score, member)
+  -- A log that was empty begins anew, with no end.
+  local added = add_entry(key, window, excess, weight, now_score, member, lasts and used > 0)
   return used + added, excess or added > 1
 end
 
 local number, at = 0, 2
-for arg = 2, #ARGV, 2 do
+for arg = 4, #ARGV, 2 do
   local question = read_question(ARGV[arg + 1])
   local checks, cost = question.checks, question.cost
   for _ = 1, ARGV[arg] do
     local admitted = measure(question, at)
     local weight = (admitted or 0) * cost
     local member = weight > 0 and member_of(number, weight)
+    local lasts = string.byte(lasting, number + 1) == LASTS
     for i = 1, #question do
       local place, window = at + i - 1, question[i]
       if admitted then
         reply[place] = window.used
-        local total, has_t = write(keys[place], window, weight, member)
+        local total, has_t = write(keys[place], window, weight, member, lasts)
         if admitted < checks then
           append_denial(place, window, cost, total, has_t and 1 or 0, has_t)
         end

@@ -34,6 +34,8 @@ local function new_window(ms, limit)
     ms = ms,
     us = us,
     limit = limit,
+    -- How much longer than an entry made now its log is to live, so that one made soon need not look.
+    spare_ms = math.floor(ms / 8),
     -- Entries of that score or less have expired.
     expired_score = string.format('%.0f', now_us - us),
     -- Here so that the table need not grow.
@@ -60,8 +62,8 @@ local function is_wrong_type(key, answer)
   return true
 end
 
--- Lets a log live as long as an entry made now, and a quarter of the window longer: so most admissions find that it
--- lives long enough.
+-- Lets a log live as long as an entry made now, and a quarter of the window longer: so most that look find that it lives
+-- long enough.
 local registered
 local function extend_ttl(key, window)
   local now_ms = math.ceil(now_us / 1000)
@@ -83,9 +85,9 @@ local function extend_ttl(key, window)
   end
 end
 
--- Adds an entry to a log whose t says `excess`, or false if there is none. Returns the weight that it added: 0 if the
--- entry was there already.
-local function add_entry(key, window, excess, weight, score, member)
+-- Adds an entry to a log whose t says `excess`, or false if there is none. Whether the log `lasts` as long as the entry
+-- counts need not be known. Returns the weight that it added: 0 if the entry was there already.
+local function add_entry(key, window, excess, weight, score, member, lasts)
   local added
   if weight == 1 then
     added = call('ZADD', key, score, member)
@@ -98,7 +100,7 @@ local function add_entry(key, window, excess, weight, score, member)
     end
   end
   -- Redis rounds what is left down, and the end of the entry must be rounded up. A set that is new has no end: -1.
-  if call('PTTL', key) <= window.ms then
+  if not lasts and call('PTTL', key) <= window.ms + window.spare_ms then
     extend_ttl(key, window)
   end
   return added * weight

@@ -1,11 +1,11 @@
 -- Says of a batch of items what check.lua would, and writes nothing.
 --
--- KEYS, ARGV and reply are those of check.lua, each item being one check; the id of the batch is not used.
+-- KEYS, ARGV and reply are those of check.lua, each item being one check; the first three of ARGV are not used.
 -- Cost   for each window 2 calls, 1 to 3 more when entries have expired or are heavier than 1, and 1 or more if a
 --        window of the item denies.
 
 local at = 2
-for arg = 2, #ARGV, 2 do
+for arg = 4, #ARGV, 2 do
   local question = read_question(ARGV[arg + 1])
   for _ = 1, ARGV[arg] do
     local admitted = measure(question, at)

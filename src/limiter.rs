@@ -176,6 +176,11 @@ impl Remote {
         self.clock_offset_us.load(Relaxed)
     }
 
+    /// A time of this process's clock, in microseconds, by Redis's.
+    pub fn redis_time(&self, time_us: u64) -> i64 {
+        self.clock_offset_us().saturating_add_unsigned(time_us)
+    }
+
     /// Redis read its clock after `sent_us`. The time between is taken as none, so that what is written by this
     /// offset is never too old.
     fn note_clock(&self, redis_now_us: i64, sent_us: u64) {

@@ -6,5 +6,6 @@ pub mod batch;
 pub mod connection;
 pub mod embedded;
 pub mod ledger;
+pub mod lifetimes;
 pub mod redis;
 pub mod script;

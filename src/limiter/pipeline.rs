@@ -6,6 +6,7 @@ use super::job::{Job, Work};
 use super::{Kind, Remote, connect};
 use crate::clock::now_us;
 use crate::store::connection::{Connection, Error, Reply};
+use crate::store::lifetimes::Lifetimes;
 use std::collections::VecDeque;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
@@ -20,6 +21,8 @@ const MAX_MISSED: u32 = 3;
 pub(super) const MAX_RECORDS: usize = 64;
 /// Wait before records that Redis did not take are offered again.
 const RETRY_US: u64 = 100_000;
+/// By then Redis runs what it is sent, as a rule. If it does not, it has to ask itself what it was told to last.
+const MAX_STALL_US: i64 = 10_000;
 /// Longest time without a look at the breaker, which other workers share.
 const LONGEST_SLEEP_US: u64 = 1_000_000;
 
@@ -33,6 +36,7 @@ pub(super) struct Pipeline<'a> {
     connecting: Option<Attempt<'a>>,
     /// In the order in which they were sent.
     under_way: VecDeque<Job>,
+    pub(super) lifetimes: Lifetimes,
     /// Deadlines missed since this connection last answered.
     pub(super) missed: u32,
     /// When records may be offered to Redis again.
@@ -41,8 +45,16 @@ pub(super) struct Pipeline<'a> {
 
 impl<'a> Pipeline<'a> {
     pub(super) fn new(batcher: &'a Batcher, remote: &'a Remote) -> Self {
-        let under_way = VecDeque::new();
-        Self { batcher, remote, link: None, connecting: None, under_way, missed: 0, next_write_us: 0 }
+        Self {
+            batcher,
+            remote,
+            link: None,
+            connecting: None,
+            under_way: VecDeque::new(),
+            lifetimes: Lifetimes::default(),
+            missed: 0,
+            next_write_us: 0,
+        }
     }
 
     /// Sends what is asked and keeps the connection, until dropped.
@@ -141,6 +153,8 @@ impl<'a> Pipeline<'a> {
         match outcome {
             Ok(link) => {
                 self.remote.on_up();
+                // It may be another Redis.
+                self.lifetimes.clear();
                 self.link = Some(link);
             }
             Err(error) => self.remote.on_down(self.remote.breaker.lost(now_us()), &error, error.is_answer()),
@@ -166,10 +180,13 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    fn send_job(&mut self, job: Job) {
+    fn send_job(&mut self, mut job: Job) {
         let (Some(link), remote) = (&mut self.link, self.remote) else { return };
-        let run = match &job.work {
-            Work::Ask { kind: Kind::Check, batch, id } => remote.store.check(batch, id),
+        let run = match &mut job.work {
+            Work::Ask { kind: Kind::Check, batch, id } => {
+                let until_us = self.lifetimes.mark(batch, remote.redis_time(job.sent_us) + MAX_STALL_US);
+                remote.store.check(batch, id, until_us)
+            }
             Work::Ask { kind: Kind::Peek, batch, .. } => remote.store.peek(batch),
             Work::Reset { keys } => remote.store.reset(keys),
             Work::Record { records, .. } => remote.store.record(records, remote.clock_offset_us()),

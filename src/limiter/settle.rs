@@ -65,7 +65,7 @@ impl Pipeline<'_> {
             (Work::Ask { batch, .. }, reply) => match Answers::read(reply, batch.windows()) {
                 Ok(answers) => {
                     remote.note_clock(answers.redis_now_us, job.sent_us);
-                    self.settle_items(batch, &job, &answers.windows, now_us);
+                    self.settle_items(batch, &job, &answers, now_us);
                 }
                 Err(error) => return self.on_refused(job, &error),
             },
@@ -95,7 +95,8 @@ impl Pipeline<'_> {
     }
 
     /// Hands out the decisions, and keeps of the answers what will save asking or inform the fallback.
-    fn settle_items(&self, batch: &Batch, job: &Job, answers: &[WindowAnswer], now_us: u64) {
+    fn settle_items(&mut self, batch: &Batch, job: &Job, answers: &Answers, now_us: u64) {
+        let Answers { redis_now_us, windows: answers } = answers;
         // As the checks are decided one after another, in the order of the windows of all items.
         let mut states: Vec<WindowState> = answers.iter().map(WindowAnswer::state).collect();
         let mut granted_late = vec![0u32; if job.waiters.expired > 0 { batch.items().len() } else { 0 }];
@@ -120,6 +121,11 @@ impl Pipeline<'_> {
                 continue;
             }
             let check = batch.check_of(item);
+            let is_counted =
+                job.work.counts() && states.iter().zip(answers).any(|(after, before)| after.used > before.state().used);
+            if is_counted && !item.lasts {
+                self.lifetimes.seen(&check, *redis_now_us);
+            }
             self.remote.learn(&check, states, answers, job.sent_us, now_us);
             if let Some(granted) = granted_late.get(index)
                 && job.work.counts()

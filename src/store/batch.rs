@@ -17,6 +17,8 @@ pub struct Item {
     cost: u32,
     /// How many checks are joined; at least 1.
     pub count: u32,
+    /// Its logs are known to live long enough.
+    pub lasts: bool,
 }
 
 impl Item {
@@ -79,6 +81,7 @@ impl Batch {
             hash,
             cost: check.cost,
             count: 1,
+            lasts: false,
         });
         new_index
     }
@@ -90,16 +93,27 @@ impl Batch {
 
     /// What an item asks.
     pub fn check_of<'a>(&'a self, item: &Item) -> Check<'a> {
-        Check {
-            key: self.keys.get(item.key.clone()).unwrap_or_default(),
-            quotas: self.quotas.get(item.quotas.clone()).unwrap_or_default(),
-            cost: item.cost,
+        check_of(&self.keys, &self.quotas, item)
+    }
+
+    /// Says of each item whether its logs are known to live long enough.
+    pub fn mark_lasting(&mut self, mut lasts: impl FnMut(&Check<'_>) -> bool) {
+        for item in &mut self.items {
+            item.lasts = lasts(&check_of(&self.keys, &self.quotas, item));
         }
     }
 
     /// How many windows all items ask about: the script touches so many sorted sets.
     pub fn windows(&self) -> usize {
         self.quotas.len()
+    }
+}
+
+fn check_of<'a>(keys: &'a [u8], quotas: &'a [Quota], item: &Item) -> Check<'a> {
+    Check {
+        key: keys.get(item.key.clone()).unwrap_or_default(),
+        quotas: quotas.get(item.quotas.clone()).unwrap_or_default(),
+        cost: item.cost,
     }
 }
 

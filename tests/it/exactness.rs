@@ -192,3 +192,34 @@ fn a_burst_of_pipelines_is_admitted_to_the_limit_exactly() {
         assert_eq!(left.items()[..4], limit_of_one_more);
     }
 }
+
+/// A run of the script that knows that the log lives long enough does not look.
+#[test]
+fn a_log_outlives_every_entry_though_few_runs_look_to_it() {
+    // How much longer than its newest entry counts the log lives: ms, rounded down twice.
+    const SPARE: &str = "local newest = redis.call('ZRANGE', KEYS[1], '-1', '-1', 'WITHSCORES')[2] \
+                         local time = redis.call('TIME') \
+                         local counts_ms = (newest + 1000000 - time[1] * 1000000 - time[2]) / 1000 \
+                         return math.floor(redis.call('PTTL', KEYS[1]) - counts_ms)";
+    const WINDOW: Duration = Duration::from_secs(1);
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::before(&redis);
+    let (mut client, mut control) = (tollgate.client(), redis.client());
+    let (start, mut checks, mut deleted) = (Instant::now(), 0, false);
+    while start.elapsed() < WINDOW * 5 / 2 {
+        // Behind Tollgate's back, soon after a run has looked: the next log has no end, unless that run looks too.
+        if !deleted && start.elapsed() > WINDOW {
+            assert_eq!(control.line("DEL rl:{k}:1000"), Reply::Integer(1));
+            deleted = true;
+        }
+        assert!(client.decide("RL.CHECK k 1000000 1s").allowed);
+        checks += 1;
+        let spare_ms = control.cmd(&["EVAL", SPARE, "1", "rl:{k}:1000"]).integer();
+        assert!(spare_ms >= -1, "the log ends {} ms before its newest entry", -spare_ms);
+    }
+    let stats = control.line("INFO commandstats").text();
+    let calls =
+        stats.lines().find_map(|line| line.strip_prefix("cmdstat_pttl:calls=")?.split(',').next()?.parse().ok());
+    let looks: i64 = calls.unwrap_or(0) - checks;
+    assert!((1..=checks * 3 / 4).contains(&looks), "{looks} of {checks} checks looked how long the log lives");
+}
