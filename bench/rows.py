@@ -87,6 +87,17 @@ def haproxy(stack, _):
     return stack.enter_context(running(servers.start_haproxy, redis_port=redis.port))
 
 
+def haproxy_polling(stack, _):
+    """HAProxy that never sleeps, before a Redis."""
+    redis = stack.enter_context(running(servers.start_redis))
+    return stack.enter_context(running(servers.start_haproxy, redis_port=redis.port, more="busy-polling"))
+
+
+def tollgate_sleeping(stack, options):
+    """Tollgate that sleeps whenever it has nothing to do, before a Redis."""
+    return tollgate(stack, options | {"server__busy_poll_us": 0})
+
+
 def tollgate_alone(stack, options):
     """Tollgate, and nobody where its Redis should be."""
     return stack.enter_context(running(servers.start_tollgate, redis_port=servers.free_port(), **options))
@@ -190,7 +201,18 @@ def rows(with_throttlecrab):
         for connections, pipeline in points:
             row = f"{name.lower()}-c{connections}-p{pipeline}"
             passed.append(Row(row, connections, pipeline, Side(tollgate, work, "Tollgate"), rivals))
-    return {"The bars": bars, "RL.CHECK beside the plain script": scripts, "Other commands passed through": passed}
+    # Tollgate polls while one event follows another closely, HAProxy if told to: what is left when both do, or neither.
+    alike = []
+    for name, work, asked, bar in (("get-c1-p1", GET, GET, 1), ("latency-c1-p1", CHECK, SCRIPT, 1.1)):
+        for how, ours, theirs in (("sleeping", tollgate_sleeping, haproxy), ("polling", tollgate, haproxy_polling)):
+            rival = Side(theirs, asked, f"{asked.name.split(',')[0]} through HAProxy, both {how}")
+            alike.append(Row(f"{name}-{how}", 1, 1, Side(ours, work, "Tollgate"), ((rival, (Bar("p50", bar),)),)))
+    return {
+        "The bars": bars,
+        "RL.CHECK beside the plain script": scripts,
+        "Other commands passed through": passed,
+        "Both sleeping, or both polling": alike,
+    }
 
 
 # One of each kind, for seeing that all still works.

@@ -24,6 +24,7 @@ HAPROXY_CONFIG = """\
 global
     nbthread 1
     maxconn 5000
+    {more}
 defaults
     mode tcp
     option tcp-smart-accept
@@ -212,11 +213,11 @@ def start_tollgate(folder, redis_port=None, embedded=False, workers=0, **setting
     return launch("tollgate", folder, command, port, environment, is_exact)
 
 
-def start_haproxy(folder, redis_port):
-    """HAProxy in TCP mode, in one thread, before a Redis."""
+def start_haproxy(folder, redis_port, more=""):
+    """HAProxy in TCP mode, in one thread, before a Redis; `more` is a line for its global section."""
     port = free_port()
     config = folder / "haproxy.cfg"
-    config.write_text(HAPROXY_CONFIG.format(port=port, redis_port=redis_port))
+    config.write_text(HAPROXY_CONFIG.format(port=port, redis_port=redis_port, more=more))
     return launch("haproxy", folder, [need("haproxy", "haproxy"), "-db", "-f", config], port)
 
 

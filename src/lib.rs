@@ -18,6 +18,7 @@ pub mod resolve;
 pub mod resp;
 pub mod server;
 pub mod session;
+pub mod shards;
 pub mod stats;
 pub mod store;
 pub mod tls;

@@ -17,14 +17,14 @@
 //! part of the state. `now_us` is any clock of microseconds; where it steps back, nothing refills.
 
 use std::array;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide_and_name, us_to_ms_ceil};
+use crate::shards::Shards;
 
-/// Most shards, each with a lock of its own.
+/// Most shards.
 const MAX_SHARDS: usize = 64;
 
 /// Most buckets of one key. They share a hash, hence a probe sequence of the table, which must stay short.
@@ -35,8 +35,8 @@ const EVICTION_SAMPLES: usize = 5;
 
 /// The token buckets, shared by all workers.
 pub struct Fallback {
-    /// A power of two of them. All buckets of a key are in one, so that one lock makes a check atomic.
-    shards: Box<[Mutex<Shard>]>,
+    /// All buckets of a key are in one, so that one lock makes a check atomic.
+    shards: Shards<Shard>,
     /// Keyed at random: clients choose the keys, and must not be able to choose the collisions.
     hasher: RandomState,
     /// Above 0, at most 1.
@@ -45,9 +45,7 @@ pub struct Fallback {
     shard_buckets: usize,
 }
 
-/// On a cache line of its own, as neighbours are locked by other threads.
 #[derive(Default)]
-#[repr(align(64))]
 struct Shard {
     buckets: HashTable<Bucket>,
     evicted: u64,
@@ -91,19 +89,15 @@ impl Fallback {
     /// At most about `max_keys` buckets (pairs of key and window; the bound is kept for each shard), whose capacity
     /// is `ratio` of the limit.
     pub fn new(ratio: f64, max_keys: usize) -> Self {
-        let shards = (max_keys / 1024).next_power_of_two().min(MAX_SHARDS);
-        Self {
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
-            hasher: RandomState::new(),
-            ratio,
-            shard_buckets: (max_keys / shards).max(1),
-        }
+        let shards = Shards::new((max_keys / 1024).min(MAX_SHARDS));
+        let shard_buckets = (max_keys / shards.count()).max(1);
+        Self { shards, hasher: RandomState::new(), ratio, shard_buckets }
     }
 
     /// Decides by the buckets, and takes the cost from each if all have it.
     pub fn check(&self, check: &Check<'_>, now_us: u64) -> Decision {
         let hash = self.hasher.hash_one(check.key);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         let levels = self.levels(&shard, hash, check, now_us);
         let decision = decide_by(&levels, check);
         if decision.allowed {
@@ -117,7 +111,7 @@ impl Fallback {
     /// What [`check`](Self::check) would answer; takes nothing.
     pub fn peek(&self, check: &Check<'_>, now_us: u64) -> Decision {
         let hash = self.hasher.hash_one(check.key);
-        let shard = self.shard(hash);
+        let shard = self.shards.of(hash);
         decide_by(&self.levels(&shard, hash, check, now_us), check)
     }
 
@@ -125,7 +119,7 @@ impl Fallback {
     pub fn learn(&self, key: &[u8], quota: Quota, remaining: u32, now_us: u64) {
         let hash = self.hasher.hash_one(key);
         let full = Level::full(quota, self.ratio);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         if remaining < full.capacity {
             self.set(&mut shard, hash, key, quota.window, full.units(remaining), now_us);
         } else if let Some(bucket) = shard.find_mut(hash, key, quota.window) {
@@ -136,7 +130,7 @@ impl Fallback {
     /// Drops the buckets of `key`: they are full again.
     pub fn forget(&self, key: &[u8]) {
         let hash = self.hasher.hash_one(key);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         while let Ok(found) = shard.buckets.find_entry(hash, |bucket| *bucket.key == *key) {
             found.remove();
         }
@@ -144,12 +138,12 @@ impl Fallback {
 
     /// How many buckets are kept.
     pub fn buckets(&self) -> usize {
-        self.shards.iter().map(|shard| lock(shard).buckets.len()).sum()
+        self.shards.iter().map(|shard| shard.buckets.len()).sum()
     }
 
     /// How many buckets had to make way for others so far.
     pub fn evicted(&self) -> u64 {
-        self.shards.iter().map(|shard| lock(shard).evicted).sum()
+        self.shards.iter().map(|shard| shard.evicted).sum()
     }
 
     /// The levels of the check's windows, in the quotas' order, then anything.
@@ -175,13 +169,6 @@ impl Fallback {
         }
         let bucket = Bucket { key: key.into(), window, level, time_us: now_us };
         shard.buckets.insert_unique(hash, bucket, |bucket| self.hasher.hash_one(&*bucket.key));
-    }
-
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // Bits that the table uses neither for the slot (the lowest) nor for the tag (the top seven).
-        let index = (hash >> 32) as usize & (self.shards.len() - 1);
-        #[expect(clippy::indexing_slicing, reason = "the length is a power of two: the mask keeps the index below it")]
-        lock(&self.shards[index])
     }
 }
 
@@ -307,10 +294,6 @@ fn decide_degraded(check: &Check<'_>, mut state: impl FnMut(&Quota) -> WindowSta
     let states = states.get(..check.quotas.len()).unwrap_or(&states);
     let (decision, binding) = decide_and_name(check.quotas, states, check.cost);
     (Decision { degraded: true, ..decision }, binding)
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -21,12 +21,12 @@ use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide};
+use crate::shards::Shards;
 
 /// Most windows of one key that are remembered at once. They share a hash, hence a probe sequence of the table: a
 /// client that could make it long would slow every other key near it.
@@ -66,8 +66,8 @@ impl std::error::Error for Full {}
 
 /// The store. All methods take `&self`, lock one shard for about a microsecond and may be called from any thread.
 pub struct Embedded {
-    /// A power of two of them. All windows of a key live in one, so that one lock makes a check atomic.
-    shards: Box<[Mutex<Shard>]>,
+    /// All windows of a key live in one, so that one lock makes a check atomic.
+    shards: Shards<Shard>,
     /// Keyed at random: clients choose the keys, and must not be able to choose the collisions.
     hasher: RandomState,
     max_keys: usize,
@@ -82,9 +82,7 @@ pub struct Embedded {
     sweep_next: AtomicUsize,
 }
 
-/// On a cache line of its own, as neighbours are locked by other threads.
 #[derive(Default)]
-#[repr(align(64))]
 struct Shard {
     logs: HashTable<Log>,
     /// The slot of the table that is swept next.
@@ -122,15 +120,15 @@ impl Embedded {
     pub fn new(max_keys: usize, max_entries: usize) -> Self {
         // About a thousand keys a shard: growing its table, the longest that a lock is held, takes tens of
         // microseconds.
-        let shards = (max_keys / 1024).next_power_of_two().clamp(1, 1024);
+        let shards = Shards::new((max_keys / 1024).min(1024));
         Self {
-            shards: (0..shards).map(|_| Mutex::default()).collect(),
+            take_ahead: (max_entries / (64 * shards.count())).min(MAX_TAKE_AHEAD),
+            shards,
             hasher: RandomState::new(),
             max_keys,
             max_entries,
             keys: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
-            take_ahead: (max_entries / (64 * shards)).min(MAX_TAKE_AHEAD),
             sweep_next: AtomicUsize::new(0),
         }
     }
@@ -141,7 +139,7 @@ impl Embedded {
     /// [`Full`] when it would be allowed but there is no room to count it.
     pub fn check(&self, check: &Check<'_>, now_us: u64) -> Result<Decision, Full> {
         let hash = self.hasher.hash_one(check.key);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         let mut slots = shard.find(hash, check);
         let pruned = shard.prune(&slots, now_us);
         let decision = decide_by(&shard.states(&slots, check, now_us), check);
@@ -163,7 +161,7 @@ impl Embedded {
     /// What [`check`](Self::check) would answer, were there room. Changes nothing.
     pub fn peek(&self, check: &Check<'_>, now_us: u64) -> Decision {
         let hash = self.hasher.hash_one(check.key);
-        let shard = self.shard(hash);
+        let shard = self.shards.of(hash);
         let slots = shard.find(hash, check);
         decide_by(&shard.states(&slots, check, now_us), check)
     }
@@ -171,7 +169,7 @@ impl Embedded {
     /// Forgets all windows of `key`. Whether any of them held an entry that still counts.
     pub fn reset(&self, key: &[u8], now_us: u64) -> bool {
         let hash = self.hasher.hash_one(key);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         let mut was_live = false;
         while let Ok(found) = shard.logs.find_entry(hash, |log| *log.key == *key) {
             let (log, _) = found.remove();
@@ -189,7 +187,7 @@ impl Embedded {
         let mut left = max_slots;
         while left > 0 {
             let next = self.sweep_next.load(Ordering::Relaxed);
-            let mut shard = self.shard_at(next);
+            let mut shard = self.shards.at(next);
             let to_table_end = shard.logs.num_buckets().saturating_sub(shard.sweep_slot);
             let slots = to_table_end.min(left).min(SLOTS_PER_LOCK);
             dropped += self.sweep_shard(&mut shard, now_us, slots);
@@ -210,7 +208,7 @@ impl Embedded {
 
     /// How many entries are kept over all logs, those included that expired and are not yet swept.
     pub fn entries(&self) -> usize {
-        let spare = (0..self.shards.len()).map(|index| self.shard_at(index).spare_entries).sum();
+        let spare = self.shards.iter().map(|shard| shard.spare_entries).sum::<usize>();
         self.entries.load(Ordering::Relaxed).saturating_sub(spare)
     }
 
@@ -272,17 +270,6 @@ impl Embedded {
         let (logs, entries) = shard.sweep(now_us, max_slots);
         self.release(logs, entries);
         logs
-    }
-
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // Bits that the table uses neither for the slot (the lowest) nor for the tag (the top seven).
-        self.shard_at((hash >> 32) as usize)
-    }
-
-    fn shard_at(&self, index: usize) -> MutexGuard<'_, Shard> {
-        #[expect(clippy::indexing_slicing, reason = "the length is a power of two: the mask keeps the index below it")]
-        let shard = &self.shards[index & (self.shards.len() - 1)];
-        shard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

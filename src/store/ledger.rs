@@ -5,11 +5,11 @@
 //! a little longer than it must, never for less. So a key holds a bounded number of records, whatever its traffic.
 
 use crate::quota::{Check, Window};
+use crate::shards::Shards;
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Admissions within this part of the shortest window count as made at once.
 const PARTS: u64 = 64;
@@ -78,7 +78,7 @@ struct Shard {
 /// The records, shared by all workers.
 #[derive(Debug)]
 pub struct Ledger {
-    shards: [Mutex<Shard>; SHARDS],
+    shards: Shards<Shard>,
     hasher: RandomState,
     /// Most keys (with their windows) that are kept in one shard.
     shard_keys: usize,
@@ -91,7 +91,7 @@ impl Ledger {
     /// An empty ledger of at most about `max_keys` keys. What is admitted beyond is not written back.
     pub fn new(max_keys: usize) -> Self {
         Self {
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: Shards::new(SHARDS),
             hasher: RandomState::new(),
             shard_keys: max_keys.div_ceil(SHARDS),
             records: AtomicUsize::new(0),
@@ -118,7 +118,7 @@ impl Ledger {
     /// So many such checks were admitted that Redis was not asked about.
     pub fn admitted(&self, check: &Check<'_>, count: u32, now_us: u64) {
         let hash = self.hasher.hash_one(check.key);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         let is_same = |account: &Account| {
             *account.key == *check.key && account.windows.iter().eq(check.quotas.iter().map(|quota| &quota.window))
         };
@@ -158,7 +158,7 @@ impl Ledger {
     /// Of `asked` checks that Redis was asked about under `id`, and did not answer, so many were admitted here.
     pub fn admitted_of_asked(&self, check: &Check<'_>, id: String, asked: u32, admitted: u32, now_us: u64) {
         let hash = self.hasher.hash_one(check.key);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         if shard.single.len() >= self.shard_keys {
             self.dropped.fetch_add(1, Relaxed);
             return;
@@ -177,8 +177,7 @@ impl Ledger {
     /// Takes up to `max` records, to be written; those that have expired are dropped.
     pub fn take(&self, max: usize, now_us: u64) -> Vec<Record> {
         let mut taken = Vec::new();
-        for shard in &self.shards {
-            let mut shard = lock(shard);
+        for mut shard in self.shards.iter() {
             while taken.len() < max {
                 let Some(record) = shard.take_one() else { break };
                 self.records.fetch_sub(1, Relaxed);
@@ -195,7 +194,7 @@ impl Ledger {
     pub fn give_back(&self, records: Vec<Record>) {
         for record in records {
             let hash = self.hasher.hash_one(&*record.key);
-            self.shard(hash).single.push(record);
+            self.shards.of(hash).single.push(record);
             self.records.fetch_add(1, Relaxed);
         }
     }
@@ -203,18 +202,12 @@ impl Ledger {
     /// Drops the records of a key.
     pub fn forget(&self, key: &[u8]) {
         let hash = self.hasher.hash_one(key);
-        let mut shard = self.shard(hash);
+        let mut shard = self.shards.of(hash);
         let before = shard.len();
         shard.single.retain(|record| *record.key != *key);
         shard.accounts.retain(|account| *account.key != *key);
         shard.closed.retain(|account| *account.key != *key);
         self.records.fetch_sub(before - shard.len(), Relaxed);
-    }
-
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
-        // Other bits than those that the table uses. The index is below SHARDS by the mask.
-        let [first, ..] = &self.shards;
-        lock(self.shards.get((hash >> 48) as usize & (SHARDS - 1)).unwrap_or(first))
     }
 }
 
@@ -247,10 +240,6 @@ impl Shard {
         }
         record
     }
-}
-
-fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
-    shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
