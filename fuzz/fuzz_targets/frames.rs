@@ -4,7 +4,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tollgate::resp::request::{Limits, Parser, ProtocolError};
-use tollgate::resp::scan::{Malformed, Scanner};
+use tollgate::resp::scan::{Malformed, Scanner, flat_values};
 
 const MAX_BULK_BYTES: usize = 1 << 20;
 
@@ -13,7 +13,15 @@ fuzz_target!(|input: &[u8]| {
     let (head, tail) = data.split_at(usize::from(*cut).min(data.len()));
     requests(head, data);
     assert_eq!(values(&[data]), values(&[head, tail]));
+    flat(data);
 });
+
+/// What is counted off at once ends where it ends when it is scanned.
+fn flat(data: &[u8]) {
+    let (count, taken) = flat_values(data, u64::MAX);
+    let (ends, _) = values(&[data]);
+    assert_eq!(taken, count.checked_sub(1).map_or(0, |last| ends[last as usize]));
+}
 
 /// A request that is whole, or wrong, in the beginning of the bytes is just that in all of them.
 fn requests(head: &[u8], data: &[u8]) {
