@@ -1,10 +1,12 @@
 -- Decides a batch of items and counts what it admits.
 --
 -- KEYS   [1] the registry; then the logs, in the order of the items and, in each, of its windows
--- ARGV   [1] id of the batch, with neither ':' nor '.'; [2] and [3] a time by Redis's clock, in us, and for each item
---        '1' if an earlier run found that its logs, if they are still there, live as long as entries made until then
---        count, else '0'; then for each run of items that ask the same: how many items, and what each asks, packed little-endian: number of checks and cost of one, and for each window its limit, all
---        of 32 bits, and its length in ms, a double. That is read in a tenth of the time that text takes
+-- ARGV   [1] id of the batch, with neither ':' nor '.'
+--        [2] unix time in us, and [3] for each item 1 if an earlier run saw that its logs, if they are still there,
+--        live as long as any entry counts that is made until then; else 0
+--        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: number
+--        of checks and cost of one, and for each window its limit, all of 32 bits, and its length in ms, a double. That
+--        is read in a tenth of the time that text takes
 -- Reply  integers: now_us; for each log
 --          used         weight in the window before the item; -1 for all windows of an item if one of its keys holds
 --                       no sorted set, in which case nothing of the item is written
@@ -20,8 +22,8 @@
 --        be; a call for each check, to learn that, is not made.
 -- Cost   for each window 3 calls if all are admitted and 4 if all are denied, 5 if both occur; 2 more if entries have
 --        expired, 1 more if t is there, 4 more if both; if something is admitted, 1 more unless the logs are known to
---        last, 1 more again to extend the TTL, and then 2 or 3 for the registry, once a run and length. A denied check that needs more than the oldest entry to expire costs
---        up to 9 more if t is there.
+--        last, 1 more again to extend the TTL, and then 2 or 3 for the registry, once a run and length. A denied check
+--        that needs more than the oldest entry to expire costs up to 9 more if t is there.
 --
 -- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
 -- for the others. So a batch that runs again because its answer was lost writes the same members, and they count once.

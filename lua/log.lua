@@ -62,8 +62,8 @@ local function is_wrong_type(key, answer)
   return true
 end
 
--- Lets a log live as long as an entry made now, and a quarter of the window longer: so most that look find that it lives
--- long enough.
+-- Lets a log live as long as an entry made now, and a quarter of the window longer: so most runs that look find that it
+-- lives long enough.
 local registered
 local function extend_ttl(key, window)
   local now_ms = math.ceil(now_us / 1000)

@@ -11,8 +11,8 @@
 //!   events    |       |      |                            |
 //!   worker    ~~zzzzzz~~~~~~~~~~~~~~~~~~~~~~zzzzzzzzzzzzzz        ~ polls   z sleeps
 //! ```
-//! It ends, too, when somebody else wants the core, for a thread that is woken is let in before one that waits its turn;
-//! and when several events come at once, for then there is work enough, and all that counts is not to waste time.
+//! It ends, too, when somebody else wants the core, as a thread that is woken is let in before one that waits its turn;
+//! and when several events come at once, as there is work enough then, and all that counts is not to waste time.
 
 use crate::clock::now_us;
 use std::cell::Cell;

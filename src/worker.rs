@@ -49,8 +49,8 @@ pub struct Worker {
     pub stats: Arc<Stats>,
     /// This thread's way to the limiter.
     pub batcher: Rc<Batcher>,
-    /// Whether the sessions are to come to an end, which [`Worker::stop`] tells them. Not a token that threads share: each
-    /// session asks each time that it runs.
+    /// Whether the sessions are to come to an end, which [`Worker::stop`] tells them. Not a token that threads share,
+    /// because each session asks each time that it runs.
     pub stopping: Cell<bool>,
     /// Wakes them then.
     pub stop: Notify,

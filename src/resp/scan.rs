@@ -20,8 +20,8 @@ enum Place {
     Text(u64),
 }
 
-/// How many values that nest nothing `data` begins with, `most` at most, and how many bytes they take. A value that is not
-/// whole ends them, and so does one of any other kind.
+/// How many values that nest nothing `data` begins with, `most` at most, and how many bytes they take. A value that is
+/// not whole ends them, and so does one of any other kind.
 pub fn flat_values(data: &[u8], most: u64) -> (u64, usize) {
     let (mut count, mut at) = (0, 0);
     while count < most

@@ -64,11 +64,14 @@ impl Session {
             self.link = Link::Absent;
             return self.run_local(args);
         }
-        let is_open = matches!(self.link, Link::Open(_));
+        let is_auth = args.name().eq_ignore_ascii_case(b"auth");
         match &shared.auth {
-            // Logins are this process's business, not Redis's.
-            Auth::Password(_) if args.name().eq_ignore_ascii_case(b"auth") => return self.run_local(args),
-            Auth::Password(_) if is_open && login::credentials(args).is_some() => return self.run_hello(args),
+            // Logins are this process's business. Of a HELLO with one Redis is told the rest, now or once it is asked
+            // anything.
+            Auth::Password(_) if is_auth || login::credentials(args).is_some() => {
+                let is_told = !is_auth && matches!(self.link, Link::Open(_));
+                return if is_told { self.run_hello(args) } else { self.run_local(args) };
+            }
             _ if self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly) => {
                 return self.run_local(args);
             }
@@ -175,8 +178,8 @@ impl Session {
         Flow::Done
     }
 
-    /// Whether a request can be passed on with no more thought: it has one reply, changes nothing, and nor does anything
-    /// before it.
+    /// Whether a request can be passed on with no more thought: it has one reply and changes nothing, and so it is with
+    /// all that is outstanding.
     pub(super) fn is_plain(&self, args: &Args<'_>) -> bool {
         let Link::Open(upstream) = &self.link else { return false };
         upstream.replies == Replies::On
@@ -186,8 +189,8 @@ impl Session {
             && expect::is_plain(args)
     }
 
-    /// Passes on the plain requests that `data` begins with, of which the first takes `length` bytes. Says how many they
-    /// take together.
+    /// Passes on the plain requests that `data` begins with, of which the first takes `length` bytes. Says how many bytes
+    /// they take together.
     pub(super) fn forward_plain(&mut self, data: &[u8], length: usize, parser: &mut Parser) -> usize {
         let (mut taken, mut count) = (length, 1);
         while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty())

@@ -241,6 +241,25 @@ fn a_user_for_checks_alone_gets_to_nothing_else() {
 }
 
 #[test]
+fn a_login_that_is_checked_here_costs_redis_no_connection() {
+    let redis = RedisServer::start();
+    let (tollgate, _folder) = with_users(&redis);
+    assert!(!log_in(&tollgate, "shop").decide("RL.CHECK k 1000 1h").degraded);
+    let mut clients: Vec<RawClient> = (0..50).map(|_| tollgate.client()).collect();
+    for (index, client) in clients.iter_mut().enumerate() {
+        let user = if index % 2 == 0 { "shop" } else { "admin" };
+        assert!(matches!(client.line(&format!("HELLO 3 AUTH {user} {user} SETNAME {user}")), Reply::Map(_)));
+        assert!(!client.decide("RL.CHECK k 1000 1h").degraded);
+    }
+    let in_redis = redis.command("CLIENT LIST").text();
+    assert!(in_redis.lines().count() < 25, "{in_redis}");
+    // What it said is repeated when it needs one.
+    assert_eq!(clients[1].line("CLIENT GETNAME"), Reply::bulk("admin"));
+    assert!(matches!(clients[1].line("HGETALL none"), Reply::Map(_)));
+    assert!(redis.command("CLIENT LIST").text().contains("name=admin"));
+}
+
+#[test]
 fn users_with_prefixes_do_not_meet() {
     let redis = RedisServer::start();
     let (tollgate, _folder) = with_users(&redis);
