@@ -88,6 +88,7 @@ fn tollgate(shared: &Shared, text: &mut String) {
             let known = remote.known();
             line(text, "store", "redis");
             line(text, "store_up", u8::from(remote.breaker.is_closed()));
+            line(text, "breaker_state", remote.breaker.name());
             line(text, "store_down_seconds", known.down_since.map_or(0, |since| since.elapsed().as_secs()));
             line(text, "store_last_error", known.last_error.unwrap_or_default());
             for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {

@@ -73,6 +73,15 @@ impl Breaker {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// What it is: `closed`, `open` or `half-open`.
+    pub fn name(&self) -> &'static str {
+        match self.state().circuit {
+            Circuit::Closed => "closed",
+            Circuit::Open { .. } => "open",
+            Circuit::HalfOpen { .. } => "half-open",
+        }
+    }
+
     /// The store answered. True if this restored traffic: the answer was a probe's, or came while one was out.
     pub fn success(&self) -> bool {
         if self.is_closed() {

@@ -318,3 +318,30 @@ fn all_windows_of_a_key_share_a_cluster_slot_even_if_it_holds_braces() {
         }
     }
 }
+
+#[test]
+fn info_tells_how_the_store_stands() {
+    let mut redis = RedisServer::start();
+    let tollgate = before(&redis, &[]);
+    let mut client = tollgate.client();
+    let told = |client: &mut RawClient, name: &str| {
+        let info = client.line("INFO tollgate").text();
+        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap_or_else(|| panic!("no {name} in {info}")).to_owned()
+    };
+    assert!(!client.decide("RL.CHECK k 5 1h").degraded);
+    for (name, value) in [("store_up", "1"), ("breaker_state", "closed"), ("answers_by_store", "1")] {
+        assert_eq!(told(&mut client, name), value, "{name}");
+    }
+    redis.kill();
+    wait_until(PATIENCE, || told(&mut client, "store_up") == "0");
+    assert!(client.decide("RL.CHECK k 5 1h").degraded);
+    assert!(["open", "half-open"].contains(&&*told(&mut client, "breaker_state")));
+    assert_ne!(told(&mut client, "store_last_error"), "");
+    assert_eq!(told(&mut client, "answers_by_fallback"), "1");
+    redis.start_again();
+    wait_until_exact(&mut client);
+    for (name, value) in [("store_up", "1"), ("breaker_state", "closed"), ("store_down_seconds", "0")] {
+        assert_eq!(told(&mut client, name), value, "{name}");
+    }
+}
