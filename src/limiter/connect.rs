@@ -29,7 +29,7 @@ async fn probe(remote: &Remote) -> Result<Connection, Error> {
     // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here. And in time:
     // a Redis that answers only after the deadline would close the breaker for nothing.
     let (nothing, sent_us) = (Batch::default(), now_us());
-    let reply = run(&mut link, remote.store.check(&nothing, "", 0), Duration::from_micros(remote.timeout_us)).await?;
+    let reply = run(&mut link, remote.store.check(&nothing, ""), Duration::from_micros(remote.timeout_us)).await?;
     remote.note_clock(Answers::read(reply, 0)?.redis_now_us, sent_us);
     if let Ok(Reply::Text(text)) = link.call(&[&b"INFO"[..], b"server"]).await {
         let text = String::from_utf8_lossy(&text);

@@ -184,8 +184,8 @@ impl<'a> Pipeline<'a> {
         let (Some(link), remote) = (&mut self.link, self.remote) else { return };
         let run = match &mut job.work {
             Work::Ask { kind: Kind::Check, batch, id } => {
-                let until_us = self.lifetimes.mark(batch, remote.redis_time(job.sent_us) + MAX_STALL_US);
-                remote.store.check(batch, id, until_us)
+                self.lifetimes.mark(batch, remote.redis_time(job.sent_us) + MAX_STALL_US);
+                remote.store.check(batch, id)
             }
             Work::Ask { kind: Kind::Peek, batch, .. } => remote.store.peek(batch),
             Work::Reset { keys } => remote.store.reset(keys),

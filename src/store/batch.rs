@@ -35,6 +35,7 @@ pub struct Batch {
     keys: Vec<u8>,
     quotas: Vec<Quota>,
     items: Vec<Item>,
+    lasting_until_us: i64,
     /// The last item of each key, by the key's hash.
     last_of_key: HashTable<usize>,
     hasher: RandomState,
@@ -46,6 +47,7 @@ impl Batch {
         self.keys.clear();
         self.quotas.clear();
         self.items.clear();
+        self.lasting_until_us = 0;
         self.last_of_key.clear();
     }
 
@@ -96,11 +98,19 @@ impl Batch {
         check_of(&self.keys, &self.quotas, item)
     }
 
-    /// Says of each item whether its logs are known to live long enough.
-    pub fn mark_lasting(&mut self, mut lasts: impl FnMut(&Check<'_>) -> bool) {
+    /// Marks the items whose logs are known to live long enough for entries that are made until a time.
+    pub fn mark_lasting(&mut self, until_us: impl Fn(&Check<'_>) -> Option<i64>) {
+        self.lasting_until_us = i64::MAX;
         for item in &mut self.items {
-            item.lasts = lasts(&check_of(&self.keys, &self.quotas, item));
+            let until_us = until_us(&check_of(&self.keys, &self.quotas, item));
+            item.lasts = until_us.is_some();
+            self.lasting_until_us = self.lasting_until_us.min(until_us.unwrap_or(i64::MAX));
         }
+    }
+
+    /// Until when all the marks hold, by Redis's clock: microseconds.
+    pub fn lasting_until_us(&self) -> i64 {
+        self.lasting_until_us
     }
 
     /// How many windows all items ask about: the script touches so many sorted sets.

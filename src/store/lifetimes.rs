@@ -38,16 +38,9 @@ impl Default for Lifetimes {
 }
 
 impl Lifetimes {
-    /// Marks the items of a batch whose logs live long enough for an entry made by `by_us`, Redis's clock. Says until when
-    /// all the marks hold.
-    pub fn mark(&self, batch: &mut Batch, by_us: i64) -> i64 {
-        let mut least_us = i64::MAX;
-        batch.mark_lasting(|check| {
-            let until_us = self.until_us(check).filter(|until_us| *until_us >= by_us);
-            least_us = least_us.min(until_us.unwrap_or(i64::MAX));
-            until_us.is_some()
-        });
-        least_us
+    /// Marks the items of a batch whose logs live long enough for an entry made by `by_us`, Redis's clock.
+    pub fn mark(&self, batch: &mut Batch, by_us: i64) {
+        batch.mark_lasting(|check| self.until_us(check).filter(|until_us| *until_us >= by_us));
     }
 
     /// The logs of a check were looked at when an entry was made in each at `now_us`, Redis's clock.
@@ -97,8 +90,8 @@ mod tests {
         checks.iter().for_each(|check| {
             batch.add(check);
         });
-        let until_us = lifetimes.mark(&mut batch, by_us);
-        (until_us, batch.items().iter().map(|item| item.lasts).collect())
+        lifetimes.mark(&mut batch, by_us);
+        (batch.lasting_until_us(), batch.items().iter().map(|item| item.lasts).collect())
     }
 
     #[test]

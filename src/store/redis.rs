@@ -87,15 +87,14 @@ impl RedisStore {
     /// Decides the items in order and counts what is admitted. [`Answers::read`] reads the reply: they stand in the
     /// order of the items and, in each, of its windows.
     ///
-    /// A batch that is sent again after its answer was lost counts once: `batch_id` makes the ids of its entries. What it
-    /// says of logs that last holds until `lasting_until_us`, by Redis's clock.
-    pub fn check(&self, batch: &Batch, batch_id: &str, lasting_until_us: i64) -> Run<'_> {
-        self.ask(&self.check, batch, batch_id, lasting_until_us)
+    /// A batch that is sent again after its answer was lost counts once: `batch_id` makes the ids of its entries.
+    pub fn check(&self, batch: &Batch, batch_id: &str) -> Run<'_> {
+        self.ask(&self.check, batch, batch_id)
     }
 
     /// As [`RedisStore::check`], but nothing is counted or written.
     pub fn peek(&self, batch: &Batch) -> Run<'_> {
-        self.ask(&self.peek, batch, "", 0)
+        self.ask(&self.peek, batch, "")
     }
 
     /// Counts what was admitted without Redis, under its own times. `offset_us` leads from the records' clock to
@@ -150,7 +149,7 @@ impl RedisStore {
         format!("{}{}", self.process_id, base62(self.batches.fetch_add(1, Relaxed)))
     }
 
-    fn ask<'a>(&'a self, script: &'a Script, batch: &Batch, batch_id: &str, lasting_until_us: i64) -> Run<'a> {
+    fn ask<'a>(&'a self, script: &'a Script, batch: &Batch, batch_id: &str) -> Run<'a> {
         let mut run = Run::new(script, 1 + batch.windows());
         run.word(&self.name("windows"));
         let mut name = Vec::new();
@@ -159,7 +158,7 @@ impl RedisStore {
             self.add_names(&mut run, &mut name, check.key, check.quotas.iter().map(|quota| quota.window));
         }
         run.word(batch_id.as_bytes());
-        run.number(u64::try_from(lasting_until_us).unwrap_or(0));
+        run.number(u64::try_from(batch.lasting_until_us()).unwrap_or(0));
         let marks: Vec<u8> = batch.items().iter().map(|item| if item.lasts { b'1' } else { b'0' }).collect();
         run.word(&marks);
         let mut question = Vec::new();

@@ -92,7 +92,7 @@ impl Scripts {
         let mut batch = Batch::default();
         let items: Vec<usize> = questions.iter().map(|question| question.with(|check| batch.add(check))).collect();
         let run = match counts {
-            true => self.store.check(&batch, &self.store.next_batch_id(), 0),
+            true => self.store.check(&batch, &self.store.next_batch_id()),
             false => self.store.peek(&batch),
         };
         let reply = run_by_source(&mut self.link, &run).await;
@@ -224,7 +224,7 @@ fn what_is_written_back_never_meets_what_was_checked() {
     let batches = [batch_of(&["k"]), batch_of(&["other", "k"])];
     for number in 0..COUNT {
         for batch in &batches {
-            runtime.block_on(run_by_source(&mut link, &store.check(batch, &store.next_batch_id(), 0)));
+            runtime.block_on(run_by_source(&mut link, &store.check(batch, &store.next_batch_id())));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let record = Record {
