@@ -24,17 +24,28 @@ const PAUSE: Duration = Duration::from_millis(3);
 /// A key and its limit. A window of an hour stands beside it, whose log in Redis is the whole history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Traffic {
-    pub key: &'static str,
+    pub name: &'static str,
+    pub round: usize,
     pub limit: usize,
     pub window: Duration,
 }
 
-/// Asked for far more often than their limits allow. One is full again within any fault; what the other one has used
-/// stays used throughout, so that it shows any budget that a fault gives away.
-pub const TRAFFIC: [Traffic; 2] = [
-    Traffic { key: "fast", limit: 100, window: Duration::from_millis(500) },
-    Traffic { key: "slow", limit: 200, window: Duration::from_secs(20) },
-];
+/// The keys of a round of faults, asked for far more often than their limits allow. One is full again within any
+/// fault; what the other one has used stays used throughout, so that it shows any budget that a fault gives away. Hence
+/// other keys for each round: once entries expire, an answer that is too late for its client may have told Tollgate of
+/// room that no client heard of.
+pub const fn traffic(round: usize) -> [Traffic; 2] {
+    [
+        Traffic { name: "fast", round, limit: 100, window: Duration::from_millis(500) },
+        Traffic { name: "slow", round, limit: 200, window: Duration::from_secs(20) },
+    ]
+}
+
+impl Traffic {
+    pub fn key(self) -> String {
+        format!("{}{}", self.name, self.round)
+    }
+}
 
 /// One answer.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +60,7 @@ struct Sample {
 /// What the clients saw.
 #[derive(Debug)]
 pub struct Observed {
+    pub traffic: [Traffic; 2],
     /// In the order of receipt.
     samples: Vec<Sample>,
     /// When the fault was over.
@@ -60,6 +72,12 @@ pub struct Observed {
 /// Traffic to all of `tollgates` before, during and after `fault`, until all answers are exact again. Unless
 /// `may_break`, a connection that breaks fails the test.
 pub fn under_load(tollgates: &[SocketAddr], may_break: bool, fault: impl FnOnce()) -> Observed {
+    in_round(0, tollgates, may_break, fault)
+}
+
+/// [`under_load`], where it is not the only time on these servers.
+pub fn in_round(round: usize, tollgates: &[SocketAddr], may_break: bool, fault: impl FnOnce()) -> Observed {
+    let traffic = traffic(round);
     let stopped = AtomicBool::new(false);
     let last_degraded = Mutex::new(Instant::now());
     thread::scope(|scope| {
@@ -68,7 +86,7 @@ pub fn under_load(tollgates: &[SocketAddr], may_break: bool, fault: impl FnOnce(
             let (stopped, last_degraded) = (&stopped, &last_degraded);
             move || ask_until(stopped, last_degraded, tollgate, traffic, may_break)
         };
-        let both_twice = TRAFFIC.iter().chain(&TRAFFIC);
+        let both_twice = traffic.iter().chain(&traffic);
         let pairs = tollgates.iter().flat_map(|tollgate| both_twice.clone().map(|traffic| (*tollgate, *traffic)));
         let clients: Vec<_> = pairs.map(|(tollgate, traffic)| scope.spawn(ask(tollgate, traffic))).collect();
         let stall = scope.spawn(|| longest_stall(&stopped));
@@ -83,7 +101,7 @@ pub fn under_load(tollgates: &[SocketAddr], may_break: bool, fault: impl FnOnce(
         stopped.store(true, Relaxed);
         let mut samples: Vec<Sample> = clients.into_iter().flat_map(|client| client.join().unwrap()).collect();
         samples.sort_by_key(|sample| sample.received);
-        Observed { samples, lifted, stall: stall.join().unwrap() }
+        Observed { traffic, samples, lifted, stall: stall.join().unwrap() }
     })
 }
 
@@ -103,8 +121,8 @@ fn ask_until(
     traffic: Traffic,
     may_break: bool,
 ) -> Vec<Sample> {
-    let Traffic { key, limit, window } = traffic;
-    let request = format!("RL.CHECK {key} {limit} {}ms 1000000 1h\r\n", window.as_millis());
+    let (key, limit, window_ms) = (traffic.key(), traffic.limit, traffic.window.as_millis());
+    let request = format!("RL.CHECK {key} {limit} {window_ms}ms 1000000 1h\r\n");
     let mut client = RawClient::connect(tollgate);
     let mut samples = Vec::new();
     while !stopped.load(Relaxed) {
@@ -164,9 +182,9 @@ impl Observed {
     pub fn over_admission(&self) -> (f64, &'static str) {
         let over = |traffic: &Traffic| {
             let most = self.most_within_window(*traffic);
-            (most.saturating_sub(traffic.limit) as f64 / traffic.limit as f64, traffic.key)
+            (most.saturating_sub(traffic.limit) as f64 / traffic.limit as f64, traffic.name)
         };
-        TRAFFIC.iter().map(over).max_by(|one, other| one.0.total_cmp(&other.0)).unwrap()
+        self.traffic.iter().map(over).max_by(|one, other| one.0.total_cmp(&other.0)).unwrap()
     }
 
     fn most_within_window(&self, traffic: Traffic) -> usize {
@@ -191,7 +209,7 @@ impl Observed {
     /// the limit, and that share for each window since.
     #[track_caller]
     pub fn assert_fallback_within_bound(&self, tollgate: SocketAddr) {
-        for traffic in TRAFFIC {
+        for traffic in self.traffic {
             let asked = |sample: &&Sample| sample.traffic == traffic && sample.tollgate == tollgate;
             let samples: Vec<&Sample> = self.samples.iter().filter(asked).collect();
             let Some(first) = samples.iter().position(|sample| sample.decision.degraded) else { continue };
