@@ -16,6 +16,7 @@ pub mod net;
 pub mod quota;
 pub mod resolve;
 pub mod resp;
+pub mod sched_batch;
 pub mod server;
 pub mod session;
 pub mod shards;

@@ -146,7 +146,7 @@ enum Flow {
 impl Session {
     /// Makes what progress there is to make. Ready when the connection is to be closed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.worker.busy_poll.on_event(now_us());
+        self.worker.on_event(self.client.id);
         loop {
             let Self { mailbox, slots, output, .. } = self;
             mailbox.collect(cx, |(ticket, answer)| slots.answer(ticket, answer));

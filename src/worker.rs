@@ -2,10 +2,12 @@
 
 use crate::auth::Auth;
 use crate::busy_poll::BusyPoll;
+use crate::clock::now_us;
 use crate::config::Config;
 use crate::limiter::Limiter;
 use crate::limiter::batcher::Batcher;
 use crate::resp::request::Parser;
+use crate::sched_batch::SchedBatch;
 use crate::stats::Stats;
 use crate::tls::Acceptor;
 use std::cell::{Cell, RefCell};
@@ -56,6 +58,8 @@ pub struct Worker {
     pub stop: Notify,
     /// Keeps this thread awake while much happens.
     pub busy_poll: BusyPoll,
+    /// Lets others finish while even more happens.
+    sched_batch: SchedBatch,
     /// Lent to the session that runs. Of one thread's sessions one runs at a time, so one buffer does for all, and an
     /// idle connection holds none.
     pub read_buffer: RefCell<Vec<u8>>,
@@ -64,13 +68,21 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// The `index`th worker.
+    /// The worker of this thread.
     pub fn new(shared: Arc<Shared>, stats: Arc<Stats>) -> Self {
         let batcher = Rc::new(Batcher::new(shared.limiter.clone(), stats.clone()));
         let (stopping, stop) = (Cell::new(false), Notify::new());
         let busy_poll = BusyPoll::new(shared.config.server.busy_poll_us);
+        let sched_batch = SchedBatch::of_this_thread();
         let read_buffer = RefCell::new(vec![0; READ_BYTES]);
-        Self { shared, stats, batcher, busy_poll, read_buffer, stopping, stop, parser: RefCell::default() }
+        Self { shared, stats, batcher, busy_poll, sched_batch, read_buffer, stopping, stop, parser: RefCell::default() }
+    }
+
+    /// The session of `client` is about to run.
+    pub fn on_event(&self, client: u64) {
+        let now_us = now_us();
+        self.busy_poll.on_event(now_us);
+        self.sched_batch.on_event(client, now_us);
     }
 
     /// Tells every session that the server stops.
