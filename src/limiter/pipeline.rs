@@ -8,9 +8,11 @@ use crate::clock::now_us;
 use crate::store::connection::{Connection, Error, Reply};
 use crate::store::lifetimes::Lifetimes;
 use std::collections::VecDeque;
+use std::future::ready;
 use std::pin::{Pin, pin};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
+use tokio::task;
 use tokio::time::{Instant, Sleep, sleep};
 
 /// Most jobs under way at once: while Redis runs one, the next is already on its way.
@@ -61,6 +63,10 @@ impl<'a> Pipeline<'a> {
     pub(super) async fn run(mut self) {
         let mut alarm = pin!(sleep(Duration::ZERO));
         loop {
+            // What has come is in time, even if this thread is late.
+            while let Some(outcome) = reply_at_hand(&mut self.link).await {
+                self.on_reply(outcome);
+            }
             let now_us = now_us();
             self.expire_late(now_us);
             self.keep_connected(now_us);
@@ -71,7 +77,8 @@ impl<'a> Pipeline<'a> {
                 outcome = next_reply(&mut self.link) => self.on_reply(outcome),
                 outcome = connected(&mut self.connecting) => self.on_connected(outcome),
                 () = self.batcher.wake.notified() => {}
-                () = &mut alarm => {}
+                // A thread that was stopped may hear of the time before it hears of what has come meanwhile.
+                () = &mut alarm => task::yield_now().await,
             }
         }
     }
@@ -236,6 +243,14 @@ async fn next_reply(link: &mut Option<Connection>) -> Result<Reply, Error> {
     match link {
         Some(link) => link.reply().await,
         None => std::future::pending().await,
+    }
+}
+
+async fn reply_at_hand(link: &mut Option<Connection>) -> Option<Result<Reply, Error>> {
+    tokio::select! {
+        biased;
+        outcome = next_reply(link) => Some(outcome),
+        () = ready(()) => None,
     }
 }
 
