@@ -80,6 +80,9 @@ impl Session {
             }
             _ => {}
         }
+        if is_whole && local::is_about_tollgate(args) && !self.is_in_mode() {
+            return self.run_local(args);
+        }
         match self.link {
             Link::Open(_) => self.forward(args, count, raw),
             Link::Dialing(_) => Flow::Hold,
@@ -107,6 +110,17 @@ impl Session {
         let only_rl = self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly);
         let checks_logins = matches!(self.worker.shared.auth, Auth::Password(_));
         only_rl || (checks_logins && (is(b"auth") || is(b"hello") || is(b"reset")))
+    }
+
+    /// Whether, at Redis, a command would not simply be carried out and answered, or that is not known yet.
+    fn is_in_mode(&self) -> bool {
+        let Link::Open(upstream) = &self.link else { return false };
+        upstream.in_multi
+            || upstream.replicating
+            || upstream.replies != Replies::On
+            || upstream.is_subscriber(self.client.protocol)
+            || self.slots.await_turning_point()
+            || (self.alone && self.slots.await_upstream())
     }
 
     /// HELLO with a login that is checked here: Redis is told the rest of it.

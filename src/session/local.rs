@@ -60,6 +60,14 @@ pub fn answers_without_redis(args: &Args<'_>) -> bool {
     ANSWERED_HERE.iter().any(|name| args.name().eq_ignore_ascii_case(name))
 }
 
+/// Whether a command asks for nothing that Redis knows.
+pub fn is_about_tollgate(args: &Args<'_>) -> bool {
+    let mut sections = args.from(1);
+    args.len() > 1
+        && args.name().eq_ignore_ascii_case(b"info")
+        && sections.all(|section| section.eq_ignore_ascii_case(b"tollgate"))
+}
+
 fn ping(args: &Args<'_>, out: &mut BytesMut) {
     match args.get(1) {
         Some(message) => reply::bulk(out, message),

@@ -319,16 +319,19 @@ fn all_windows_of_a_key_share_a_cluster_slot_even_if_it_holds_braces() {
     }
 }
 
+/// What `INFO tollgate` says of this.
+#[track_caller]
+fn told(client: &mut RawClient, name: &str) -> String {
+    let info = client.line("INFO tollgate").text();
+    let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("no {name} in {info}")).to_owned()
+}
+
 #[test]
 fn info_tells_how_the_store_stands() {
     let mut redis = RedisServer::start();
     let tollgate = before(&redis, &[]);
     let mut client = tollgate.client();
-    let told = |client: &mut RawClient, name: &str| {
-        let info = client.line("INFO tollgate").text();
-        let line = info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-        line.unwrap_or_else(|| panic!("no {name} in {info}")).to_owned()
-    };
     assert!(!client.decide("RL.CHECK k 5 1h").degraded);
     for (name, value) in [("store_up", "1"), ("breaker_state", "closed"), ("answers_by_store", "1")] {
         assert_eq!(told(&mut client, name), value, "{name}");
@@ -344,4 +347,50 @@ fn info_tells_how_the_store_stands() {
     for (name, value) in [("store_up", "1"), ("breaker_state", "closed"), ("store_down_seconds", "0")] {
         assert_eq!(told(&mut client, name), value, "{name}");
     }
+}
+
+#[test]
+fn info_of_tollgate_alone_does_not_wait_for_a_redis_that_hangs() {
+    let redis = RedisServer::start();
+    let tollgate = before(&redis, &[]);
+    let mut client = tollgate.client();
+    assert_eq!(client.line("GET k"), Reply::Nil, "its connection to Redis is there");
+    redis.stop();
+    assert_eq!(told(&mut client, "store_up"), "1", "nobody has asked it anything");
+    client.send(b"GET k\r\nINFO tollgate\r\n");
+    redis.cont();
+    assert_eq!(client.read(), Reply::Nil, "replies keep their order");
+    assert!(client.read().text().starts_with("# Tollgate"));
+    // Where it would not be answered at once it is Redis's, as any other command.
+    assert_eq!(client.line("MULTI"), Reply::Status("OK".into()));
+    assert_eq!(client.line("INFO tollgate"), Reply::Status("QUEUED".into()));
+    assert_eq!(client.line("EXEC").items().len(), 1);
+    client.send(b"CLIENT REPLY SKIP\r\nINFO tollgate\r\nGET k\r\n");
+    assert_eq!(client.read(), Reply::Nil);
+}
+
+#[test]
+fn what_redis_answered_in_time_is_given_out_by_a_tollgate_that_was_late() {
+    const DEADLINE: Duration = Duration::from_secs(2);
+    let redis = RedisServer::start();
+    let deadline_ms = DEADLINE.as_millis().to_string();
+    let settings = [("TOLLGATE_REDIS__TIMEOUT_MS", deadline_ms.as_str()), ("TOLLGATE_SERVER__WORKERS", "1")];
+    let tollgate = before(&redis, &settings);
+    let (mut watcher, mut clients) = (tollgate.client(), [tollgate.client(), tollgate.client()]);
+    assert!(!clients[0].decide("RL.CHECK k 10 1h").degraded);
+    redis.stop();
+    let begin = Instant::now();
+    for client in &mut clients {
+        let batches = told(&mut watcher, "store_batches");
+        client.send(b"RL.CHECK k 10 1h\r\n");
+        wait_until(PATIENCE, || told(&mut watcher, "store_batches") != batches);
+    }
+    tollgate.signal("-STOP");
+    redis.cont();
+    wait_until(PATIENCE, || redis.command("ZCARD rl:{k}:3600000").integer() == 3);
+    assert!(begin.elapsed() < DEADLINE, "it was not in time");
+    wait_until(PATIENCE, || begin.elapsed() > 2 * DEADLINE);
+    tollgate.signal("-CONT");
+    let decisions = clients.each_mut().map(|client| client.read().decision());
+    assert_eq!(decisions.map(|decision| (decision.remaining, decision.degraded)), [(8, false), (7, false)]);
 }
