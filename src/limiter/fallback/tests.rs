@@ -1,0 +1,186 @@
+use super::*;
+use crate::quota::{MAX_WINDOW_MS, RetryAfter};
+use proptest::prelude::*;
+
+fn quota(limit: u32, window_ms: u64) -> Quota {
+    Quota { limit, window: Window::from_ms(window_ms).unwrap() }
+}
+
+fn ask<'a>(key: &'a [u8], quotas: &'a [Quota], cost: u32) -> Check<'a> {
+    Check { key, quotas, cost }
+}
+
+#[test]
+fn a_new_bucket_is_full_and_refills_evenly() {
+    let fallback = Fallback::new(0.5, 100);
+    let quotas = [quota(10, 1_000)];
+    for left in (0..5).rev() {
+        let decision = fallback.check(&ask(b"k", &quotas, 1), 0);
+        assert!(decision.allowed && decision.degraded);
+        assert_eq!((decision.limit, decision.remaining), (10, left));
+        assert_eq!(decision.reset_after_ms, u64::from(5 - left) * 200);
+    }
+    let denied = fallback.check(&ask(b"k", &quotas, 1), 50_000);
+    assert!(!denied.allowed && denied.degraded);
+    assert_eq!((denied.limit, denied.remaining, denied.reset_after_ms), (10, 0, 950));
+    assert_eq!(denied.retry_after, RetryAfter::Ms(150));
+    assert_eq!(fallback.check(&ask(b"k", &quotas, 2), 50_000).retry_after, RetryAfter::Ms(350));
+    assert!(!fallback.check(&ask(b"k", &quotas, 1), 199_999).allowed);
+    assert!(fallback.check(&ask(b"k", &quotas, 1), 200_000).allowed);
+}
+
+#[test]
+fn small_limits_keep_one_token_and_large_costs_wait_a_window() {
+    let fallback = Fallback::new(0.1, 100);
+    let quotas = [quota(5, 2_000)];
+    assert_eq!(fallback.peek(&ask(b"k", &quotas, 3), 0).retry_after, RetryAfter::Ms(2_000));
+    assert_eq!(fallback.peek(&ask(b"k", &quotas, 6), 0).retry_after, RetryAfter::Never);
+    assert!(fallback.check(&ask(b"k", &quotas, 1), 0).allowed);
+    assert_eq!(fallback.check(&ask(b"k", &quotas, 1), 0).retry_after, RetryAfter::Ms(2_000));
+}
+
+#[test]
+fn several_windows_take_all_or_nothing() {
+    let fallback = Fallback::new(1.0, 100);
+    let (second, minute) = (quota(3, 1_000), quota(4, 60_000));
+    let both = [second, minute];
+    assert!(fallback.check(&ask(b"k", &both, 3), 0).allowed);
+    let denied = fallback.check(&ask(b"k", &both, 2), 0);
+    // The minute has one token and needs 15 s for the other; the second is sooner ready.
+    assert_eq!((denied.limit, denied.remaining, denied.retry_after), (4, 1, RetryAfter::Ms(15_000)));
+    assert_eq!(fallback.peek(&ask(b"k", &[minute], 1), 0).remaining, 0);
+    assert!(!fallback.peek(&ask(b"k", &[second], 1), 0).allowed);
+    fallback.forget(b"k");
+    assert_eq!(fallback.buckets(), 0);
+    assert!(fallback.peek(&ask(b"k", &both, 3), 0).allowed);
+}
+
+#[test]
+fn the_limit_is_no_part_of_the_state() {
+    let fallback = Fallback::new(1.0, 100);
+    assert!(fallback.check(&ask(b"k", &[quota(100, 1_000)], 10), 0).allowed);
+    let lowered = fallback.peek(&ask(b"k", &[quota(20, 1_000)], 1), 0);
+    assert_eq!((lowered.allowed, lowered.remaining), (true, 19));
+    assert_eq!(fallback.peek(&ask(b"k", &[quota(100, 1_000)], 1), 0).remaining, 89);
+}
+
+#[test]
+fn exact_answers_set_what_is_left() {
+    let fallback = Fallback::new(0.5, 100);
+    let quotas = [quota(10, 1_000)];
+    let remaining = |now_us| fallback.peek(&ask(b"k", &quotas, 1), now_us).remaining;
+    fallback.learn(b"k", quotas[0], 9, 0);
+    assert_eq!(fallback.buckets(), 0, "a full bucket need not be kept");
+    fallback.learn(b"k", quotas[0], 2, 0);
+    assert_eq!((fallback.buckets(), remaining(0)), (1, 1));
+    fallback.learn(b"k", quotas[0], 0, 100);
+    assert!(!fallback.check(&ask(b"k", &quotas, 1), 100).allowed);
+    fallback.learn(b"k", quotas[0], 7, 200);
+    assert_eq!(remaining(200), 4);
+}
+
+#[test]
+fn open_admits_and_closed_denies_all() {
+    let quotas = [quota(10, 1_000), quota(5, 60_000)];
+    let admitted = open(&ask(b"k", &quotas, 2));
+    assert!(admitted.allowed && admitted.degraded && admitted.retry_after == RetryAfter::Now);
+    assert_eq!((admitted.limit, admitted.remaining, admitted.reset_after_ms), (5, 3, 60_000));
+    let denied = closed(&ask(b"k", &quotas, 2));
+    assert!(!denied.allowed && denied.degraded);
+    assert_eq!((denied.limit, denied.remaining, denied.reset_after_ms), (5, 0, 60_000));
+    assert_eq!(denied.retry_after, RetryAfter::Ms(60_000));
+}
+
+#[test]
+fn no_more_buckets_than_allowed_and_idle_ones_go_first() {
+    let fallback = Fallback::new(0.5, 1_000);
+    let quotas = [quota(10, 60_000)];
+    for key in 0..1_000_u32 {
+        // The first half has had a window to refill, the second has not.
+        let now_us = if key < 500 { 0 } else { 60_000_000 };
+        fallback.check(&ask(&key.to_be_bytes(), &quotas, 5), now_us);
+    }
+    assert_eq!((fallback.buckets(), fallback.evicted()), (1_000, 0));
+    for key in 1_000..1_200_u32 {
+        fallback.check(&ask(&key.to_be_bytes(), &quotas, 5), 60_000_000);
+    }
+    assert_eq!((fallback.buckets(), fallback.evicted()), (1_000, 200));
+    let forgotten =
+        (500..1_200_u32).filter(|key| fallback.peek(&ask(&key.to_be_bytes(), &quotas, 1), 60_000_000).allowed).count();
+    assert!(forgotten < 60, "{forgotten} drained buckets made way while full ones stayed");
+    let tiny = Fallback::new(0.5, 1);
+    for key in 0..10_u32 {
+        assert!(tiny.check(&ask(&key.to_be_bytes(), &quotas, 5), 0).allowed);
+        assert!(!tiny.check(&ask(&key.to_be_bytes(), &quotas, 1), 0).allowed);
+    }
+    assert_eq!(tiny.buckets(), 1);
+}
+
+#[test]
+fn the_windows_of_one_key_are_bounded() {
+    let fallback = Fallback::new(0.5, 1_000);
+    for window_ms in 1..=100 {
+        fallback.check(&ask(b"k", &[quota(4, window_ms)], 1), 0);
+    }
+    assert_eq!(fallback.buckets(), MAX_WINDOWS_PER_KEY);
+}
+
+proptest! {
+    #[test]
+    fn an_outage_admits_what_was_left_and_the_refill(
+        limit in 1..1_000u32,
+        ratio in 0.01..1.0f64,
+        window_ms in prop_oneof![1..50u64, Just(MAX_WINDOW_MS - 1)],
+        remaining in 0..1_000u32,
+        requests in proptest::collection::vec((1..20u32, 0..2_000u64, any::<bool>()), 1..300),
+    ) {
+        let fallback = Fallback::new(ratio, 100);
+        let quotas = [quota(limit, window_ms), quota(1_000_000_000, window_ms + 1)];
+        let capacity = ((f64::from(limit) * ratio) as u64).max(1);
+        fallback.learn(b"k", quotas[0], remaining, 0);
+        let (mut now_us, mut admitted) = (0, 0);
+        for (cost, step_us, peek_first) in requests {
+            now_us += step_us;
+            let request = ask(b"k", &quotas, cost);
+            let peeked = peek_first.then(|| fallback.peek(&request, now_us));
+            let decision = fallback.check(&request, now_us);
+            prop_assert!(peeked.is_none_or(|peeked| peeked == decision));
+            if decision.allowed {
+                admitted += u64::from(cost);
+            }
+            let refill = u128::from(capacity) * u128::from(now_us) / u128::from(quotas[0].window.us());
+            prop_assert!(u128::from(admitted) <= u128::from(capacity.min(remaining.into())) + refill);
+        }
+    }
+
+    #[test]
+    fn a_denial_ends_exactly_when_it_said(
+        limits in proptest::collection::vec(1..100u32, 1..4),
+        spent in proptest::collection::vec((1..50u32, 0..5_000u64), 0..40),
+        cost in 1..100u32,
+        samples in proptest::collection::vec(0.0..1.0f64, 20),
+    ) {
+        let fallback = Fallback::new(0.7, 100);
+        let quotas: Vec<_> = (7..).zip(&limits).map(|(window_ms, limit)| quota(*limit, window_ms)).collect();
+        let mut now_us = 0;
+        for (cost, step_us) in spent {
+            now_us += step_us;
+            fallback.check(&ask(b"k", &quotas, cost), now_us);
+        }
+        let request = ask(b"k", &quotas, cost);
+        let denied = fallback.check(&request, now_us);
+        let ever = limits.iter().all(|limit| cost <= ((f64::from(*limit) * 0.7) as u32).max(1));
+        match denied.retry_after {
+            RetryAfter::Ms(retry_ms) if ever => {
+                for at in samples {
+                    let early_us = ((retry_ms - 1) as f64 * 1_000.0 * at) as u64;
+                    prop_assert!(!fallback.peek(&request, now_us + early_us).allowed);
+                }
+                prop_assert!(fallback.peek(&request, now_us + retry_ms * 1_000).allowed);
+            }
+            RetryAfter::Now => prop_assert!(ever),
+            RetryAfter::Ms(_) => prop_assert!(!fallback.peek(&request, u64::MAX).allowed),
+            RetryAfter::Never => prop_assert!(limits.iter().any(|limit| cost > *limit)),
+        }
+    }
+}
