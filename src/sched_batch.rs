@@ -21,7 +21,7 @@ const BUSY_PER_S: u64 = 20_000;
 const SPAN_US: u64 = 10_000;
 
 /// The policy of one worker's thread.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct SchedBatch {
     /// Whoever started Tollgate under another policy has chosen it.
     is_ours: bool,
@@ -34,13 +34,7 @@ pub struct SchedBatch {
 impl SchedBatch {
     /// Of the thread that this is called on, which is under the default policy unless told otherwise.
     pub fn of_this_thread() -> Self {
-        Self {
-            is_ours: policy::is_default(),
-            is_on: Cell::default(),
-            turns: Cell::default(),
-            last_client: Cell::default(),
-            since_us: Cell::default(),
-        }
+        Self { is_ours: policy::is_default(), ..Self::default() }
     }
 
     /// There is something to do for `client` at `now_us`, a time in microseconds.
