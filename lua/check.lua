@@ -51,7 +51,7 @@ local function write(key, window, weight, member, lasts)
   local used, gone, excess = window.used, window.gone, window.excess
   if gone > 0 then
     local first = excess and 1 or 0
-    call('ZREMRANGEBYRANK', key, first, first + gone - 1)
+    call('ZREMRANGEBYRANK', key, -first - gone, -first - 1)
     if excess == 0 then
       call('ZREM', key, 't')
       excess = false

@@ -34,7 +34,7 @@ local function measure_oldest(key, window, size, oldest)
     return
   end
   excess = excess + 0
-  local expired = oldest > 1 and call('ZRANGE', key, '1', math.min(oldest - 1, MAX_PRUNED)) or {}
+  local expired = oldest > 1 and call('ZRANGE', key, '1', math.min(oldest - 1, MAX_PRUNED), 'REV') or {}
   for i = 1, #expired do
     excess = excess - weight_of(expired[i]) + 1
   end
@@ -49,7 +49,7 @@ local function measure(question, at)
   for i = 1, #question do
     local key, window = keys[at + i - 1], question[i]
     local size = redis.pcall('ZCARD', key)
-    local oldest = size == 0 and 0 or redis.pcall('ZCOUNT', key, '0', window.expired_score)
+    local oldest = size == 0 and 0 or redis.pcall('ZCOUNT', key, window.expired_score, '+inf')
     window.used, window.gone, window.excess = size, 0, false
     if oldest ~= 0 then
       if is_wrong_type(key, size) then
@@ -65,7 +65,7 @@ local function measure(question, at)
   return room > 0 and room or 0
 end
 
--- Looks from rank `first` for the last of the least number of oldest entries that weigh `needed` together. Returns
+-- Looks from rank `first`, counted from the end as all ranks here, for the last of the least number of oldest entries that weigh `needed` together. Returns
 -- its time and their weight. If MAX_WALKED entries do not weigh enough it returns the last of those: a request that
 -- needs more cannot fit before that one expires.
 local function walk(key, first, needed)
@@ -74,9 +74,9 @@ local function walk(key, first, needed)
   for start = first, first + MAX_WALKED - 1, STEP do
     -- No entry weighs less than 1, so no more of them can be needed.
     local step = math.min(STEP, needed - covered)
-    local entries = call('ZRANGE', key, start, start + step - 1, 'WITHSCORES')
+    local entries = call('ZRANGE', key, start, start + step - 1, 'REV', 'WITHSCORES')
     for i = 1, #entries, 2 do
-      time_us, covered = entries[i + 1], covered + weight_of(entries[i])
+      time_us, covered = -entries[i + 1], covered + weight_of(entries[i])
       if covered >= needed then
         return time_us, covered
       end
@@ -93,7 +93,7 @@ end
 local function append_denial(place, window, cost, total, first, has_t)
   local key, fits_in_us, empty_in_us, covered = keys[place], 0, 0, 0
   if total > 0 then
-    local newest_us = call('ZRANGE', key, '-1', '-1', 'WITHSCORES')[2]
+    local newest_us = -call('ZRANGE', key, '0', '0', 'WITHSCORES')[2]
     empty_in_us = math.max(0, newest_us + window.us - now_us)
   end
   local needed = total + cost - window.limit
@@ -104,7 +104,8 @@ local function append_denial(place, window, cost, total, first, has_t)
     else
       -- Every entry weighs 1, so the rank tells.
       local rank = string.format('%d', first + needed - 1)
-      time_us, covered = call('ZRANGE', key, rank, rank, 'WITHSCORES')[2] or now_us, needed
+      local score = call('ZRANGE', key, rank, rank, 'REV', 'WITHSCORES')[2]
+      time_us, covered = score and -score or now_us, needed
     end
     fits_in_us = math.max(0, time_us + window.us - now_us)
   end

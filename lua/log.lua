@@ -1,13 +1,14 @@
 -- The sliding-window log in a sorted set: how it is read, written and searched. What check, peek and record share.
 --
--- One set holds the log of one key and window. Its members, in the order in which they sort:
+-- One set holds the log of one key and window. Its members, in the order in which they sort, newest first:
+--   <id>           an entry of weight 1; score: minus the unix time in us at which it was made, about -1.7e15
+--   <id>:<weight>  a heavier entry. Ids hold no ':' and are not t
 --   t              only while heavier entries than 1 are in the log. Score: by how much the entries weigh more than
 --                  their number, at most about 1e9
---   <id>           an entry of weight 1; score: when it was made, unix time in us, about 1.7e15
---   <id>:<weight>  a heavier entry. Ids hold no ':' and are not t
--- So a log weighs its size plus what t says; and one ZCOUNT from 0 to the time at which the window begins, which costs
--- the same however long the log is, tells of most logs that they hold neither t nor anything expired. Nothing on the
--- way of an admission makes Redis print a score: that costs as much as a call.
+-- So a log weighs its size plus what t says; and one ZCOUNT from the time at which the window begins, which costs the
+-- same however long the log is, tells of most logs that they hold neither t nor anything expired. Newest first, because
+-- Redis looks for an entry's place from the first on, and in a set of up to zset-max-listpack-entries passes all that
+-- sort before it. Nothing on the way of an admission makes Redis print a score: that costs as much as a call.
 --
 -- The registry is one sorted set for all keys: member <window_ms>, score: unix time in ms until which a log of that
 -- window may live. It tells reset.lua which logs a key may have, without a scan.
@@ -22,7 +23,7 @@
 local call = redis.call
 
 -- Redis prints a number anew in each call that is given one; this one is in nearly all.
-local now_score = string.format('%.0f', now_us)
+local now_score = string.format('%.0f', -now_us)
 
 -- What a run needs to know of a window, the limit that holds for it if any does, and, of the log at hand:
 --   used    weight of the entries that have not expired
@@ -36,8 +37,8 @@ local function new_window(ms, limit)
     limit = limit,
     -- How much longer than an entry made now its log is to live, so that one made soon need not look.
     spare_ms = math.floor(ms / 8),
-    -- Entries of that score or less have expired.
-    expired_score = string.format('%.0f', now_us - us),
+    -- Entries of that score or more have expired.
+    expired_score = string.format('%.0f', us - now_us),
     -- Here so that the table need not grow.
     used = 0,
     gone = 0,

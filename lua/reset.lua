@@ -16,10 +16,10 @@ for arg_at = 2, #ARGV, 2 do
   local is_live = false
   for i = 1, #windows do
     local log = ARGV[arg_at] .. ':' .. windows[i]
-    local newest = redis.pcall('ZRANGE', log, '-1', '-1', 'WITHSCORES')
+    local newest = redis.pcall('ZRANGE', log, '0', '0', 'WITHSCORES')
     -- What is no sorted set is none of ours, and no log that could deny.
     if newest[2] then
-      is_live = is_live or newest[2] + windows[i] * 1000 > now_us
+      is_live = is_live or windows[i] * 1000 - newest[2] > now_us
       redis.call('UNLINK', log)
     end
   end

@@ -73,13 +73,13 @@ fn assert_nearly_all(admitted: &[Admission], limit: i64, window: Duration, durat
 
 /// The log of one key and window as Redis holds it: times in microseconds and weights, oldest first.
 fn log_in_redis(redis: &RedisServer, name: &str) -> Vec<(i64, i64)> {
-    let reply = redis.client().cmd(&["ZRANGE", name, "0", "-1", "WITHSCORES"]);
+    let reply = redis.client().cmd(&["ZRANGE", name, "0", "-1", "REV", "WITHSCORES"]);
     let entries: Vec<(i64, i64)> = reply
         .items()
         .chunks_exact(2)
-        .map(|pair| (pair[0].text(), pair[1].text().parse::<f64>().unwrap() as i64))
-        // What is not an entry is bookkeeping, at scores below any time in microseconds of this century.
-        .filter(|(_, score)| *score > 1_000_000_000_000_000)
+        .map(|pair| (pair[0].text(), -pair[1].text().parse::<f64>().unwrap() as i64))
+        // What is not an entry is bookkeeping, at scores above minus any time in microseconds of this century.
+        .filter(|(_, time_us)| *time_us > 1_000_000_000_000_000)
         .map(|(member, time_us)| (time_us, member.split_once(':').map_or(1, |(_, weight)| weight.parse().unwrap())))
         .collect();
     assert!(entries.is_sorted_by_key(|(time_us, _)| *time_us));
@@ -197,7 +197,7 @@ fn a_burst_of_pipelines_is_admitted_to_the_limit_exactly() {
 #[test]
 fn a_log_outlives_every_entry_though_few_runs_look_to_it() {
     // How much longer than its newest entry counts the log lives: ms, rounded down twice.
-    const SPARE: &str = "local newest = redis.call('ZRANGE', KEYS[1], '-1', '-1', 'WITHSCORES')[2] \
+    const SPARE: &str = "local newest = -redis.call('ZRANGE', KEYS[1], '0', '0', 'WITHSCORES')[2] \
                          local time = redis.call('TIME') \
                          local counts_ms = (newest + 1000000 - time[1] * 1000000 - time[2]) / 1000 \
                          return math.floor(redis.call('PTTL', KEYS[1]) - counts_ms)";

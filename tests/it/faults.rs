@@ -117,8 +117,8 @@ pub fn assert_nothing_is_missing(redis: &RedisServer, seen: &Observed) {
 /// The weight of the log of an hour: that of its entries, each of which ends in it unless it is 1.
 fn logged(redis: &RedisServer, traffic: Traffic) -> usize {
     let key = traffic.key();
-    // What is not an entry is bookkeeping, at scores below any time in microseconds of this century.
-    let entries = redis.command(&format!("ZRANGEBYSCORE rl:{{{key}}}:3600000 1000000000000000 +inf"));
+    // What is not an entry is bookkeeping, at scores above minus any time in microseconds of this century.
+    let entries = redis.command(&format!("ZRANGEBYSCORE rl:{{{key}}}:3600000 -inf -1000000000000000"));
     let weight = |entry: String| entry.split_once(':').map_or(1, |(_, weight)| weight.parse().unwrap());
     entries.items().iter().map(|entry| weight(entry.text())).sum()
 }
