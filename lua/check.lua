@@ -2,11 +2,11 @@
 --
 -- KEYS   [1] the registry; then the logs, in the order of the items and, in each, of its windows
 -- ARGV   [1] id of the batch, with neither ':' nor '.'
---        [2] unix time in us, and [3] for each item 1 if an earlier run saw that its logs, if they are still there,
---        live as long as any entry counts that is made until then; else 0
---        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: number
---        of checks and cost of one, and for each window its limit, all of 32 bits, and its length in ms, a double. That
---        is read in a tenth of the time that text takes
+--        [2] unix time in us
+--        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: 1 if an
+--        earlier run saw that its logs, if they are still there, live as long as any entry counts that is made until
+--        [2], else 0, of 8 bits; number of checks and cost of one, and for each window its limit, all of 32 bits, and
+--        its length in ms, a double. That is read in a tenth of the time that text takes
 -- Reply  integers: now_us; for each log
 --          used         weight in the window before the item; -1 for all windows of an item if one of its keys holds
 --                       no sorted set, in which case nothing of the item is written
@@ -30,14 +30,13 @@
 -- It is decided anew, though: an item of which another number is admitted than before is counted twice.
 
 local batch_id = ARGV[1]
-local lasting = now_us <= tonumber(ARGV[2]) and ARGV[3] or ''
-local LASTS = string.byte('1')
 
--- A number in base 62. Lua would print it in base 10 at twice the cost.
+-- A number in base 62. Lua would print it in base 10 at three times the cost.
+local sub, DIGITS = string.sub, '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
 local function base62(number)
   local digit = number % 62
-  local text = string.sub('0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1)
-  return number < 62 and text or base62((number - digit) / 62) .. text
+  local last = sub(DIGITS, digit + 1, digit + 1)
+  return number < 62 and last or base62((number - digit) / 62) .. last
 end
 
 -- The member that a batch's item of this number makes, if so much of it is admitted.
@@ -46,43 +45,43 @@ local function member_of(number, weight)
   return weight == 1 and id or id .. ':' .. weight
 end
 
--- Writes what changes in a log. Returns its weight then, and whether it holds t.
-local function write(key, window, weight, member, lasts)
-  local used, gone, excess = window.used, window.gone, window.excess
+-- Forgets what has expired of a log. Returns what t says then, or false if there is none.
+local function prune(key, window)
+  local gone, excess = window.gone, window.excess
   if gone > 0 then
     local first = excess and 1 or 0
     call('ZREMRANGEBYRANK', key, -first - gone, -first - 1)
     if excess == 0 then
       call('ZREM', key, 't')
-      excess = false
+      return false
     elseif excess then
       call('ZADD', key, excess, 't')
     end
   end
-  if weight == 0 then
-    return used, excess
-  end
-  -- A log that was empty begins anew, with no end.
-  local added = add_entry(key, window, excess, weight, now_score, member, lasts and used > 0)
-  return used + added, excess or added > 1
+  return excess
 end
 
-local number, at = 0, 2
-for arg = 4, #ARGV, 2 do
+local number, at = 0, 1
+for arg = 3, #ARGV, 2 do
   local question = read_question(ARGV[arg + 1])
-  local checks, cost = question.checks, question.cost
+  local checks, cost, lasts = question.checks, question.cost, question.lasts
   for _ = 1, ARGV[arg] do
     local admitted = measure(question, at)
     local weight = (admitted or 0) * cost
     local member = weight > 0 and member_of(number, weight)
-    local lasts = string.byte(lasting, number + 1) == LASTS
     for i = 1, #question do
-      local place, window = at + i - 1, question[i]
+      local place, window = at + i, question[i]
+      local key, used = keys[place], window.used
       if admitted then
-        reply[place] = window.used
-        local total, has_t = write(keys[place], window, weight, member, lasts)
+        reply[place] = used
+        local excess, added = window.oldest ~= 0 and prune(key, window), 0
+        if member then
+          -- A log that was empty begins anew, with no end.
+          added = add_entry(key, window, excess, weight, now_score, member, lasts and used > 0)
+        end
         if admitted < checks then
-          append_denial(place, window, cost, total, has_t and 1 or 0, has_t)
+          local has_t = excess or added > 1
+          append_denial(place, window, cost, used + added, has_t and 1 or 0, has_t)
         end
       else
         reply[place] = -1

@@ -4,16 +4,16 @@
 local keys = KEYS
 local reply, reply_size = { now_us }, #KEYS
 
--- Reads what is asked of a key: { checks = n, cost = n, and a window for each quota }. Most items of a batch ask the
--- same of other keys, so that what was read before need not be read again.
+-- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, and a window for each quota }. Most items
+-- of a batch ask the same of other keys, so that what was read before need not be read again.
 local questions = {}
 local function read_question(packed)
   local question = questions[packed]
   if question then
     return question
   end
-  local checks, cost, at = struct.unpack('<I4I4', packed)
-  question = { checks = checks, cost = cost }
+  local lasts, checks, cost, at = struct.unpack('<BI4I4', packed)
+  question = { checks = checks, cost = cost, lasts = lasts == 1 and now_us <= tonumber(ARGV[2]) }
   while at <= #packed do
     local limit, window_ms
     limit, window_ms, at = struct.unpack('<I4d', packed, at)
@@ -23,14 +23,15 @@ local function read_question(packed)
   return question
 end
 
--- Reads on where a log holds t or expired entries: `oldest` of its members.
-local function measure_oldest(key, window, size, oldest)
+-- Reads on where a log holds t or expired entries.
+local function measure_oldest(key, window)
   -- Most entries that are forgotten, per log and run. What is left over goes on counting, which can only deny.
   local MAX_PRUNED = 500
+  local size, oldest = window.used, window.oldest
   local excess = call('ZSCORE', key, 't')
   if not excess then
-    window.gone = math.min(oldest, MAX_PRUNED)
-    window.used = size - window.gone
+    local gone = math.min(oldest, MAX_PRUNED)
+    window.used, window.gone, window.excess = size - gone, gone, false
     return
   end
   excess = excess + 0
@@ -38,28 +39,27 @@ local function measure_oldest(key, window, size, oldest)
   for i = 1, #expired do
     excess = excess - weight_of(expired[i]) + 1
   end
-  window.gone, window.excess = #expired, excess
-  window.used = size - 1 - #expired + excess
+  window.used, window.gone, window.excess = size - 1 - #expired + excess, #expired, excess
 end
 
--- Reads an item's logs, which start at keys[at]. Returns how many of its checks they have room for, or nil if one of
+-- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for, or nil if one of
 -- them is no log.
 local function measure(question, at)
-  local room = question.checks
+  local room, cost = question.checks, question.cost
   for i = 1, #question do
-    local key, window = keys[at + i - 1], question[i]
-    local size = redis.pcall('ZCARD', key)
-    local oldest = size == 0 and 0 or redis.pcall('ZCOUNT', key, window.expired_score, '+inf')
-    window.used, window.gone, window.excess = size, 0, false
+    local key, window = keys[at + i], question[i]
+    local size = pcall('ZCARD', key)
+    local oldest = size == 0 and 0 or pcall('ZCOUNT', key, window.expired_score, '+inf')
+    window.used, window.oldest = size, oldest
     if oldest ~= 0 then
       if is_wrong_type(key, size) then
         return nil
       end
-      measure_oldest(key, window, size, oldest)
+      measure_oldest(key, window)
     end
     local free = window.limit - window.used
-    if free < room * question.cost then
-      room = math.floor(free / question.cost)
+    if free < room * cost then
+      room = math.floor(free / cost)
     end
   end
   return room > 0 and room or 0

@@ -20,14 +20,15 @@
 --
 -- Nothing relies on the entries' times being past. If the clock steps back they count until their own ends.
 
-local call = redis.call
+local call, pcall = redis.call, redis.pcall
 
 -- Redis prints a number anew in each call that is given one; this one is in nearly all.
 local now_score = string.format('%.0f', -now_us)
 
 -- What a run needs to know of a window, the limit that holds for it if any does, and, of the log at hand:
 --   used    weight of the entries that have not expired
---   gone    number of those that have and are to be forgotten
+--   oldest  number of its last members: entries that have expired, and t. Unless it is 0:
+--   gone    number of the entries that have expired and are to be forgotten
 --   excess  what t will say then; false if there is no t
 local function new_window(ms, limit)
   local us = ms * 1000
@@ -35,12 +36,11 @@ local function new_window(ms, limit)
     ms = ms,
     us = us,
     limit = limit,
-    -- How much longer than an entry made now its log is to live, so that one made soon need not look.
-    spare_ms = math.floor(ms / 8),
     -- Entries of that score or more have expired.
     expired_score = string.format('%.0f', us - now_us),
     -- Here so that the table need not grow.
     used = 0,
+    oldest = 0,
     gone = 0,
     excess = false,
   }
@@ -101,7 +101,8 @@ local function add_entry(key, window, excess, weight, score, member, lasts)
     end
   end
   -- Redis rounds what is left down, and the end of the entry must be rounded up. A set that is new has no end: -1.
-  if not lasts and call('PTTL', key) <= window.ms + window.spare_ms then
+  -- An eighth of a window longer, so that an entry made soon need not look.
+  if not lasts and call('PTTL', key) <= window.ms + math.floor(window.ms / 8) then
     extend_ttl(key, window)
   end
   return added * weight

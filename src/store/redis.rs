@@ -159,13 +159,12 @@ impl RedisStore {
         }
         run.word(batch_id.as_bytes());
         run.number(u64::try_from(batch.lasting_until_us()).unwrap_or(0));
-        let marks: Vec<u8> = batch.items().iter().map(|item| if item.lasts { b'1' } else { b'0' }).collect();
-        run.word(&marks);
         let mut question = Vec::new();
         for alike in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
             let Some(first) = alike.first() else { continue };
             let check = batch.check_of(first);
             question.clear();
+            question.push(first.lasts.into());
             question.extend_from_slice(&first.count.to_le_bytes());
             question.extend_from_slice(&check.cost.to_le_bytes());
             for quota in check.quotas {
@@ -207,10 +206,10 @@ impl RedisStore {
     }
 }
 
-/// Whether two items are as many checks of the same cost and windows, of whatever keys.
+/// Whether two items are as many checks of the same cost and windows, of whatever keys whose logs live as long.
 fn asks_the_same(batch: &Batch, one: &Item, other: &Item) -> bool {
     let (check, another) = (batch.check_of(one), batch.check_of(other));
-    one.count == other.count && check.cost == another.cost && check.quotas == another.quotas
+    one.count == other.count && one.lasts == other.lasts && check.cost == another.cost && check.quotas == another.quotas
 }
 
 /// The id of the entry that the `index`th item of a batch makes, as check.lua has it.
