@@ -3,8 +3,8 @@
 -- KEYS   [1] the registry; then the logs, in the order of the items and, in each, of its windows
 -- ARGV   [1] id of the batch, with neither ':' nor '.'
 --        [2] unix time in us
---        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: 1 if an
---        earlier run saw that its logs, if they are still there, live as long as any entry counts that is made until
+--        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: 1 if
+--        an earlier run saw that its logs, if they are still there, live as long as any entry counts that is made until
 --        [2], else 0, of 8 bits; number of checks and cost of one, and for each window its limit, all of 32 bits, and
 --        its length in ms, a double. That is read in a tenth of the time that text takes
 -- Reply  integers: now_us; for each log

@@ -4,8 +4,8 @@
 local keys = KEYS
 local reply, reply_size = { now_us }, #KEYS
 
--- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, and a window for each quota }. Most items
--- of a batch ask the same of other keys, so that what was read before need not be read again.
+-- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, and a window for each quota }. Most
+-- items of a batch ask the same of other keys, so that what was read before need not be read again.
 local questions = {}
 local function read_question(packed)
   local question = questions[packed]
@@ -65,9 +65,9 @@ local function measure(question, at)
   return room > 0 and room or 0
 end
 
--- Looks from rank `first`, counted from the end as all ranks here, for the last of the least number of oldest entries that weigh `needed` together. Returns
--- its time and their weight. If MAX_WALKED entries do not weigh enough it returns the last of those: a request that
--- needs more cannot fit before that one expires.
+-- Looks from rank `first`, counted from the end as all ranks here, for the last of the least number of oldest entries
+-- that weigh `needed` together. Returns its time and their weight. If MAX_WALKED entries do not weigh enough it returns
+-- the last of those: a request that needs more cannot fit before that one expires.
 local function walk(key, first, needed)
   local MAX_WALKED, STEP = 1000, 100
   local time_us, covered = now_us, 0
