@@ -76,8 +76,11 @@ for arg = 3, #ARGV, 2 do
         reply[place] = used
         local excess, added = window.oldest ~= 0 and prune(key, window), 0
         if member then
+          added = add_entry(key, excess, weight, now_score, member)
           -- A log that was empty begins anew, with no end.
-          added = add_entry(key, window, excess, weight, now_score, member, lasts and used > 0)
+          if not lasts or used == 0 then
+            keep_alive(key, window)
+          end
         end
         if admitted < checks then
           local has_t = excess or added > 1

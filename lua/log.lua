@@ -63,10 +63,14 @@ local function is_wrong_type(key, answer)
   return true
 end
 
--- Lets a log live as long as an entry made now, and a quarter of the window longer: so most runs that look find that it
--- lives long enough.
+-- Sees to it that a log lives as long as an entry made now counts, and an eighth of the window longer, so that one made
+-- soon need not look. What is extended is extended by a quarter, so that most runs that look find that it will do.
 local registered
-local function extend_ttl(key, window)
+local function keep_alive(key, window)
+  -- Redis rounds what is left down, and the end of the entry must be rounded up. A set that is new has no end: -1.
+  if call('PTTL', key) > window.ms + math.floor(window.ms / 8) then
+    return
+  end
   local now_ms = math.ceil(now_us / 1000)
   local until_ms = now_ms + window.ms + math.max(1, math.floor(window.ms / 4))
   call('PEXPIREAT', key, until_ms)
@@ -86,24 +90,17 @@ local function extend_ttl(key, window)
   end
 end
 
--- Adds an entry to a log whose t says `excess`, or false if there is none. Whether the log `lasts` as long as the entry
--- counts need not be known. Returns the weight that it added: 0 if the entry was there already.
-local function add_entry(key, window, excess, weight, score, member, lasts)
-  local added
+-- Adds an entry to a log whose t says `excess`, or false if there is none. Returns the weight that it added: 0 if the
+-- entry was there already. The log must then be kept alive as long as the entry counts.
+local function add_entry(key, excess, weight, score, member)
   if weight == 1 then
-    added = call('ZADD', key, score, member)
-  else
-    added = call('ZADD', key, (excess or 0) + weight - 1, 't', score, member) - (excess and 0 or 1)
-    if added == 0 and excess then
-      call('ZADD', key, excess, 't')
-    elseif added == 0 then
-      call('ZREM', key, 't')
-    end
+    return call('ZADD', key, score, member)
   end
-  -- Redis rounds what is left down, and the end of the entry must be rounded up. A set that is new has no end: -1.
-  -- An eighth of a window longer, so that an entry made soon need not look.
-  if not lasts and call('PTTL', key) <= window.ms + math.floor(window.ms / 8) then
-    extend_ttl(key, window)
+  local added = call('ZADD', key, (excess or 0) + weight - 1, 't', score, member) - (excess and 0 or 1)
+  if added == 0 and excess then
+    call('ZADD', key, excess, 't')
+  elseif added == 0 then
+    call('ZREM', key, 't')
   end
   return added * weight
 end
