@@ -16,17 +16,18 @@
 //! Memory is bounded by a number of logs and one of entries over all logs. When a bound is reached new state is
 //! refused ([`Full`]) instead of being admitted without being counted.
 
+mod log;
+
 use std::array;
-use std::cmp::Ordering::{Equal, Greater, Less};
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide};
+use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, WindowState, decide};
 use crate::shards::Shards;
+use log::Log;
 
 /// Most windows of one key that are remembered at once. They share a hash, hence a probe sequence of the table: a
 /// client that could make it long would slow every other key near it.
@@ -34,9 +35,6 @@ pub const MAX_WINDOWS_PER_KEY: usize = 64;
 
 /// How many slots of a table are swept under one lock: a few microseconds.
 const SLOTS_PER_LOCK: usize = 128;
-
-/// A log this small is never shrunk.
-const KEEP_CAPACITY: usize = 16;
 
 /// Most room for entries that a shard takes ahead.
 const MAX_TAKE_AHEAD: usize = 64;
@@ -89,26 +87,6 @@ struct Shard {
     sweep_slot: usize,
     /// Room for entries that is taken from the store's and not used yet.
     spare_entries: usize,
-}
-
-/// The log of one key and window.
-struct Log {
-    key: Box<[u8]>,
-    window: Window,
-    /// Sum of the entries' weights.
-    used: u64,
-    /// Time of the oldest entry. Kept here because most checks need nothing else of it, and where it stands is memory
-    /// that is seldom at hand: reading it there took a fifth of the time of a check.
-    oldest_us: u64,
-    /// By time, each time once. An entry counts while `now_us < time_us + window`.
-    entries: VecDeque<Entry>,
-}
-
-#[derive(Clone, Copy)]
-struct Entry {
-    time_us: u64,
-    /// 1 to the highest limit under which it was admitted, which is a `u32`.
-    weight: u32,
 }
 
 /// Where the logs of a check's windows stand in their shard's table, in the quotas' order. Good until the table
@@ -171,10 +149,10 @@ impl Embedded {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shards.of(hash);
         let mut was_live = false;
-        while let Ok(found) = shard.logs.find_entry(hash, |log| *log.key == *key) {
+        while let Ok(found) = shard.logs.find_entry(hash, |log| log.key() == key) {
             let (log, _) = found.remove();
             was_live |= log.is_live(now_us);
-            self.release(1, log.entries.len());
+            self.release(1, log.len());
         }
         was_live
     }
@@ -275,9 +253,7 @@ impl Embedded {
 
 impl Shard {
     fn find(&self, hash: u64, check: &Check<'_>) -> Slots {
-        let of_quota = |quota: &Quota| {
-            self.logs.find_bucket_index(hash, |log| log.window == quota.window && *log.key == *check.key)
-        };
+        let of_quota = |quota: &Quota| self.logs.find_bucket_index(hash, |log| log.is_of(check.key, quota.window));
         array::from_fn(|index| check.quotas.get(index).and_then(of_quota))
     }
 
@@ -311,12 +287,12 @@ impl Shard {
         // Only now, for a table that grows moves the logs to other slots.
         for (quota, _) in check.quotas.iter().zip(slots).filter(|(_, slot)| slot.is_none()) {
             let log = Log::new(check.key, quota.window, check.cost, now_us);
-            self.logs.insert_unique(hash, log, |log| hasher.hash_one(&*log.key));
+            self.logs.insert_unique(hash, log, |log| hasher.hash_one(log.key()));
         }
     }
 
     fn windows_of(&self, hash: u64, key: &[u8]) -> usize {
-        self.logs.iter_hash(hash).filter(|log| *log.key == *key).count()
+        self.logs.iter_hash(hash).filter(|log| log.key() == key).count()
     }
 
     /// Prunes the next `max_slots` slots and drops the logs that this leaves empty. Returns how many logs and how
@@ -326,7 +302,7 @@ impl Shard {
         for _ in 0..max_slots {
             if let Ok(mut found) = self.logs.get_bucket_entry(self.sweep_slot) {
                 entries += found.get_mut().prune(now_us);
-                if found.get().entries.is_empty() {
+                if found.get().len() == 0 {
                     found.remove();
                     logs += 1;
                 }
@@ -342,99 +318,7 @@ impl Shard {
     /// Gives memory back after a crowd of keys has gone.
     fn shrink(&mut self, hasher: &RandomState) {
         if self.logs.len() < self.logs.capacity() / 8 {
-            self.logs.shrink_to(self.logs.len() * 2, |log| hasher.hash_one(&*log.key));
-        }
-    }
-}
-
-impl Log {
-    fn new(key: &[u8], window: Window, cost: u32, now_us: u64) -> Self {
-        // Most logs never see a second entry before the first expires.
-        let mut entries = VecDeque::with_capacity(1);
-        entries.push_back(Entry { time_us: now_us, weight: cost });
-        Self { key: key.into(), window, used: u64::from(cost), oldest_us: now_us, entries }
-    }
-
-    /// When the entry stops counting.
-    fn expires_us(&self, entry: &Entry) -> u64 {
-        entry.time_us.saturating_add(self.window.us())
-    }
-
-    fn is_live(&self, now_us: u64) -> bool {
-        self.entries.back().is_some_and(|newest| now_us < self.expires_us(newest))
-    }
-
-    /// How many of the oldest entries have expired, and their weight.
-    fn expired(&self, now_us: u64) -> (usize, u64) {
-        if now_us < self.oldest_us.saturating_add(self.window.us()) {
-            return (0, 0);
-        }
-        if !self.is_live(now_us) {
-            return (self.entries.len(), self.used);
-        }
-        let expired = self.entries.iter().take_while(|entry| self.expires_us(entry) <= now_us);
-        expired.fold((0, 0), |(count, weight), entry| (count + 1, weight + u64::from(entry.weight)))
-    }
-
-    /// Drops what has expired, at a cost that was paid for when it was counted. Returns how many entries went.
-    fn prune(&mut self, now_us: u64) -> usize {
-        let (count, weight) = self.expired(now_us);
-        if count > 0 {
-            self.used -= weight;
-            self.entries.drain(..count);
-            self.oldest_us = self.entries.front().map_or(0, |oldest| oldest.time_us);
-            if self.entries.len() < self.entries.capacity() / 4 && self.entries.capacity() > KEEP_CAPACITY {
-                self.entries.shrink_to(self.entries.len() * 2);
-            }
-        }
-        count
-    }
-
-    fn state(&self, limit: u32, cost: u32, now_us: u64) -> WindowState {
-        let (expired, weight) = self.expired(now_us);
-        let used = self.used - weight;
-        let empty_in_us = self.entries.back().map_or(0, |newest| self.expires_us(newest).saturating_sub(now_us));
-        let surplus = (used + u64::from(cost)).saturating_sub(u64::from(limit));
-        let fits_in_us = if surplus > 0 { self.frees_in_us(expired, surplus, now_us) } else { 0 };
-        WindowState { used, fits_in_us, empty_in_us }
-    }
-
-    /// Until so many of the oldest entries have expired that `surplus` is free; until all have, when that is not
-    /// enough. Walks those entries, so a costly request on a log of small entries pays for its cost.
-    fn frees_in_us(&self, expired: usize, surplus: u64, now_us: u64) -> u64 {
-        let mut freed = 0;
-        let last = self.entries.iter().skip(expired).find(|entry| {
-            freed += u64::from(entry.weight);
-            freed >= surplus
-        });
-        last.or(self.entries.back()).map_or(0, |entry| self.expires_us(entry).saturating_sub(now_us))
-    }
-
-    /// Where the entry of this time is, or where it belongs.
-    fn find(&self, time_us: u64) -> Result<usize, usize> {
-        let newest_us = self.entries.back().map(|newest| newest.time_us);
-        match newest_us.cmp(&Some(time_us)) {
-            Less => Err(self.entries.len()),
-            Equal => Ok(self.entries.len() - 1),
-            Greater => self.entries.binary_search_by_key(&time_us, |entry| entry.time_us),
-        }
-    }
-
-    fn count(&mut self, cost: u32, now_us: u64) {
-        self.used += u64::from(cost);
-        match self.find(now_us) {
-            Ok(at) => {
-                if let Some(entry) = self.entries.get_mut(at) {
-                    // No weight exceeds the limit under which its last part was admitted.
-                    entry.weight = entry.weight.saturating_add(cost);
-                }
-            }
-            Err(at) => {
-                self.entries.insert(at, Entry { time_us: now_us, weight: cost });
-                if at == 0 {
-                    self.oldest_us = now_us;
-                }
-            }
+            self.logs.shrink_to(self.logs.len() * 2, |log| hasher.hash_one(log.key()));
         }
     }
 }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::quota::{RetryAfter, fits};
+use crate::quota::{RetryAfter, Window, fits};
 use proptest::prelude::*;
 
 fn quota(limit: u32, window_ms: u64) -> Quota {
