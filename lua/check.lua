@@ -29,7 +29,7 @@
 -- for the others. So a batch that runs again because its answer was lost writes the same members, and they count once.
 -- It is decided anew, though: an item of which another number is admitted than before is counted twice.
 
-local batch_id = ARGV[1]
+local batch_id, now_score = ARGV[1], score_of(now_us)
 
 -- A number in base 62. Lua would print it in base 10 at three times the cost.
 local sub, DIGITS = string.sub, '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
@@ -83,8 +83,7 @@ for arg = 3, #ARGV, 2 do
           end
         end
         if admitted < checks then
-          local has_t = excess or added > 1
-          append_denial(place, window, cost, used + added, has_t and 1 or 0, has_t)
+          append_denial(place, window, cost, used + added, 0, excess or added > 1)
         end
       else
         reply[place] = -1

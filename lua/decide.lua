@@ -88,9 +88,9 @@ local function walk(key, first, needed)
   return time_us, covered
 end
 
--- Replies on a log, keys[place], of an item of which a check is denied. The log weighs `total`, in entries that start
--- at rank `first`, and holds t or does not.
-local function append_denial(place, window, cost, total, first, has_t)
+-- Replies on a log, keys[place], of an item of which a check is denied. The log weighs `total`, holds t or does not, and
+-- still holds `gone` entries that have expired.
+local function append_denial(place, window, cost, total, gone, has_t)
   local key, fits_in_us, empty_in_us, covered = keys[place], 0, 0, 0
   if total > 0 then
     local newest_us = -call('ZRANGE', key, '0', '0', 'WITHSCORES')[2]
@@ -98,7 +98,7 @@ local function append_denial(place, window, cost, total, first, has_t)
   end
   local needed = total + cost - window.limit
   if total > 0 and needed > 0 then
-    local time_us
+    local first, time_us = gone + (has_t and 1 or 0)
     if has_t then
       time_us, covered = walk(key, first, needed)
     else

@@ -22,8 +22,10 @@
 
 local call, pcall = redis.call, redis.pcall
 
--- Redis prints a number anew in each call that is given one; this one is in nearly all.
-local now_score = string.format('%.0f', -now_us)
+-- The score of an entry made then. As text, because Redis prints a number anew in each call that is given one.
+local function score_of(time_us)
+  return string.format('%.0f', -time_us)
+end
 
 -- What a run needs to know of a window, the limit that holds for it if any does, and, of the log at hand:
 --   used    weight of the entries that have not expired
@@ -37,7 +39,7 @@ local function new_window(ms, limit)
     us = us,
     limit = limit,
     -- Entries of that score or more have expired.
-    expired_score = string.format('%.0f', us - now_us),
+    expired_score = score_of(now_us - us),
     -- Here so that the table need not grow.
     used = 0,
     oldest = 0,

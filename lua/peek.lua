@@ -14,11 +14,9 @@ for arg = 3, #ARGV, 2 do
       local place, window = at + i, question[i]
       reply[place] = admitted and window.used or -1
       if admitted == 0 then
-        local first, has_t = 0, false
-        if window.oldest ~= 0 then
-          first, has_t = window.gone + (window.excess and 1 or 0), window.excess
-        end
-        append_denial(place, window, question.cost, window.used, first, has_t)
+        local is_plain = window.oldest == 0
+        local gone, has_t = is_plain and 0 or window.gone, not is_plain and window.excess
+        append_denial(place, window, question.cost, window.used, gone, has_t)
       end
     end
     at = at + #question

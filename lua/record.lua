@@ -54,7 +54,7 @@ while arg_at <= #ARGV do
       local missing = admitted * cost - known
       local member = member_of(known > 0 and id .. '-' or id, missing)
       if missing > 0 and not call('ZSCORE', key, member) then
-        add_entry(key, excess and excess + 0, missing, string.format('%.0f', -time_us), member)
+        add_entry(key, excess and excess + 0, missing, score_of(time_us), member)
         keep_alive(key, windows[ms])
         is_written = true
       end
