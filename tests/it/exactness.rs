@@ -71,21 +71,6 @@ fn assert_nearly_all(admitted: &[Admission], limit: i64, window: Duration, durat
     assert!(cost * 100 >= limit * windows * 95, "only {cost} of {limit} in each of {windows} windows");
 }
 
-/// The log of one key and window as Redis holds it: times in microseconds and weights, oldest first.
-fn log_in_redis(redis: &RedisServer, name: &str) -> Vec<(i64, i64)> {
-    let reply = redis.client().cmd(&["ZRANGE", name, "0", "-1", "REV", "WITHSCORES"]);
-    let entries: Vec<(i64, i64)> = reply
-        .items()
-        .chunks_exact(2)
-        .map(|pair| (pair[0].text(), -pair[1].text().parse::<f64>().unwrap() as i64))
-        // What is not an entry is bookkeeping, at scores above minus any time in microseconds of this century.
-        .filter(|(_, time_us)| *time_us > 1_000_000_000_000_000)
-        .map(|(member, time_us)| (time_us, member.split_once(':').map_or(1, |(_, weight)| weight.parse().unwrap())))
-        .collect();
-    assert!(entries.is_sorted_by_key(|(time_us, _)| *time_us));
-    entries
-}
-
 /// Fails when any interval `[t, t + window)` holds more than `limit`. Only those that begin at an entry can be first
 /// to hold too much.
 #[track_caller]
@@ -120,7 +105,7 @@ fn the_history_in_redis_holds_no_interval_above_a_limit() {
     let requests = [("RL.CHECK k 40 100ms 100 500ms 1000000 1h", 1)];
     let admitted = hammer(&proxies.each_ref().map(Tollgate::addr), &requests, DURATION);
     assert_nearly_all(&admitted, 100, Duration::from_millis(500), DURATION);
-    let log = log_in_redis(&redis, "rl:{k}:3600000");
+    let log = redis.entries("rl:{k}:3600000");
     assert_log_within_limit(&log, 40, 100);
     assert_log_within_limit(&log, 100, 500);
     let logged: i64 = log.iter().map(|(_, weight)| weight).sum();
@@ -140,7 +125,7 @@ fn costs_of_any_size_share_one_exact_window() {
     ];
     let admitted = hammer(&proxies.each_ref().map(Tollgate::addr), &requests, DURATION);
     assert_nearly_all(&admitted, 300, WINDOW, DURATION);
-    let log = log_in_redis(&redis, "rl:{k}:3600000");
+    let log = redis.entries("rl:{k}:3600000");
     assert_log_within_limit(&log, 300, 250);
     let logged: i64 = log.iter().map(|(_, weight)| weight).sum();
     assert_eq!(logged, admitted.iter().map(|admission| admission.cost).sum::<i64>());

@@ -114,13 +114,10 @@ pub fn assert_nothing_is_missing(redis: &RedisServer, seen: &Observed) {
     }
 }
 
-/// The weight of the log of an hour: that of its entries, each of which ends in it unless it is 1.
+/// The weight of the log of an hour.
 fn logged(redis: &RedisServer, traffic: Traffic) -> usize {
-    let key = traffic.key();
-    // What is not an entry is bookkeeping, at scores above minus any time in microseconds of this century.
-    let entries = redis.command(&format!("ZRANGEBYSCORE rl:{{{key}}}:3600000 -inf -1000000000000000"));
-    let weight = |entry: String| entry.split_once(':').map_or(1, |(_, weight)| weight.parse().unwrap());
-    entries.items().iter().map(|entry| weight(entry.text())).sum()
+    let entries = redis.entries(&format!("rl:{{{}}}:3600000", traffic.key()));
+    entries.iter().map(|(_, weight)| usize::try_from(*weight).unwrap()).sum()
 }
 
 /// Fails when changes of state were logged more than once or twice.

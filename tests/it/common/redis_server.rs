@@ -67,6 +67,22 @@ impl RedisServer {
         keys
     }
 
+    /// The entries of a log: times in microseconds and weights, oldest first.
+    #[track_caller]
+    pub fn entries(&self, log: &str) -> Vec<(i64, i64)> {
+        let reply = self.client().cmd(&["ZRANGE", log, "0", "-1", "REV", "WITHSCORES"]);
+        let entries: Vec<(i64, i64)> = reply
+            .items()
+            .chunks_exact(2)
+            .map(|pair| (pair[0].text(), -pair[1].text().parse::<f64>().unwrap() as i64))
+            // What is not an entry is bookkeeping, at scores above minus any time in microseconds of this century.
+            .filter(|(_, time_us)| *time_us > 1_000_000_000_000_000)
+            .map(|(member, time_us)| (time_us, member.split_once(':').map_or(1, |(_, weight)| weight.parse().unwrap())))
+            .collect();
+        assert!(entries.is_sorted_by_key(|(time_us, _)| *time_us));
+        entries
+    }
+
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
