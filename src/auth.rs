@@ -6,13 +6,17 @@ use crate::command::Name;
 use crate::config::{self, Commands, PasswordHash, User};
 use ring::hmac;
 use ring::rand::SystemRandom;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use subtle::{Choice, ConstantTimeEq};
 
 /// Most logins of Redis's users that are remembered; the oldest make room.
 const MAX_REMEMBERED: usize = 10_000;
+/// How long before Redis went away it must have accepted a login for that to hold while it is away. A user who is
+/// deleted or locked by then, and of whom no connection told so, comes in for no outage that begins later.
+pub const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// The user whom `AUTH password` means.
 pub const DEFAULT_USER: &[u8] = b"default";
 /// Most arguments of a request of a client that has yet to say who it is, as in Redis.
@@ -77,14 +81,14 @@ impl Auth {
         }
     }
 
-    /// What a client may do that logs in so, as far as that is known without asking Redis. `None` if it may not come
-    /// in, or if only Redis could tell.
-    pub fn check(&self, user: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
+    /// What a client may do that logs in so, as far as that is known without asking Redis, which has been away since
+    /// `down_since`. `None` if it may not come in, or if only Redis could tell.
+    pub fn check(&self, user: &[u8], password: &[u8], down_since: Option<Instant>) -> Option<Arc<Permissions>> {
         match self {
             // As a Redis without a password does.
             Self::None(permissions) => (user == DEFAULT_USER).then(|| permissions.clone()),
             Self::Password(users) => users.check(user, password),
-            Self::Redis(remembered) => remembered.check(user, password),
+            Self::Redis(remembered) => remembered.check(user, password, down_since.unwrap_or_else(Instant::now)),
         }
     }
 
@@ -118,10 +122,13 @@ pub const ANSWERED_HERE: [&[u8]; 10] =
 /// Why a client may not run the command of this name, if it may not. `permissions` are `None` until it has logged in.
 pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'static str> {
     const BEFORE_LOGIN: [&[u8]; 4] = [b"auth", b"hello", b"quit", b"reset"];
+    // Libraries wrap pipelines in these; of others the transaction could hold none.
+    const TRANSACTION: [&[u8]; 3] = [b"multi", b"exec", b"discard"];
     let is_one_of = |names: &[&[u8]]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
     match permissions.map(|permissions| permissions.commands) {
         Some(Commands::All) => None,
-        Some(Commands::RlOnly) if Name::of(name).is_some() || is_one_of(&ANSWERED_HERE) => None,
+        Some(Commands::RlOnly) if Name::of(name).is_some() => None,
+        Some(Commands::RlOnly) if is_one_of(&ANSWERED_HERE) || is_one_of(&TRANSACTION) => None,
         Some(Commands::RlOnly) => Some(NO_PERMISSION),
         None if is_one_of(&BEFORE_LOGIN) => None,
         None => Some(NO_AUTH),
@@ -184,7 +191,8 @@ pub struct Remembered {
 /// At most [`MAX_REMEMBERED`].
 #[derive(Debug, Default)]
 struct Logins {
-    known: HashSet<Login>,
+    /// When Redis last accepted each, or was last seen to hold a connection that had logged in so.
+    known: HashMap<Login, Instant>,
     /// The same, oldest first.
     by_age: VecDeque<Login>,
 }
@@ -198,15 +206,17 @@ impl Remembered {
         Ok(Self { key, logins: Mutex::default(), permissions: unrestricted() })
     }
 
-    /// What a login may do that Redis has accepted, if it has.
-    pub fn check(&self, user: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
-        self.logins().known.contains(&self.login(user, password)).then(|| self.permissions.clone())
+    /// What a login may do that Redis has accepted within [`REMEMBERED_FOR`] before `then`.
+    fn check(&self, user: &[u8], password: &[u8], then: Instant) -> Option<Arc<Permissions>> {
+        let login = self.login(user, password);
+        let confirmed = self.logins().known.get(&login).copied()?;
+        (then.saturating_duration_since(confirmed) <= REMEMBERED_FOR).then(|| self.permissions.clone())
     }
 
     fn accepted(&self, user: &[u8], password: &[u8]) -> Arc<Permissions> {
         let login = self.login(user, password);
         let mut logins = self.logins();
-        if logins.known.insert(login) {
+        if logins.known.insert(login, Instant::now()).is_none() {
             logins.by_age.push_back(login);
         }
         if logins.known.len() > MAX_REMEMBERED
@@ -221,7 +231,7 @@ impl Remembered {
         let login = self.login(user, password);
         let mut logins = self.logins();
         // The walk through all is only for a login that was once right: guesses do not cost it.
-        if logins.known.remove(&login) {
+        if logins.known.remove(&login).is_some() {
             logins.by_age.retain(|other| *other != login);
         }
     }
@@ -269,7 +279,7 @@ mod tests {
     fn a_user_comes_in_by_each_password_of_its_own() {
         let auth = with_users();
         let prefix = |user: &str, password: &str| {
-            auth.check(user.as_bytes(), password.as_bytes()).map(|permissions| permissions.key_prefix.clone())
+            auth.check(user.as_bytes(), password.as_bytes(), None).map(|permissions| permissions.key_prefix.clone())
         };
         assert_eq!(prefix("default", "secret").as_deref(), Some(""));
         assert_eq!(prefix("shop", "old").as_deref(), Some("shop:"));
@@ -291,7 +301,7 @@ mod tests {
         }
         // The hash is not the password.
         let hash = PasswordHash::of(b"secret").0;
-        assert_eq!(auth.check(b"default", &hash), None);
+        assert_eq!(auth.check(b"default", &hash, None), None);
     }
 
     #[test]
@@ -300,29 +310,39 @@ mod tests {
         assert_eq!(with_redis().before_login(), None);
         let none = Auth::new(&config::Auth::None).unwrap();
         assert_eq!(none.before_login().unwrap().commands, Commands::All);
-        assert!(none.check(b"default", b"anything").is_some());
-        assert!(none.check(b"other", b"anything").is_none());
+        assert!(none.check(b"default", b"anything", None).is_some());
+        assert!(none.check(b"other", b"anything", None).is_none());
     }
 
     #[test]
     fn redis_is_believed_and_its_last_word_counts() {
         let auth = with_redis();
-        assert_eq!(auth.check(b"ab", b"c"), None);
-        assert_eq!(auth.accepted(b"ab", b"c"), auth.check(b"ab", b"c"));
-        assert!(auth.check(b"ab", b"c").is_some());
+        assert_eq!(auth.check(b"ab", b"c", None), None);
+        assert_eq!(auth.accepted(b"ab", b"c"), auth.check(b"ab", b"c", None));
+        assert!(auth.check(b"ab", b"c", None).is_some());
         for (user, password) in [(&b"a"[..], &b"bc"[..]), (b"abc", b""), (b"ab", b""), (b"ab", b"cc"), (b"", b"abc")] {
-            assert_eq!(auth.check(user, password), None);
+            assert_eq!(auth.check(user, password, None), None);
         }
         auth.refused(b"ab", b"other");
-        assert!(auth.check(b"ab", b"c").is_some());
+        assert!(auth.check(b"ab", b"c", None).is_some());
         auth.refused(b"ab", b"c");
-        assert_eq!(auth.check(b"ab", b"c"), None);
+        assert_eq!(auth.check(b"ab", b"c", None), None);
+    }
+
+    #[test]
+    fn a_login_that_was_not_seen_for_long_before_an_outage_is_none() {
+        let auth = with_redis();
+        auth.accepted(b"user", b"password");
+        let login = |down_since| auth.check(b"user", b"password", Some(down_since)).is_some();
+        let now = Instant::now();
+        assert!(login(now) && login(now + REMEMBERED_FOR - Duration::from_secs(1)));
+        assert!(!login(now + REMEMBERED_FOR + Duration::from_secs(1)));
     }
 
     #[test]
     fn the_oldest_logins_make_room() {
         let auth = with_redis();
-        let login = |n: usize| auth.check(b"user", &n.to_le_bytes()).is_some();
+        let login = |n: usize| auth.check(b"user", &n.to_le_bytes(), None).is_some();
         for n in 0..MAX_REMEMBERED {
             auth.accepted(b"user", &n.to_le_bytes());
             // Known already: takes no second place.
@@ -357,7 +377,8 @@ mod tests {
             ("get", Some(NO_AUTH), Some(NO_PERMISSION)),
             ("CONFIG", Some(NO_AUTH), Some(NO_PERMISSION)),
             ("eval", Some(NO_AUTH), Some(NO_PERMISSION)),
-            ("multi", Some(NO_AUTH), Some(NO_PERMISSION)),
+            ("multi", Some(NO_AUTH), None),
+            ("watch", Some(NO_AUTH), Some(NO_PERMISSION)),
             ("subscribe", Some(NO_AUTH), Some(NO_PERMISSION)),
             ("", Some(NO_AUTH), Some(NO_PERMISSION)),
         ];

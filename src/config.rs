@@ -210,11 +210,34 @@ impl Redis {
 pub struct Upstream {
     /// Longest that dialling Redis for a client may take, 1 ms to 1 min.
     pub connect_timeout: Duration,
+    /// How a command ends that needs Redis while it is down.
+    pub when_down: WhenDown,
+}
+
+/// How a command ends that needs Redis while it is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenDown {
+    /// By an error that client libraries take for that of a server which will be there soon.
+    Loading,
+    /// With the connection, once what was asked before is answered.
+    Close,
+}
+
+impl fmt::Display for WhenDown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Loading => "loading",
+            Self::Close => "close",
+        })
+    }
 }
 
 impl Upstream {
     fn read(settings: &mut Settings) -> Self {
-        Self { connect_timeout: settings.millis("upstream.connect_timeout_ms", 1000, 1..=60_000) }
+        Self {
+            connect_timeout: settings.millis("upstream.connect_timeout_ms", 1000, 1..=60_000),
+            when_down: settings.one_of("upstream.when_down", WhenDown::Loading, &[WhenDown::Loading, WhenDown::Close]),
+        }
     }
 }
 

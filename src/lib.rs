@@ -12,6 +12,7 @@ pub mod config;
 pub mod dial;
 pub mod info;
 pub mod limiter;
+pub mod log_limit;
 pub mod net;
 pub mod quota;
 pub mod resolve;

@@ -7,6 +7,7 @@
 use crate::auth::{self, Auth};
 use crate::config::{Config, HostPort};
 use crate::limiter::{Limiter, resets};
+use crate::log_limit::LogLimit;
 use crate::net::Stream;
 use crate::resp::reply;
 use crate::session;
@@ -88,6 +89,7 @@ impl Server {
             next_client_id: AtomicU64::new(1),
             started: Instant::now(),
             stopping: CancellationToken::new(),
+            http_log: LogLimit::default(),
         };
         Ok(Self { listeners, shared: Arc::new(shared) })
     }

@@ -7,12 +7,15 @@
 mod client;
 mod expect;
 mod forward;
+mod handshake;
+mod hello;
 mod local;
 mod login;
 mod merge;
 mod passing;
 mod relay;
 mod slots;
+mod transaction;
 mod upstream;
 
 use crate::auth;
@@ -26,6 +29,7 @@ use crate::resp::request::{Args, Limits, Parser};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use client::Client;
+use expect::is_http;
 use forward::{Admission, Link};
 use passing::Passing;
 use slots::Slots;
@@ -36,7 +40,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::Sleep;
-use tracing::debug;
+use tracing::{debug, warn};
+use transaction::Transaction;
 
 /// Most bytes of replies that wait for a client which does not read them. Redis bounds a normal client's by nothing;
 /// a client that is this far behind is not coming back.
@@ -71,6 +76,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         holding: false,
         alone: false,
         login_due: None,
+        recheck: None,
+        transaction: None,
         active: false,
         gone: false,
         linger: None,
@@ -124,6 +131,10 @@ struct Session {
     alone: bool,
     /// When Redis has had long enough to answer that request.
     login_due: Option<Pin<Box<Sleep>>>,
+    /// When Redis is asked anew about a login that no connection carries.
+    recheck: Option<Pin<Box<Sleep>>>,
+    /// A transaction that Redis was not told of.
+    transaction: Option<Transaction>,
     /// Something was read since this was last looked at.
     active: bool,
     /// The client has closed its side.
@@ -160,6 +171,11 @@ impl Session {
             }
             if self.holding {
                 progress |= self.retry_held();
+            }
+            if self.worker.stopping.get() && self.slots.is_blocked() {
+                // As a Redis that ends does. What it waits for may never come.
+                self.slots.cut_upstream();
+                self.closing = true;
             }
             if self.may_read() {
                 match self.poll_read(cx)? {
@@ -299,8 +315,8 @@ impl Session {
                     taken += self.forward_plain(rest, length, parser);
                 }
                 Ok(Some(length)) => {
-                    let raw = rest.get(..length).unwrap_or_default();
-                    match self.run_request(&parser.args(rest), parser.count(), raw, now_us) {
+                    let (raw, behind) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+                    match self.run_request(&parser.args(rest), parser.count(), raw, behind, now_us) {
                         Flow::Done => taken += length,
                         Flow::Hold => self.holding = true,
                     }
@@ -327,21 +343,39 @@ impl Session {
         }
     }
 
-    fn run_request(&mut self, args: &Args<'_>, count: usize, raw: &[u8], now_us: u64) -> Flow {
+    fn run_request(&mut self, args: &Args<'_>, count: usize, raw: &[u8], behind: &[u8], now_us: u64) -> Flow {
         if args.is_empty() {
             self.forward_empty(raw);
             return Flow::Done;
         }
-        if let Some(text) = auth::refusal(self.client.permissions.as_deref(), args.name()) {
-            reply::error(self.replies(), text);
+        if self.refuses(args.name(), now_us) {
             return Flow::Done;
         }
-        let flow = match Name::of(args.name()) {
-            Some(name) => self.run_own(name, args, raw, now_us),
-            None => self.run_other(args, count, raw, true),
+        let taken = self.run_in_transaction(args, raw, now_us).or_else(|| self.begin_transaction(args, behind));
+        let flow = match (taken, Name::of(args.name())) {
+            (Some(flow), _) => flow,
+            (None, Some(name)) => self.run_own(name, args, raw, now_us),
+            (None, None) => self.run_other(args, count, raw, true),
         };
         self.worker.stats.commands.add(u64::from(flow == Flow::Done));
         flow
+    }
+
+    /// Whether a command is not carried out, whatever else it is: it is an HTTP request's, and the connection ends, or the
+    /// client may not run it, and is told so.
+    fn refuses(&mut self, name: &[u8], now_us: u64) -> bool {
+        if is_http(name) {
+            if let Some(times) = self.worker.shared.http_log.due(now_us) {
+                let peer = &self.client.peer;
+                warn!(peer, times, "possible attack: a client speaks HTTP, as a web page that posts here; closed");
+            }
+            self.closing = true;
+            return true;
+        }
+        let Some(text) = auth::refusal(self.client.permissions.as_deref(), name) else { return false };
+        self.break_transaction();
+        reply::error(self.replies(), text);
+        true
     }
 
     fn run_own(&mut self, name: Name, args: &Args<'_>, raw: &[u8], now_us: u64) -> Flow {

@@ -6,6 +6,7 @@ use crate::clock::now_us;
 use crate::config::Config;
 use crate::limiter::Limiter;
 use crate::limiter::batcher::Batcher;
+use crate::log_limit::LogLimit;
 use crate::resp::request::Parser;
 use crate::sched_batch::SchedBatch;
 use crate::stats::Stats;
@@ -41,6 +42,8 @@ pub struct Shared {
     pub started: Instant,
     /// Cancelled when the server is to stop.
     pub stopping: CancellationToken,
+    /// Limits the log lines on connections that speak HTTP.
+    pub http_log: LogLimit,
 }
 
 /// What the sessions of one thread share.

@@ -1,7 +1,8 @@
 //! What a client has said of itself.
 
-use super::login::Credentials;
+use super::hello::Login;
 use crate::auth::Permissions;
+use crate::config::Commands;
 use crate::resp::reply::Protocol;
 use std::sync::Arc;
 
@@ -20,8 +21,8 @@ pub struct Client {
     pub lib_name: Vec<u8>,
     /// CLIENT SETINFO LIB-VER.
     pub lib_ver: Vec<u8>,
-    /// What it last authenticated with.
-    pub auth: Option<Credentials>,
+    /// Who it last said it is.
+    pub login: Option<Login>,
     /// What it may do. Nothing, as long as it has not said who it is and must.
     pub permissions: Option<Arc<Permissions>>,
     before_login: Option<Arc<Permissions>>,
@@ -39,18 +40,23 @@ impl Client {
             name: vec![],
             lib_name: vec![],
             lib_ver: vec![],
-            auth: None,
+            login: None,
             permissions: before_login.clone(),
             before_login,
             database: None,
         }
     }
 
+    /// Whether it may run more than Tollgate's own commands.
+    pub fn may_run_all(&self) -> bool {
+        self.permissions.as_ref().is_some_and(|may| may.commands == Commands::All)
+    }
+
     /// What RESET does.
     pub fn reset(&mut self) {
         self.protocol = Protocol::default();
         self.name.clear();
-        self.auth = None;
+        self.login = None;
         self.permissions = self.before_login.clone();
         self.database = None;
     }

@@ -1,11 +1,10 @@
 //! What comes back for a command that is forwarded: how many replies, and what they change.
 
 use super::client::Client;
-use super::login::{self, Credentials};
+use super::hello::{Hello, Login};
 use super::merge::Merge;
 use crate::command::Name;
 use crate::resp::parse_int;
-use crate::resp::reply::Protocol;
 use crate::resp::request::Args;
 
 /// What is due from Redis for a forwarded command, or for several in a row.
@@ -15,8 +14,12 @@ pub enum Expect {
     Replies(u64),
     /// One, which, unless it is an error, means that the client has changed so.
     Change(Box<Change>),
+    /// One, when Redis has something to give: the command waits for that by nature.
+    Blocking,
     /// One: `+OK` begins a transaction.
     Multi,
+    /// One, likewise, which the client was given already.
+    HeldMulti,
     /// One: the transaction is over.
     EndMulti,
     /// One, an error, in whose place the client is told that this command of Tollgate's cannot run inside MULTI.
@@ -34,7 +37,7 @@ pub enum Expect {
 impl Expect {
     /// Whether what comes back decides how the commands behind are to be taken.
     pub fn is_turning_point(&self) -> bool {
-        !matches!(self, Self::Replies(_) | Self::RefusedInMulti(_) | Self::Merge(_) | Self::Rest)
+        !matches!(self, Self::Replies(_) | Self::Blocking | Self::RefusedInMulti(_) | Self::Merge(_) | Self::Rest)
     }
 
     /// Whether it comes from a subscription, also while CLIENT REPLY is off.
@@ -46,10 +49,10 @@ impl Expect {
 /// A change to what a client has said of itself.
 #[derive(Debug)]
 pub enum Change {
-    /// HELLO, with what of its options was given.
-    Hello { protocol: Option<Protocol>, auth: Option<Credentials>, name: Option<Vec<u8>> },
+    /// HELLO.
+    Hello(Hello),
     /// AUTH.
-    Auth(Credentials),
+    Auth(Login),
     /// SELECT.
     Database(u32),
     /// CLIENT SETNAME.
@@ -59,15 +62,19 @@ pub enum Change {
 }
 
 impl Change {
+    /// Who it says the client is, if it does.
+    pub fn login(&self) -> Option<&Login> {
+        match self {
+            Self::Auth(login) | Self::Hello(Hello { login: Some(login), .. }) => Some(login),
+            _ => None,
+        }
+    }
+
     /// Applies it.
     pub fn apply(self, client: &mut Client) {
         match self {
-            Self::Hello { protocol, auth, name } => {
-                client.protocol = protocol.unwrap_or(client.protocol);
-                client.auth = auth.or(client.auth.take());
-                client.name = name.unwrap_or_else(|| std::mem::take(&mut client.name));
-            }
-            Self::Auth(credentials) => client.auth = Some(credentials),
+            Self::Hello(hello) => hello.apply(client),
+            Self::Auth(login) => client.login = Some(login),
             Self::Database(number) => client.database = Some(number),
             Self::Name(name) => client.name = name,
             Self::Reset => client.reset(),
@@ -103,7 +110,8 @@ pub enum Effect {
     Reset,
     /// MONITOR.
     Monitor,
-    /// Something that cannot be set up again on another connection: CLIENT TRACKING and its like.
+    /// Something that cannot be set up again on another connection, or that another server may lack: CLIENT TRACKING
+    /// and its like, scripts and functions. A client that runs a script by its hash believes that its server has it.
     Settle,
     /// SYNC or PSYNC: what comes back is no RESP any more.
     Replicate,
@@ -137,7 +145,7 @@ pub fn is_plain(args: &Args<'_>) -> bool {
     if !(SHORTEST_NAME..=LONGEST_NAME).contains(&name.len()) {
         return !name.is_empty();
     }
-    let is_forwarded = || Name::of(name).is_none() && !name.eq_ignore_ascii_case(b"quit");
+    let is_forwarded = || Name::of(name).is_none() && !name.eq_ignore_ascii_case(b"quit") && !is_http(name);
     let route = Route::of(args, args.len());
     matches!(route, Route { expect: Expect::Replies(_), effect: None, alone: false }) && is_forwarded()
 }
@@ -170,11 +178,13 @@ impl Route {
                 Expect::Change(Box::new(Change::Reset))
             }
             (b"hello", _) => return Self::of_hello(args),
-            (b"auth", 2 | 3) => {
-                let credentials = args.from(1).map(<[u8]>::to_vec).collect();
-                let expect = Expect::Change(Box::new(Change::Auth(credentials)));
-                return Self { expect, effect: None, alone: true };
-            }
+            (b"auth", _) => match Login::of_auth(args) {
+                Some(login) => {
+                    let expect = Expect::Change(Box::new(Change::Auth(login)));
+                    return Self { expect, effect: None, alone: true };
+                }
+                None => Expect::Replies(1),
+            },
             (b"select", 2) => match args.get(1).and_then(parse_int).and_then(|number| u32::try_from(number).ok()) {
                 Some(number) => Expect::Change(Box::new(Change::Database(number))),
                 None => Expect::Replies(1),
@@ -198,6 +208,23 @@ impl Route {
                 effect = Some(Effect::Monitor);
                 Expect::Replies(1)
             }
+            (b"evalsha" | b"evalsha_ro" | b"script" | b"fcall" | b"fcall_ro" | b"function", _) => {
+                effect = Some(Effect::Settle);
+                Expect::Replies(1)
+            }
+            (
+                b"blpop" | b"brpop" | b"blmpop" | b"blmove" | b"brpoplpush" | b"bzpopmin" | b"bzpopmax" | b"bzmpop"
+                | b"wait" | b"waitaof",
+                _,
+            ) => Expect::Blocking,
+            // Their options stand before the streams' names, one of which may be `block`.
+            (b"xread" | b"xreadgroup", _) => {
+                let mut options = args.from(1).take_while(|word| !word.eq_ignore_ascii_case(b"streams"));
+                match options.any(|word| word.eq_ignore_ascii_case(b"block")) {
+                    true => Expect::Blocking,
+                    false => Expect::Replies(1),
+                }
+            }
             (b"sync" | b"psync", _) => {
                 effect = Some(Effect::Replicate);
                 Expect::Replies(1)
@@ -208,17 +235,12 @@ impl Route {
     }
 
     fn of_hello(args: &Args<'_>) -> Self {
-        let protocol = match args.get(1) {
-            Some(b"3") => Some(Protocol::Resp3),
-            Some(b"2") => Some(Protocol::Resp2),
-            _ => None,
+        // What is no HELLO is Redis's to refuse.
+        let Ok(hello) = Hello::parse(args) else {
+            return Self { expect: Expect::Replies(1), effect: None, alone: false };
         };
-        let auth = login::credentials(args);
-        let mut options = args.from(2);
-        let name = options.find(|option| option.eq_ignore_ascii_case(b"setname")).and_then(|_| options.next());
-        let name = name.map(<[u8]>::to_vec);
-        let alone = auth.is_some();
-        Self { expect: Expect::Change(Box::new(Change::Hello { protocol, auth, name })), effect: None, alone }
+        let alone = hello.login.is_some();
+        Self { expect: Expect::Change(Box::new(Change::Hello(hello))), effect: None, alone }
     }
 
     fn of_client(args: &Args<'_>, count: usize) -> Self {
@@ -241,17 +263,33 @@ impl Route {
     }
 }
 
+/// Whether a command may say who its client is: it is read whole, or not at all.
+pub fn is_login_command(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"auth") || name.eq_ignore_ascii_case(b"hello")
+}
+
+/// Whether a command says who its client is.
+pub fn says_login(args: &Args<'_>) -> bool {
+    Login::of_auth(args).is_some()
+        || (args.name().eq_ignore_ascii_case(b"hello") && Hello::parse(args).is_ok_and(|hello| hello.login.is_some()))
+}
+
+/// Whether a name is what an HTTP request begins with, or has in a line of its own: a web page, or a server that is
+/// made to send something, which posts to this port. Redis closes such a connection, whatever it was to run.
+pub fn is_http(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
+}
+
 /// Whether a client may say this before it has a connection to Redis of its own, and Tollgate answers: it is said
 /// again to that connection once there is one.
 pub fn is_handshake(args: &Args<'_>) -> bool {
     let is = |name: &[u8]| args.name().eq_ignore_ascii_case(name);
     let sub = args.get(1).unwrap_or_default();
-    let authenticates = || args.from(2).any(|option| option.eq_ignore_ascii_case(b"auth"));
     is(b"ping")
         || is(b"echo")
         || is(b"quit")
         || is(b"reset")
-        || (is(b"hello") && !authenticates())
+        || (is(b"hello") && !says_login(args))
         || (is(b"client")
             && [&b"setname"[..], b"getname", b"setinfo"].iter().any(|name| sub.eq_ignore_ascii_case(name)))
 }
@@ -269,9 +307,16 @@ mod tests {
 
     #[test]
     fn a_command_is_plain_unless_it_changes_something() {
-        for line in
-            ["GET a", "set a 1", "LPUSH a 1", "EVALSHA x 0", "client list", "GEORADIUS_RO x", "RL.WHAT", "EXEC 1"]
-        {
+        for line in [
+            "GET a",
+            "set a 1",
+            "LPUSH a 1",
+            "XREAD STREAMS block 0",
+            "client list",
+            "GEORADIUS_RO x",
+            "RL.WHAT",
+            "EXEC 1",
+        ] {
             assert!(is_plain_line(&format!("{line}\r\n")), "{line}");
         }
         for line in [
@@ -282,6 +327,8 @@ mod tests {
             "reset",
             "hello",
             "AUTH a",
+            "post /",
+            "Host: a",
             "select 1",
             "client reply off",
             "CLIENT setname a",
@@ -297,6 +344,13 @@ mod tests {
             "watch a",
             "unwatch",
             "monitor",
+            "EVALSHA x 0",
+            "script load x",
+            "fcall f 0",
+            "blpop a 0",
+            "BRPOPLPUSH a b 0",
+            "XREADGROUP GROUP g c BLOCK 0 STREAMS a >",
+            "wait 1 0",
             "sync",
             "PSYNC ? -1",
             "quit",

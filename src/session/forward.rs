@@ -1,14 +1,15 @@
 //! The session's other half: what is not Tollgate's own goes to Redis and comes back, bytes as they are.
 
-use super::expect::{self, Change, Effect, Expect, Route, is_handshake};
+use super::expect::{self, Change, Effect, Expect, Route, is_handshake, says_login};
+use super::handshake::{self, Failure};
+use super::hello::Hello;
 use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
 use super::{Flow, Session, local, login};
 use crate::auth::Auth;
 use crate::clock::now_us;
 use crate::command::Name;
-use crate::config::Commands;
-use crate::limiter::Limiter;
-use crate::limiter::mailbox::Refusal;
+use crate::config::{Commands, WhenDown};
+use crate::limiter::{Limiter, Remote};
 use crate::net::Stream;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
@@ -21,6 +22,9 @@ use tracing::debug;
 
 /// How long a client that has closed its side may take for requests that wait for another.
 const LINGER: Duration = Duration::from_millis(100);
+/// Redis is asked anew about a login that no connection carries after this time, and as much again at most, so that not
+/// all clients ask at once.
+const RECHECK_AFTER_MS: u64 = 500;
 
 /// A client's way to Redis.
 #[derive(Default)]
@@ -29,12 +33,29 @@ pub enum Link {
     #[default]
     Absent,
     /// It is being opened; the command that asked for it is held.
-    Dialing(Pin<Box<dyn Future<Output = io::Result<Stream>>>>),
+    Dialing(Pin<Box<dyn Future<Output = Result<Stream, Failure>>>>),
     /// It could not be opened: the command that asked for it is answered without.
-    Refused,
+    Refused(Failure),
     /// It is open.
     Open(Box<Upstream>),
 }
+
+/// Whether a command can go to Redis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// There is a connection.
+    Open,
+    /// One is being opened.
+    Soon,
+    /// Redis cannot be had.
+    Down,
+    /// Redis does not take the client for who it says it is. It was told so, and its connection ends.
+    Refused,
+}
+
+/// What a command is answered that needs Redis, while it cannot be had. Client libraries take the code for that of a
+/// server which will be there soon: they try again, or let their own callers do so as after a lost connection.
+const OUTAGE: &str = "LOADING Redis cannot be reached: only RL commands are answered until it is back";
 
 impl Session {
     /// Whether there is a way to Redis, or there may be.
@@ -46,6 +67,43 @@ impl Session {
         }
     }
 
+    /// Sees to it that there is a connection to Redis, as far as it can be had.
+    pub(super) fn reach(&mut self) -> Reach {
+        match std::mem::take(&mut self.link) {
+            link @ Link::Open(_) => {
+                self.link = link;
+                Reach::Open
+            }
+            link @ Link::Dialing(_) => {
+                self.link = link;
+                Reach::Soon
+            }
+            Link::Absent => {
+                let worker = self.worker.clone();
+                let Limiter::Redis(remote) = &*worker.shared.limiter else { return Reach::Down };
+                if !remote.is_reachable() {
+                    return Reach::Down;
+                }
+                self.dial(remote);
+                Reach::Soon
+            }
+            Link::Refused(Failure::Redis(_)) => Reach::Down,
+            Link::Refused(Failure::Client(text)) => {
+                reply::error(self.replies(), &text);
+                self.closing = true;
+                Reach::Refused
+            }
+        }
+    }
+
+    fn dial(&mut self, remote: &Remote) {
+        // Where Redis says who may come in, nobody comes in by Tollgate's own login.
+        let own_login = !matches!(self.worker.shared.auth, Auth::Redis(_));
+        let steps = handshake::steps(&self.client, &remote.dialer, own_login);
+        let timeout = self.worker.shared.config.upstream.connect_timeout;
+        self.link = Link::Dialing(Box::pin(handshake::open(remote.dialer.clone(), steps, timeout)));
+    }
+
     /// Carries out a command that is not Tollgate's own. `raw` is the request as it came, and `count` the number of its
     /// arguments, which have not all come yet unless it `is_whole`.
     pub(super) fn run_other(&mut self, args: &Args<'_>, count: usize, raw: &[u8], is_whole: bool) -> Flow {
@@ -55,7 +113,9 @@ impl Session {
         // Not a clone of what threads share, whose count they would contend for at every command.
         let worker = self.worker.clone();
         let shared = &worker.shared;
-        let Limiter::Redis(remote) = &*shared.limiter else { return self.run_local(args) };
+        if matches!(&*shared.limiter, Limiter::Embedded(_)) {
+            return self.run_local(args);
+        }
         if self.is_answered_here(args) && args.name().eq_ignore_ascii_case(b"reset") {
             if self.slots.await_upstream() {
                 return Flow::Hold;
@@ -68,39 +128,42 @@ impl Session {
         match &shared.auth {
             // Logins are this process's business. Of a HELLO with one Redis is told the rest, now or once it is asked
             // anything.
-            Auth::Password(_) if is_auth || login::credentials(args).is_some() => {
+            Auth::Password(_) if is_auth || says_login(args) => {
                 let is_told = !is_auth && matches!(self.link, Link::Open(_));
                 return if is_told { self.run_hello(args) } else { self.run_local(args) };
             }
             _ if self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly) => {
                 return self.run_local(args);
             }
-            _ if self.client.permissions.is_none() && login::credentials(args).is_none() => {
+            _ if self.client.permissions.is_none() && !says_login(args) => {
                 return self.run_local(args);
             }
             _ => {}
         }
-        if is_whole && local::is_about_tollgate(args) && !self.is_in_mode() {
+        let is_bad_hello = || args.name().eq_ignore_ascii_case(b"hello") && Hello::parse(args).is_err();
+        if is_whole && (local::is_about_tollgate(args) || is_bad_hello()) && !self.is_in_mode() {
             return self.run_local(args);
         }
-        match self.link {
-            Link::Open(_) => self.forward(args, count, raw),
-            Link::Dialing(_) => Flow::Hold,
-            Link::Absent if is_whole && is_handshake(args) => self.run_local(args),
-            Link::Absent if remote.is_reachable() => {
-                let (dialer, timeout) = (remote.dialer.clone(), self.worker.shared.config.upstream.connect_timeout);
-                self.link = Link::Dialing(Box::pin(async move { dialer.dial(timeout).await }));
-                Flow::Hold
+        if matches!(self.link, Link::Absent) && is_whole && is_handshake(args) {
+            return self.run_local(args);
+        }
+        match self.reach() {
+            Reach::Open => self.forward(args, count, raw),
+            Reach::Soon => Flow::Hold,
+            Reach::Down if is_whole && local::answers_without_redis(args) => self.run_local(args),
+            Reach::Down => {
+                self.tell_outage();
+                Flow::Done
             }
-            Link::Absent | Link::Refused => {
-                self.link = Link::Absent;
-                if is_whole && local::answers_without_redis(args) {
-                    self.run_local(args)
-                } else {
-                    reply::error(self.replies(), &Refusal::Unavailable.to_string());
-                    Flow::Done
-                }
-            }
+            Reach::Refused => Flow::Done,
+        }
+    }
+
+    /// Answers a command that needs Redis, which cannot be had.
+    pub(super) fn tell_outage(&mut self) {
+        match self.worker.shared.config.upstream.when_down {
+            WhenDown::Loading => reply::error(self.replies(), OUTAGE),
+            WhenDown::Close => self.closing = true,
         }
     }
 
@@ -123,15 +186,37 @@ impl Session {
             || (self.alone && self.slots.await_upstream())
     }
 
+    /// Whether a transaction that begins now may be held back until it is known what it holds. `None` if an earlier
+    /// reply decides that.
+    pub(super) fn may_hold_multi(&self) -> Option<bool> {
+        let Link::Open(upstream) = &self.link else { return Some(true) };
+        (!self.slots.await_turning_point()).then(|| upstream.is_plain(self.client.protocol))
+    }
+
+    /// Tells Redis of a transaction that was held back.
+    pub(super) fn forward_held_multi(&mut self) {
+        if let Link::Open(upstream) = &mut self.link {
+            upstream.requests.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+            self.slots.push_upstream(Expect::HeldMulti);
+        }
+    }
+
     /// HELLO with a login that is checked here: Redis is told the rest of it.
     fn run_hello(&mut self, args: &Args<'_>) -> Flow {
         let worker = self.worker.clone();
-        let credentials = login::credentials(args).unwrap_or_default();
-        if let Err(text) = login::log_in(&worker, &mut self.client, credentials) {
+        let mut hello = match Hello::parse(args) {
+            Ok(hello) => hello,
+            Err(error) => {
+                reply::error(self.replies(), &error.to_string());
+                return Flow::Done;
+            }
+        };
+        let login = hello.login.take().map(|login| login::log_in(&worker, &mut self.client, login));
+        if let Some(Err(text)) = login {
             reply::error(self.replies(), text);
             return Flow::Done;
         }
-        let raw = login::without_credentials(args);
+        let raw = hello.write_without_login();
         let mut parser = Parser::default();
         match parser.parse(&raw, Limits::of_bulk(usize::MAX)) {
             Ok(Some(_)) => self.forward(&parser.args(&raw), parser.count(), &raw),
@@ -148,7 +233,7 @@ impl Session {
 
     fn forward(&mut self, args: &Args<'_>, count: usize, raw: &[u8]) -> Flow {
         let Link::Open(upstream) = &mut self.link else { return Flow::Hold };
-        if self.alone && self.slots.await_upstream() {
+        if (self.alone && self.slots.await_upstream()) || self.slots.await_limiter() {
             return Flow::Hold;
         }
         if upstream.replicating {
@@ -199,6 +284,8 @@ impl Session {
         upstream.replies == Replies::On
             && !upstream.replicating
             && !self.alone
+            && self.transaction.is_none()
+            && !self.slots.await_limiter()
             && self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::All)
             && expect::is_plain(args)
     }
@@ -250,10 +337,11 @@ impl Session {
         }
     }
 
-    /// Whether one of Tollgate's own commands can run here and now, on the state of the connection to Redis.
+    /// Whether one of Tollgate's own commands can run here and now, on the state of the connection to Redis. It takes
+    /// effect where it stands among the client's commands, so it waits for those before it.
     pub(super) fn admit_own(&mut self, name: Name, raw: &[u8]) -> Admission {
         let Link::Open(upstream) = &mut self.link else { return Admission::Run { muted: false } };
-        if self.slots.await_turning_point() {
+        if self.slots.await_upstream() {
             return Admission::Hold;
         }
         let replies = upstream.next_replies();
@@ -300,22 +388,14 @@ impl Session {
     /// Makes what progress there is on the way to Redis; whether there was any.
     pub(super) fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
         match &mut self.link {
-            Link::Absent | Link::Refused => false,
+            Link::Absent => self.poll_recheck(cx),
+            Link::Refused(_) => false,
             Link::Dialing(attempt) => match attempt.as_mut().poll(cx) {
                 Poll::Pending => false,
                 Poll::Ready(outcome) => {
-                    self.link = match (outcome, &*self.worker.shared.limiter) {
-                        (Ok(stream), Limiter::Redis(remote)) => {
-                            // Where Redis says who may come in, nobody comes in by Tollgate's own login.
-                            let own_login = !matches!(self.worker.shared.auth, Auth::Redis(_));
-                            Link::Open(Box::new(Upstream::new(stream, own_login, &remote.dialer, &self.client)))
-                        }
-                        (Err(error), Limiter::Redis(remote)) => {
-                            // Else every command of every client would wait for a Redis that does not answer.
-                            remote.on_down(remote.breaker.failure(now_us()), &error, false);
-                            Link::Refused
-                        }
-                        _ => Link::Refused,
+                    self.link = match outcome {
+                        Ok(stream) => Link::Open(Box::new(Upstream::new(stream))),
+                        Err(failure) => self.on_no_link(failure),
                     };
                     true
                 }
@@ -329,6 +409,48 @@ impl Session {
                 }
             },
         }
+    }
+
+    fn on_no_link(&mut self, failure: Failure) -> Link {
+        match (&failure, &*self.worker.shared.limiter) {
+            (Failure::Redis(error), Limiter::Redis(remote)) => {
+                debug!(client = self.client.id, %error, "no connection to redis");
+                // Else every command of every client would wait for a Redis that does not answer.
+                remote.on_down(remote.breaker.failure(now_us()), error, error.is_answer());
+            }
+            (Failure::Client(text), _) => {
+                debug!(client = self.client.id, text, "redis refuses the client");
+                if let Some(login) = self.client.login.take() {
+                    self.worker.shared.auth.refused(login.user(), login.password());
+                }
+                // If nobody has asked anything, there is nothing to be answered.
+                self.closing |= !self.holding;
+            }
+            _ => {}
+        }
+        if self.holding { Link::Refused(failure) } else { Link::Absent }
+    }
+
+    /// A login that Redis was once asked about, and that no connection carries any more, is shown to Redis again, soon
+    /// and as often as it takes: it may have been revoked. Whether there is news.
+    fn poll_recheck(&mut self, cx: &mut Context<'_>) -> bool {
+        let worker = self.worker.clone();
+        let (Auth::Redis(_), Limiter::Redis(remote)) = (&worker.shared.auth, &*worker.shared.limiter) else {
+            return false;
+        };
+        if self.client.login.is_none() || self.closing {
+            return false;
+        }
+        let after = Duration::from_millis(RECHECK_AFTER_MS + self.client.id % RECHECK_AFTER_MS);
+        let due = self.recheck.get_or_insert_with(|| Box::pin(sleep(after)));
+        if due.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        self.recheck = None;
+        if remote.is_reachable() {
+            self.dial(remote);
+        }
+        true
     }
 
     fn poll_upstream(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {

@@ -2,6 +2,7 @@
 //! wording is Redis's, because clients match on it.
 
 use super::client::Client;
+use super::hello::{BAD_NAME, Hello, Login, is_client_name};
 use super::login;
 use crate::auth::{ANSWERED_HERE, NO_AUTH_HELLO};
 use crate::command::docs::{self, DOCS};
@@ -31,7 +32,6 @@ pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Byte
         b"ping" if count <= 2 => ping(args, out),
         b"echo" if count == 2 => reply::bulk(out, args.get(1).unwrap_or_default()),
         b"hello" => hello(worker, client, args, out),
-        b"auth" if count > 3 => reply::error(out, "ERR syntax error"),
         b"auth" if count > 1 => auth(worker, client, args, out),
         b"select" if count == 2 => select(worker, client, args, out),
         b"client" if count >= 2 => run_client(client, args, out),
@@ -46,6 +46,10 @@ pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Byte
             reply::status(out, "OK");
             after = After::Close;
         }
+        // They end a transaction, and there is none.
+        b"exec" if count == 1 => reply::error(out, "ERR EXEC without MULTI"),
+        b"discard" if count == 1 => reply::error(out, "ERR DISCARD without MULTI"),
+        b"multi" | b"exec" | b"discard" => wrong_arity(&name, out),
         b"ping" | b"echo" | b"auth" | b"select" | b"client" | b"config" | b"reset" => wrong_arity(&name, out),
         _ => {
             let name = quoted(&name);
@@ -77,40 +81,18 @@ fn ping(args: &Args<'_>, out: &mut BytesMut) {
 
 /// `HELLO [version [AUTH user password] [SETNAME name]]`
 fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
-    let protocol = match args.get(1).map(|version| (version, resp::parse_int(version))) {
-        None => client.protocol,
-        Some((_, Some(2))) => Protocol::Resp2,
-        Some((_, Some(3))) => Protocol::Resp3,
-        Some((_, Some(_))) => return reply::error(out, "NOPROTO unsupported protocol version"),
-        Some((_, None)) => return reply::error(out, "ERR Protocol version is not an integer or out of range"),
+    let mut hello = match Hello::parse(args) {
+        Ok(hello) => hello,
+        Err(error) => return reply::error(out, &error.to_string()),
     };
-    let (mut name, mut credentials) = (None, None);
-    let mut options = args.from(2);
-    while let Some(option) = options.next() {
-        let left = options.by_ref();
-        if option.eq_ignore_ascii_case(b"auth") {
-            let (Some(user), Some(password)) = (left.next(), left.next()) else { return hello_syntax(option, out) };
-            credentials = Some(vec![user.to_vec(), password.to_vec()]);
-        } else if option.eq_ignore_ascii_case(b"setname") {
-            let Some(text) = left.next() else { return hello_syntax(option, out) };
-            if !is_client_name(text) {
-                return reply::error(out, BAD_NAME);
-            }
-            name = Some(text.to_vec());
-        } else {
-            return hello_syntax(option, out);
-        }
-    }
-    if let Some(Err(text)) = credentials.map(|credentials| login::log_in(worker, client, credentials)) {
+    if let Some(Err(text)) = hello.login.take().map(|login| login::log_in(worker, client, login)) {
         return reply::error(out, text);
     }
     if client.permissions.is_none() {
         return reply::error(out, NO_AUTH_HELLO);
     }
-    client.protocol = protocol;
-    if let Some(name) = name {
-        client.name = name;
-    }
+    hello.apply(client);
+    let protocol = client.protocol;
     reply::map(out, 7, protocol);
     reply::bulk(out, b"server");
     reply::bulk(out, b"redis");
@@ -128,15 +110,11 @@ fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesM
     reply::array(out, 0);
 }
 
-fn hello_syntax(option: &[u8], out: &mut BytesMut) {
-    reply::error(out, &format!("ERR Syntax error in HELLO option '{}'", quoted(option)));
-}
-
 fn auth(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
-    let credentials = args.from(1).map(<[u8]>::to_vec).collect();
-    match login::log_in(worker, client, credentials) {
-        Ok(()) => reply::status(out, "OK"),
-        Err(text) => reply::error(out, text),
+    match Login::of_auth(args).map(|login| login::log_in(worker, client, login)) {
+        Some(Ok(())) => reply::status(out, "OK"),
+        Some(Err(text)) => reply::error(out, text),
+        None => reply::error(out, "ERR syntax error"),
     }
 }
 
@@ -152,12 +130,6 @@ fn select(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Bytes
             _ => reply::error(out, "ERR DB index is out of range"),
         },
     }
-}
-
-const BAD_NAME: &str = "ERR Client names cannot contain spaces, newlines or special characters.";
-
-fn is_client_name(name: &[u8]) -> bool {
-    name.iter().all(|byte| (b'!'..=b'~').contains(byte))
 }
 
 fn run_client(client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {

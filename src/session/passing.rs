@@ -1,8 +1,9 @@
 //! Requests too long to be kept until they are whole.
 
+use super::expect::is_login_command;
 use super::forward::Link;
 use super::{Flow, Session};
-use crate::auth;
+use crate::clock::now_us;
 use crate::command::Name;
 use crate::resp::reply;
 use crate::resp::request::Args;
@@ -29,12 +30,19 @@ impl Passing {
 impl Session {
     /// A request that is too long to be kept: from here on it is passed on, or passed over. Whether it is so long.
     pub(super) fn begin_passing(&mut self, args: &Args<'_>, count: usize, length: usize) -> bool {
-        if let Some(text) = auth::refusal(self.client.permissions.as_deref(), args.name()) {
-            reply::error(self.replies(), text);
+        if self.refuses(args.name(), now_us()) {
             self.passing = Some(Passing::new(false));
             return true;
         }
-        if Name::of(args.name()).is_none() && self.may_forward() && !self.is_answered_here(args) {
+        let is_ours = Name::of(args.name()).is_some() || is_login_command(args.name());
+        if !is_ours && self.may_forward() && !self.is_answered_here(args) {
+            if let Some(flow) = self.leave_transaction(args.name()) {
+                match flow {
+                    Flow::Done => self.passing = Some(Passing::new(false)),
+                    Flow::Hold => self.holding = true,
+                }
+                return true;
+            }
             match self.run_other(args, count, b"", false) {
                 Flow::Done => self.passing = Some(Passing::new(matches!(self.link, Link::Open(_)))),
                 Flow::Hold => self.holding = true,

@@ -4,9 +4,8 @@
 use super::Session;
 use super::expect::{Change, Expect};
 use super::forward::Link;
-use super::login;
 use super::merge::Merge;
-use crate::auth::Auth;
+use super::transaction;
 use crate::info;
 use crate::resp::{reply, scan};
 use bytes::{Buf, BytesMut};
@@ -71,7 +70,6 @@ impl Session {
                 return Ok(data.len());
             }
             if let Some(Expect::Replies(left)) = self.slots.front_upstream()
-                && upstream.handshake == 0
                 && upstream.scanner.is_between()
                 && !upstream.listens()
             {
@@ -84,25 +82,17 @@ impl Session {
                     continue;
                 }
             }
-            let is_ours = upstream.handshake > 0;
             let is_idle = self.slots.is_empty();
             let collects = match self.slots.front_upstream() {
-                Some(expect) => matches!(expect, Expect::Merge(_) | Expect::RefusedInMulti(_)),
-                None if is_ours || is_idle => false,
+                Some(expect) => {
+                    matches!(expect, Expect::Merge(_) | Expect::RefusedInMulti(_) | Expect::HeldMulti)
+                }
+                None if is_idle => false,
                 None => return Ok(at),
             };
             let (taken, complete) = upstream.scanner.scan(rest).map_err(|_| io::Error::other("malformed reply"))?;
             let piece = rest.get(..taken).unwrap_or_default();
             at += taken;
-            if is_ours {
-                if complete {
-                    upstream.handshake -= 1;
-                    if upstream.scanner.kind() == b'-' && upstream.scanner.label().starts_with(b"WRONGPASS") {
-                        self.lose_login();
-                    }
-                }
-                continue;
-            }
             if collects && upstream.scanner.kind() != b'>' {
                 upstream.collected.extend_from_slice(piece);
             } else {
@@ -118,15 +108,6 @@ impl Session {
             }
         }
         Ok(at)
-    }
-
-    /// A login that Redis once accepted, and by which the client came in while it was away, holds no longer.
-    fn lose_login(&mut self) {
-        if let (Auth::Redis(_), Some(credentials)) = (&self.worker.shared.auth, &self.client.auth) {
-            let (user, password) = login::user_and_password(credentials);
-            self.worker.shared.auth.refused(user, password);
-            self.client.permissions = None;
-        }
     }
 
     /// A value from Redis is complete.
@@ -169,15 +150,14 @@ impl Session {
         let is_error = upstream.scanner.kind() == b'-';
         let done = self.slots.pop_upstream();
         if let Some(Expect::Change(change)) = &done
-            && let Change::Auth(credentials) | Change::Hello { auth: Some(credentials), .. } = &**change
+            && let Some(login) = change.login()
         {
-            let (user, password) = login::user_and_password(credentials);
             let auth = &self.worker.shared.auth;
             if upstream.scanner.label().starts_with(b"WRONGPASS") {
-                auth.refused(user, password);
+                auth.refused(login.user(), login.password());
             } else if !is_error && upstream.scanner.label() != b"QUEUED" {
                 // In a transaction it is only queued: nobody has looked at the password yet.
-                self.client.permissions = auth.accepted(user, password);
+                self.client.permissions = auth.accepted(login.user(), login.password());
             }
         }
         match done {
@@ -189,6 +169,18 @@ impl Session {
                 change.apply(&mut self.client);
             }
             Some(Expect::Multi) => upstream.in_multi |= upstream.scanner.label() == b"OK",
+            Some(Expect::HeldMulti) => {
+                let reply = std::mem::take(&mut upstream.collected);
+                upstream.in_multi |= !is_error;
+                if is_error {
+                    // The client was told that it is in a transaction: what it sent as part of one must not be taken
+                    // for anything else.
+                    self.output.extend_from_slice(&reply);
+                    self.slots.cut_upstream();
+                    self.closing = true;
+                    self.link = Link::Absent;
+                }
+            }
             Some(Expect::EndMulti) => {
                 upstream.in_multi = false;
                 let executed = upstream.scanner.kind() == b'*';
@@ -196,8 +188,7 @@ impl Session {
             }
             Some(Expect::RefusedInMulti(name)) => {
                 upstream.collected = BytesMut::new();
-                let text = format!("ERR '{}' cannot run inside MULTI", name.lower_case());
-                reply::error(&mut self.output, &text);
+                reply::error(&mut self.output, &transaction::refused_in_multi(name));
             }
             Some(Expect::Merge(merge)) => {
                 let reply = std::mem::take(&mut upstream.collected);
@@ -222,6 +213,10 @@ impl Session {
     /// stays, and its next command opens another connection.
     pub(super) fn lose_upstream(&mut self) {
         let Link::Open(upstream) = std::mem::take(&mut self.link) else { return };
+        if let Some(login) = &self.client.login {
+            // It was good as long as the connection lasted. Whether it still is, is asked soon.
+            self.worker.shared.auth.accepted(login.user(), login.password());
+        }
         let is_bound = self.slots.await_upstream() || !upstream.scanner.is_between() || upstream.has_state();
         if is_bound {
             self.slots.cut_upstream();

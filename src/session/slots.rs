@@ -36,6 +36,8 @@ pub struct Slots {
     /// How many are due from Redis, and how many of these decide how later commands are taken.
     upstream: usize,
     turning_points: usize,
+    /// How many the limiter has yet to answer.
+    deciding: usize,
 }
 
 impl Slots {
@@ -52,6 +54,16 @@ impl Slots {
     /// Whether a reply is due that decides how the commands behind it are to be taken.
     pub fn await_turning_point(&self) -> bool {
         self.turning_points > 0
+    }
+
+    /// Whether the limiter has yet to answer something.
+    pub fn await_limiter(&self) -> bool {
+        self.deciding > 0
+    }
+
+    /// Whether all wait for a command that takes its time by nature: BLPOP and its like.
+    pub fn is_blocked(&self) -> bool {
+        matches!(self.queue.front(), Some(Slot::Upstream(Expect::Blocking)))
     }
 
     /// About how many bytes of memory the replies take that wait for one before them. Only the last that is ready can
@@ -71,6 +83,7 @@ impl Slots {
 
     /// Adds a reply that the limiter will give; if `muted` it is not passed on.
     pub fn push_deciding(&mut self, muted: bool) {
+        self.deciding += 1;
         self.queue.push_back(if muted { Slot::Muted } else { Slot::Deciding });
     }
 
@@ -124,6 +137,7 @@ impl Slots {
         let first = self.queue.iter().position(|slot| matches!(slot, Slot::Upstream(_)));
         self.queue.truncate(first.unwrap_or(self.queue.len()));
         (self.upstream, self.turning_points) = (0, 0);
+        self.deciding = self.queue.iter().filter(|slot| matches!(slot, Slot::Deciding | Slot::Muted)).count();
     }
 
     /// The buffer at the end, for a reply that is ready behind those that are not.
@@ -143,8 +157,9 @@ impl Slots {
         match index.and_then(|index| self.queue.get_mut(index)) {
             Some(slot @ Slot::Deciding) => *slot = Slot::Answered(answer),
             Some(slot @ Slot::Muted) => *slot = Slot::Ready(BytesMut::new()),
-            _ => {}
+            _ => return,
         }
+        self.deciding -= 1;
     }
 
     /// Moves what is ready and next in order to `output`.

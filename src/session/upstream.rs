@@ -1,12 +1,9 @@
 //! A client's own connection to Redis: opened at its first command that is not Tollgate's, kept for life, so that
 //! whatever state Redis keeps for a connection is the client's own.
 
-use super::client::Client;
 use super::expect::{Change, Effect, Subscribed};
-use crate::dial::Dialer;
 use crate::net::Stream;
 use crate::resp::reply::Protocol;
-use crate::resp::request;
 use crate::resp::scan::Scanner;
 use bytes::{Buf, BytesMut};
 use std::io;
@@ -46,8 +43,6 @@ pub struct Upstream {
     pub held: BytesMut,
     /// Where in a reply the stream is.
     pub scanner: Scanner,
-    /// Replies still to come to what the handshake repeated: they are not the client's.
-    pub handshake: u32,
     /// A reply that is collected instead of being passed on.
     pub collected: BytesMut,
     /// Whether a transaction is open.
@@ -69,17 +64,13 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Begins with what the client has said so far, and before it, if wanted, with Tollgate's own login, on a
-    /// connection that was just opened.
-    pub fn new(stream: Stream, own_login: bool, dialer: &Dialer, client: &Client) -> Self {
-        let mut requests = BytesMut::new();
-        let handshake = write_handshake(&mut requests, own_login, dialer, client);
+    /// A connection on which the client's handshake was said again.
+    pub fn new(stream: Stream) -> Self {
         Self {
             stream,
-            requests,
+            requests: BytesMut::new(),
             held: BytesMut::new(),
             scanner: Scanner::default(),
-            handshake,
             collected: BytesMut::new(),
             in_multi: false,
             queued: Vec::new(),
@@ -104,6 +95,15 @@ impl Upstream {
             || self.replicating
             || self.replies != Replies::On
             || self.is_subscribed()
+    }
+
+    /// Whether commands are simply carried out and answered, one after another, as far as is known.
+    pub fn is_plain(&self, protocol: Protocol) -> bool {
+        !self.in_multi
+            && !self.watching
+            && !self.replicating
+            && self.replies == Replies::On
+            && !self.is_subscriber(protocol)
     }
 
     /// Whether Redis sends what was not asked for.
@@ -217,36 +217,4 @@ impl Upstream {
         }
         Pin::new(&mut self.stream).poll_flush(cx)
     }
-}
-
-/// Writes what was said before this connection existed, and says how many replies it makes.
-fn write_handshake(out: &mut BytesMut, own_login: bool, dialer: &Dialer, client: &Client) -> u32 {
-    let mut count = 0;
-    let mut say = |words: &[&[u8]]| {
-        request::write(out, words);
-        count += 1;
-    };
-    if let Some(own) = dialer.auth().filter(|_| own_login) {
-        say(&own);
-    }
-    if let Some(credentials) = &client.auth {
-        let words: Vec<&[u8]> = [&b"AUTH"[..]].into_iter().chain(credentials.iter().map(Vec::as_slice)).collect();
-        say(&words);
-    }
-    if client.protocol == Protocol::Resp3 {
-        say(&[b"HELLO", b"3"]);
-    }
-    let database = client.database.unwrap_or(dialer.db());
-    if database != 0 {
-        say(&[b"SELECT", database.to_string().as_bytes()]);
-    }
-    if !client.name.is_empty() {
-        say(&[b"CLIENT", b"SETNAME", &client.name]);
-    }
-    for (option, value) in [(&b"LIB-NAME"[..], &client.lib_name), (b"LIB-VER", &client.lib_ver)] {
-        if !value.is_empty() {
-            say(&[b"CLIENT", b"SETINFO", option, value]);
-        }
-    }
-    count
 }

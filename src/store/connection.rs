@@ -54,6 +54,13 @@ impl Error {
         Self::Io(io::Error::new(io::ErrorKind::TimedOut, "no answer"))
     }
 
+    /// Whether Redis says that it serves nobody at the moment: it is loading, busy, full, or about to end.
+    pub fn is_about_redis(&self) -> bool {
+        const CODES: [&str; 4] = ["LOADING", "BUSY", "MASTERDOWN", "CLUSTERDOWN"];
+        let is_full = matches!(self, Self::Refused(text) if text.starts_with("ERR max number of clients"));
+        is_full || CODES.iter().any(|code| self.has_code(code))
+    }
+
     /// Whether it is Redis's own answer, and not the lack of one.
     pub fn is_answer(&self) -> bool {
         matches!(self, Self::Refused(_))
@@ -90,14 +97,24 @@ pub struct Connection {
 }
 
 impl Connection {
+    /// A connection on which nothing was said yet.
+    pub fn new(stream: Stream) -> Self {
+        let (output, input) = (BytesMut::new(), BytesMut::new());
+        Self { stream, output, input, scanner: Scanner::default(), scanned: 0 }
+    }
+
+    /// The stream, for others to speak on. All that was asked must have been answered.
+    pub fn into_stream(self) -> Stream {
+        debug_assert!(self.input.is_empty() && self.output.is_empty(), "something is under way");
+        self.stream
+    }
+
     /// Connects and logs in.
     ///
     /// # Errors
     /// Whatever keeps Redis from being reached or from letting us in.
     pub async fn open(dialer: &Dialer, timeout: Duration) -> Result<Self, Error> {
-        let stream = dialer.dial(timeout).await?;
-        let (output, input) = (BytesMut::new(), BytesMut::new());
-        let mut connection = Self { stream, output, input, scanner: Scanner::default(), scanned: 0 };
+        let mut connection = Self::new(dialer.dial(timeout).await?);
         if let Some(words) = dialer.auth() {
             connection.call(&words).await?;
         }

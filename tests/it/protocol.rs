@@ -290,7 +290,7 @@ fn quit_answers_what_came_before_and_nothing_after() {
 fn embedded_says_that_there_is_no_redis() {
     let tollgate = Tollgate::embedded();
     let mut client = tollgate.client();
-    for name in ["get", "set", "subscribe", "multi", "eval", "nonsense"] {
+    for name in ["get", "set", "subscribe", "watch", "eval", "nonsense"] {
         let error = format!("ERR this Tollgate is embedded: there is no Redis behind it to run '{name}'");
         assert_eq!(client.cmd(&[name, "a", "b"]), Reply::Error(error.clone()));
         assert_eq!(client.cmd(&[name.to_uppercase()]), Reply::Error(error));

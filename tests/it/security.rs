@@ -205,7 +205,7 @@ fn a_user_for_checks_alone_gets_to_nothing_else() {
     let (tollgate, _folder) = with_users(&redis);
     let mut client = log_in(&tollgate, "shop");
     for line in
-        ["GET k", "set k v", "MULTI", "EVAL return(1) 0", "SUBSCRIBE c", "CONFIG GET *", "MONITOR", "RL.NOPE", "NOPE"]
+        ["GET k", "set k v", "WATCH k", "EVAL return(1) 0", "SUBSCRIBE c", "CONFIG GET *", "MONITOR", "RL.NOPE", "NOPE"]
     {
         assert_eq!(client.line(line), error(NO_PERMISSION), "{line}");
     }

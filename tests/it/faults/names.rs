@@ -123,7 +123,7 @@ fn clients_that_forward_do_not_keep_a_thread_each() {
     let mut clients: Vec<_> = (0..200).map(|_| tollgate.client()).collect();
     clients.iter_mut().for_each(|client| client.send(b"GET k\r\n"));
     for client in &mut clients {
-        assert_eq!(client.read().text(), "UNAVAILABLE Redis cannot be reached");
+        assert!(client.read().text().starts_with("LOADING "));
     }
     let more = tollgate.threads().saturating_sub(threads);
     assert!(more <= MAX_LOOKUPS, "{more} threads more than before");
