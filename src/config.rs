@@ -113,6 +113,8 @@ pub struct Server {
     pub max_clients: usize,
     /// A client that is silent for so long is closed: 1 s to a year, or never.
     pub idle_timeout: Option<Duration>,
+    /// How long a client may take to log in, where it must: 1 s to an hour, or for ever.
+    pub login_timeout: Option<Duration>,
     /// Most unanswered bytes of one client's requests: 1 MiB to 1 TiB.
     pub query_buffer_bytes: usize,
     /// Longest single argument: 1 MiB to 1 TiB, as Redis's `proto-max-bulk-len`.
@@ -136,6 +138,7 @@ impl Server {
             workers: workers(settings.int("server.workers", 0, 0..=1024)),
             max_clients: settings.int("server.max_clients", 10_000, 1..=1_000_000),
             idle_timeout: some_seconds(settings.int("server.idle_timeout", 0, 0..=31_536_000)),
+            login_timeout: some_seconds(settings.int("server.login_timeout", 60, 0..=3600)),
             query_buffer_bytes: settings.int("server.query_buffer_bytes", 1 << 30, BYTES),
             max_bulk_bytes: settings.int("server.max_bulk_bytes", 512 << 20, BYTES),
             backlog: settings.int("server.backlog", 511, 1..=65_535),
@@ -210,6 +213,9 @@ impl Redis {
 pub struct Upstream {
     /// Longest that dialling Redis for a client may take, 1 ms to 1 min.
     pub connect_timeout: Duration,
+    /// How long nothing may come on such a connection, while Redis answers no checks either, before what it owes is
+    /// answered without: 100 ms to an hour.
+    pub stall: Duration,
     /// How a command ends that needs Redis while it is down.
     pub when_down: WhenDown,
 }
@@ -236,6 +242,7 @@ impl Upstream {
     fn read(settings: &mut Settings) -> Self {
         Self {
             connect_timeout: settings.millis("upstream.connect_timeout_ms", 1000, 1..=60_000),
+            stall: settings.millis("upstream.stall_ms", 10_000, 100..=3_600_000),
             when_down: settings.one_of("upstream.when_down", WhenDown::Loading, &[WhenDown::Loading, WhenDown::Close]),
         }
     }

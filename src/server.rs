@@ -89,6 +89,8 @@ impl Server {
             next_client_id: AtomicU64::new(1),
             started: Instant::now(),
             stopping: CancellationToken::new(),
+            unread: AtomicUsize::new(0),
+            login_log: LogLimit::default(),
             http_log: LogLimit::default(),
         };
         Ok(Self { listeners, shared: Arc::new(shared) })

@@ -15,7 +15,9 @@ mod merge;
 mod passing;
 mod relay;
 mod slots;
+mod stall;
 mod transaction;
+mod unread;
 mod upstream;
 
 use crate::auth;
@@ -33,21 +35,25 @@ use expect::is_http;
 use forward::{Admission, Link};
 use passing::Passing;
 use slots::Slots;
+use stall::Stall;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::task;
 use tokio::time::Sleep;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use transaction::Transaction;
+use unread::Unread;
 
-/// Most bytes of replies that wait for a client which does not read them. Redis bounds a normal client's by nothing;
-/// a client that is this far behind is not coming back.
-const MAX_OUTPUT_BYTES: usize = 256 * 1024 * 1024;
 /// Longest request that is kept until it is whole. What is longer passes by as it comes.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
+/// Most requests that a client has carried out in one turn, and most passes over its connections, each of which reads
+/// 64 KiB from either side at most: then the worker's other clients have theirs.
+const MAX_TURN_REQUESTS: usize = 256;
+const MAX_TURN_PASSES: usize = 4;
 /// Longest that the end of TLS may take to be said.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
 /// A buffer that has grown beyond this is given back once it is empty.
@@ -63,6 +69,8 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
     let idle_timeout = worker.shared.config.server.idle_timeout;
     let mut idle = idle_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
     let before_login = worker.shared.auth.before_login();
+    let login_timeout = worker.shared.config.server.login_timeout;
+    let mut login = None;
     let mut session = Session {
         worker,
         stream,
@@ -78,6 +86,12 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         login_due: None,
         recheck: None,
         transaction: None,
+        stall: None,
+        pause: None,
+        turn_requests: 0,
+        has_more: false,
+        needed: 0,
+        unread: Unread::default(),
         active: false,
         gone: false,
         linger: None,
@@ -88,6 +102,14 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
             let _ = stopped.as_mut().poll(cx);
         }
         let outcome = session.poll(cx);
+        if session.client.permissions.is_some() {
+            login = None;
+        } else if let (Poll::Pending, Some(timeout)) = (&outcome, login_timeout) {
+            let login = login.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+            if login.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client did not log in")));
+            }
+        }
         match (&mut idle, idle_timeout) {
             (Some(idle), Some(timeout)) if outcome.is_pending() => {
                 if std::mem::take(&mut session.active) || !session.may_time_out() {
@@ -103,6 +125,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         debug!(client = session.client.id, peer = session.client.peer, %error, "connection lost");
     }
     session.mailbox.close();
+    session.unread.set(0, &session.worker.shared);
     if let Stream::Tls(stream) = &mut session.stream {
         // Says that this is the end: without it a client cannot tell whether a stranger has cut the connection.
         let _ = tokio::time::timeout(MAX_GOODBYE, stream.shutdown()).await;
@@ -135,6 +158,18 @@ struct Session {
     recheck: Option<Pin<Box<Sleep>>>,
     /// A transaction that Redis was not told of.
     transaction: Option<Transaction>,
+    /// Watches for a connection to Redis on which nothing comes any more.
+    stall: Option<Stall>,
+    /// Until then nothing more is carried out, after logins that failed.
+    pause: Option<Pin<Box<Sleep>>>,
+    /// How many more requests may be carried out in this turn.
+    turn_requests: usize,
+    /// `input` holds requests for which there was no room, or no time, in the last turn.
+    has_more: bool,
+    /// How long `input` must be before it can hold a whole request.
+    needed: usize,
+    /// What of the bound for all clients together this one takes.
+    unread: Unread,
     /// Something was read since this was last looked at.
     active: bool,
     /// The client has closed its side.
@@ -154,43 +189,80 @@ enum Flow {
     Hold,
 }
 
+/// What came of a pass over a session's connections.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// Something moved.
+    Progress,
+    /// Nothing did; something will wake the session.
+    Idle,
+    /// The connection is to be closed.
+    Done,
+}
+
 impl Session {
-    /// Makes what progress there is to make. Ready when the connection is to be closed.
+    /// Makes what progress there is to make in one turn. Ready when the connection is to be closed.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.worker.on_event(self.client.id);
-        loop {
-            let Self { mailbox, slots, output, .. } = self;
-            mailbox.collect(cx, |(ticket, answer)| slots.answer(ticket, answer));
-            slots.drain(output);
-            let mut progress = self.poll_link(cx);
-            let was_full = self.output.len();
-            let flushed = self.poll_flush(cx)?;
-            progress |= self.output.len() < was_full;
-            if self.output.len() + self.slots.waiting_bytes() > MAX_OUTPUT_BYTES {
-                return Poll::Ready(Err(io::Error::other("the client does not read its replies")));
-            }
-            if self.holding {
-                progress |= self.retry_held();
-            }
-            if self.worker.stopping.get() && self.slots.is_blocked() {
-                // As a Redis that ends does. What it waits for may never come.
-                self.slots.cut_upstream();
-                self.closing = true;
-            }
-            if self.may_read() {
-                match self.poll_read(cx)? {
-                    Poll::Ready(()) => progress = true,
-                    Poll::Pending if self.worker.stopping.get() && !self.holding => self.closing = true,
-                    Poll::Pending => {}
-                }
-            }
-            if self.is_done() {
-                return flushed.map(Ok);
-            }
-            if !progress {
-                return Poll::Pending;
+        self.turn_requests = MAX_TURN_REQUESTS;
+        let mut outcome = Pass::Progress;
+        for _ in 0..MAX_TURN_PASSES {
+            outcome = self.pass(cx)?;
+            if outcome != Pass::Progress {
+                break;
             }
         }
+        self.unread.set(self.unread_bytes(), &self.worker.shared);
+        match outcome {
+            Pass::Done => return Poll::Ready(Ok(())),
+            Pass::Idle if !self.may_run_more() => {}
+            // There is more to do, once the worker has looked what its other clients want. A task that only wakes itself
+            // would be run many times before that.
+            _ => drop(pin!(task::yield_now()).poll(cx)),
+        }
+        Poll::Pending
+    }
+
+    fn pass(&mut self, cx: &mut Context<'_>) -> io::Result<Pass> {
+        let Self { mailbox, slots, output, .. } = self;
+        mailbox.collect(cx, |(ticket, answer)| slots.answer(ticket, answer));
+        slots.drain(output);
+        let mut progress = self.poll_link(cx);
+        let was_full = self.output.len();
+        let flushed = self.poll_flush(cx)?;
+        progress |= self.output.len() < was_full;
+        self.notice_failed_login();
+        self.poll_pause(cx);
+        if self.holding {
+            progress |= self.retry_held();
+        } else if self.may_run_more() && self.turn_requests > 0 {
+            self.run_input();
+            progress = true;
+        }
+        if self.worker.stopping.get() && self.slots.is_blocked() {
+            // As a Redis that ends does. What it waits for may never come.
+            self.slots.cut_upstream();
+            self.closing = true;
+        }
+        if self.may_read() {
+            match self.poll_read(cx)? {
+                Poll::Ready(()) => progress = true,
+                Poll::Pending if self.worker.stopping.get() && !self.holding => self.closing = true,
+                Poll::Pending => {}
+            }
+        }
+        Ok(if !self.is_done() {
+            if progress { Pass::Progress } else { Pass::Idle }
+        } else if flushed.is_ready() {
+            Pass::Done
+        } else {
+            Pass::Idle
+        })
+    }
+
+    /// Whether requests that were read are to be carried out now.
+    fn may_run_more(&self) -> bool {
+        self.has_more && !self.closing && self.pause.is_none() && !self.is_full()
     }
 
     /// Whether all that was to be answered is answered and nothing more will be asked.
@@ -198,14 +270,32 @@ impl Session {
         let ended = match self.link {
             // What the client sent before it closed its side is still answered; then Redis closes in turn.
             Link::Open(_) if !self.closing => false,
-            _ => self.closing || (self.gone && !self.holding),
+            _ => self.closing || (self.gone && !self.holding && !self.has_more),
         };
         ended && self.slots.is_empty() && self.output.is_empty()
     }
 
     /// Whether silence means that nobody is there: not while the client waits for an answer or listens.
     fn may_time_out(&self) -> bool {
-        self.slots.is_empty() && !self.holding && !self.listens()
+        self.slots.is_empty() && !self.holding && !self.has_more && !self.listens()
+    }
+
+    fn poll_pause(&mut self, cx: &mut Context<'_>) {
+        if self.pause.as_mut().is_some_and(|pause| pause.as_mut().poll(cx).is_ready()) {
+            self.pause = None;
+        }
+    }
+
+    /// Counts a login that has failed, and has the client wait if it was not the first.
+    fn notice_failed_login(&mut self) {
+        if !std::mem::take(&mut self.client.has_failed_login) {
+            return;
+        }
+        self.worker.stats.failed_logins.add(1);
+        if let Some(times) = self.worker.shared.login_log.due(now_us()) {
+            info!(peer = self.client.peer, times, "logins failed, of which this client's is the last");
+        }
+        self.pause = login::pause_after(self.client.failed_logins).map(|pause| Box::pin(tokio::time::sleep(pause)));
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> io::Result<Poll<()>> {
@@ -232,7 +322,7 @@ impl Session {
         } else if self.holding {
             self.input.len() < MAX_KEPT_BYTES && !self.gone
         } else {
-            self.has_room_upstream() && !self.gone
+            !self.has_more && self.pause.is_none() && self.has_room_upstream() && !self.is_full() && !self.gone
         }
     }
 
@@ -265,7 +355,9 @@ impl Session {
             self.input.extend_from_slice(read.get(taken..).unwrap_or_default());
         } else {
             self.input.extend_from_slice(read);
-            self.run_input();
+            if self.input.len() >= self.needed {
+                self.run_input();
+            }
         }
     }
 
@@ -296,13 +388,20 @@ impl Session {
     fn run_requests_with(&mut self, data: &[u8], parser: &mut Parser) -> usize {
         let now_us = now_us();
         let mut taken = 0;
+        (self.has_more, self.needed) = (false, 0);
         while !self.closing && !self.holding {
             let rest = data.get(taken..).unwrap_or_default();
             if rest.is_empty() {
                 break;
             }
+            self.notice_failed_login();
+            if self.turn_requests == 0 || self.pause.is_some() || self.is_full() {
+                self.has_more = true;
+                break;
+            }
+            self.turn_requests -= 1;
             if self.passing.is_some() {
-                taken += self.pass(rest);
+                taken += self.take_passing(rest);
                 continue;
             }
             if self.client.permissions.is_none() && self.slots.await_turning_point() {
@@ -321,9 +420,13 @@ impl Session {
                         Flow::Hold => self.holding = true,
                     }
                 }
-                Ok(None) if rest.len() < MAX_KEPT_BYTES => break,
+                Ok(None) if rest.len() < MAX_KEPT_BYTES => {
+                    self.needed = parser.needed().min(MAX_KEPT_BYTES);
+                    break;
+                }
                 Ok(None) => {
                     if !self.begin_passing(&parser.args(rest), parser.count(), rest.len()) {
+                        self.needed = parser.needed().min(passing::MAX_OWN_BYTES);
                         break;
                     }
                 }

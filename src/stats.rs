@@ -68,6 +68,8 @@ impl Histogram {
 pub struct Stats {
     /// Connections accepted.
     pub connections: Counter,
+    /// Logins that failed.
+    pub failed_logins: Counter,
     /// Commands read, Tollgate's own and others.
     pub commands: Counter,
     /// Checks that the store decided.
@@ -94,9 +96,10 @@ pub struct Stats {
 
 impl Stats {
     /// The counters by name, in the order that INFO shows them.
-    pub fn all(&self) -> [(&'static str, &Counter); 11] {
+    pub fn all(&self) -> [(&'static str, &Counter); 12] {
         [
             ("total_connections", &self.connections),
+            ("failed_logins", &self.failed_logins),
             ("total_commands", &self.commands),
             ("answers_by_store", &self.by_store),
             ("answers_by_deny_cache", &self.by_deny_cache),

@@ -42,6 +42,10 @@ pub struct Shared {
     pub started: Instant,
     /// Cancelled when the server is to stop.
     pub stopping: CancellationToken,
+    /// Bytes of replies that clients leave unread, of those that leave many.
+    pub unread: AtomicUsize,
+    /// Limits the log lines on logins that failed.
+    pub login_log: LogLimit,
     /// Limits the log lines on connections that speak HTTP.
     pub http_log: LogLimit,
 }

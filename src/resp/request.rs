@@ -9,6 +9,8 @@ use std::ops::Range;
 
 /// Longest inline request and longest length line, in bytes, as in Redis (`PROTO_INLINE_MAX_SIZE`).
 const MAX_LINE_BYTES: usize = 64 * 1024;
+/// The shortest argument: `$0` and two line ends.
+const MIN_ARG_BYTES: usize = 6;
 /// Most arguments of one request, as in Redis.
 const MAX_ARGS: i64 = i32::MAX as i64;
 
@@ -128,6 +130,8 @@ pub struct Parser {
     inline: bool,
     /// How many arguments the request announces.
     count: usize,
+    /// Of a request that is not whole: how many bytes it takes at least.
+    needed: usize,
     /// The arguments of an inline request with their quotes and escapes undone.
     unquoted: Vec<u8>,
 }
@@ -155,14 +159,22 @@ impl Parser {
         self.count
     }
 
+    /// How many bytes the request last read takes at least, if it was not whole; 0 where that is not known. Before so many
+    /// have come, reading it again from its start finds no end, and is work that a client could ask for with each byte.
+    pub fn needed(&self) -> usize {
+        self.needed
+    }
+
     fn parse_multibulk(&mut self, buffer: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
+        self.needed = 0;
         let Some((count, mut at)) = read_length(buffer, 1, ProtocolError::MultibulkLine)? else { return Ok(None) };
         let count = count.ok_or(ProtocolError::MultibulkLength)?;
         if count > limits.args {
             return Err(limits.args_error);
         }
         self.count = usize::try_from(count).unwrap_or(0);
-        for _ in 0..count {
+        for done in 0..self.count {
+            self.needed = at.saturating_add((self.count - done).saturating_mul(MIN_ARG_BYTES));
             match buffer.get(at) {
                 None => return Ok(None),
                 Some(b'$') => {}
@@ -176,6 +188,7 @@ impl Parser {
             let end = start.saturating_add(length);
             at = end.saturating_add(2);
             if at > buffer.len() {
+                self.needed = at.saturating_add((self.count - done - 1).saturating_mul(MIN_ARG_BYTES));
                 return Ok(None);
             }
             self.places.push(start..end);
@@ -184,6 +197,7 @@ impl Parser {
     }
 
     fn parse_inline(&mut self, buffer: &[u8]) -> Result<Option<usize>, ProtocolError> {
+        self.needed = 0;
         let Some(newline) = buffer.iter().take(MAX_LINE_BYTES).position(|byte| *byte == b'\n') else {
             return if buffer.len() >= MAX_LINE_BYTES { Err(ProtocolError::InlineTooBig) } else { Ok(None) };
         };
@@ -339,6 +353,23 @@ mod tests {
             assert_eq!(read(&request[..end]), Ok(None), "{end} bytes");
         }
         assert_eq!(read(request), Ok(Some((request.len(), words(&["GET", "a\0b"])))));
+    }
+
+    #[test]
+    fn a_request_is_not_read_again_before_it_can_be_whole() {
+        let words = vec!["a"; 1000];
+        let mut request = BytesMut::new();
+        write(&mut request, &words);
+        let mut parser = Parser::default();
+        let (mut end, mut readings) = (1, 0);
+        while parser.parse(&request[..end], Limits::of_bulk(MAX_BULK)).unwrap().is_none() {
+            assert!(parser.needed() <= request.len());
+            end = parser.needed().max(end + 1);
+            readings += 1;
+        }
+        assert!(end <= request.len() && readings < 20, "{readings}");
+        assert_eq!(parser.parse(b"*2\r\n$3\r\nGET\r\n$10\r\nabc", Limits::of_bulk(MAX_BULK)), Ok(None));
+        assert_eq!(parser.needed(), 30);
     }
 
     #[test]

@@ -23,6 +23,10 @@ pub struct Client {
     pub lib_ver: Vec<u8>,
     /// Who it last said it is.
     pub login: Option<Login>,
+    /// How often it has failed to log in.
+    pub failed_logins: u32,
+    /// It has, and nobody has taken notice yet.
+    pub has_failed_login: bool,
     /// What it may do. Nothing, as long as it has not said who it is and must.
     pub permissions: Option<Arc<Permissions>>,
     before_login: Option<Arc<Permissions>>,
@@ -41,6 +45,8 @@ impl Client {
             lib_name: vec![],
             lib_ver: vec![],
             login: None,
+            failed_logins: 0,
+            has_failed_login: false,
             permissions: before_login.clone(),
             before_login,
             database: None,
@@ -50,6 +56,12 @@ impl Client {
     /// Whether it may run more than Tollgate's own commands.
     pub fn may_run_all(&self) -> bool {
         self.permissions.as_ref().is_some_and(|may| may.commands == Commands::All)
+    }
+
+    /// A login of its has failed.
+    pub fn fail_login(&mut self) {
+        self.failed_logins = self.failed_logins.saturating_add(1);
+        self.has_failed_login = true;
     }
 
     /// What RESET does.

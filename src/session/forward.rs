@@ -129,6 +129,9 @@ impl Session {
             // Logins are this process's business. Of a HELLO with one Redis is told the rest, now or once it is asked
             // anything.
             Auth::Password(_) if is_auth || says_login(args) => {
+                if self.slots.await_upstream() {
+                    return Flow::Hold;
+                }
                 let is_told = !is_auth && matches!(self.link, Link::Open(_));
                 return if is_told { self.run_hello(args) } else { self.run_local(args) };
             }
@@ -216,11 +219,21 @@ impl Session {
             reply::error(self.replies(), text);
             return Flow::Done;
         }
+        self.leave_what_is_not_allowed();
         let raw = hello.write_without_login();
         let mut parser = Parser::default();
-        match parser.parse(&raw, Limits::of_bulk(usize::MAX)) {
-            Ok(Some(_)) => self.forward(&parser.args(&raw), parser.count(), &raw),
+        match (parser.parse(&raw, Limits::of_bulk(usize::MAX)), &self.link) {
+            (Ok(Some(_)), Link::Open(_)) => self.forward(&parser.args(&raw), parser.count(), &raw),
+            (Ok(Some(_)), _) => self.run_local(&parser.args(&raw)),
             _ => Flow::Done,
+        }
+    }
+
+    /// Lets go of a connection on which somebody who may has begun what the client, as who it is now, may not: MONITOR, a
+    /// subscription.
+    fn leave_what_is_not_allowed(&mut self) {
+        if self.client.permissions.is_some() && !self.client.may_run_all() {
+            self.link = Link::Absent;
         }
     }
 
@@ -228,6 +241,7 @@ impl Session {
         let worker = self.worker.clone();
         let output = if self.slots.is_empty() { &mut self.output } else { self.slots.ready() };
         self.closing |= local::run(&worker, &mut self.client, args, output) == local::After::Close;
+        self.leave_what_is_not_allowed();
         Flow::Done
     }
 
@@ -387,6 +401,9 @@ impl Session {
 
     /// Makes what progress there is on the way to Redis; whether there was any.
     pub(super) fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.poll_stall(cx) {
+            return true;
+        }
         match &mut self.link {
             Link::Absent => self.poll_recheck(cx),
             Link::Refused(_) => false,
@@ -412,19 +429,21 @@ impl Session {
     }
 
     fn on_no_link(&mut self, failure: Failure) -> Link {
-        match (&failure, &*self.worker.shared.limiter) {
-            (Failure::Redis(error), Limiter::Redis(remote)) => {
+        let worker = self.worker.clone();
+        match (&failure, &worker.shared.auth, &*worker.shared.limiter) {
+            (Failure::Redis(error), _, Limiter::Redis(remote)) => {
                 debug!(client = self.client.id, %error, "no connection to redis");
                 // Else every command of every client would wait for a Redis that does not answer.
                 remote.on_down(remote.breaker.failure(now_us()), error, error.is_answer());
             }
-            (Failure::Client(text), _) => {
-                debug!(client = self.client.id, text, "redis refuses the client");
+            (Failure::Client(text), Auth::Redis(_), _) => {
+                debug!(client = self.client.id, text, "redis takes a login back");
                 if let Some(login) = self.client.login.take() {
-                    self.worker.shared.auth.refused(login.user(), login.password());
+                    worker.shared.auth.refused(login.user(), login.password());
                 }
-                // If nobody has asked anything, there is nothing to be answered.
-                self.closing |= !self.holding;
+                // It is as before its login.
+                self.client.permissions = worker.shared.auth.before_login();
+                return Link::Absent;
             }
             _ => {}
         }
@@ -459,7 +478,7 @@ impl Session {
         }
         let Link::Open(upstream) = &mut self.link else { return Ok(false) };
         let before = upstream.requests.len();
-        if self.gone && (!self.holding || has_lingered(&mut self.linger, cx)) {
+        if self.gone && !self.has_more && (!self.holding || has_lingered(&mut self.linger, cx)) {
             upstream.finish();
         }
         if let Poll::Ready(Err(_)) = upstream.poll_send(cx) {

@@ -6,10 +6,21 @@ use super::hello::Login;
 use crate::auth::{Auth, WRONG_PASSWORD};
 use crate::limiter::Limiter;
 use crate::worker::Worker;
+use std::time::Duration;
 
 const UNKNOWN_LOGIN: &str = "UNAVAILABLE Redis cannot be reached, and it has not let this login in before";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. \
                            Are you sure your configuration is correct?";
+
+/// How long a client is to wait after so many logins that failed: not at all at first, so that a password which was
+/// mistyped, or has just been changed, costs nobody anything.
+pub fn pause_after(failed_logins: u32) -> Option<Duration> {
+    const FREE: u32 = 2;
+    const FIRST_MS: u64 = 100;
+    const LONGEST_DOUBLINGS: u32 = 5;
+    let doublings = failed_logins.checked_sub(FREE + 1)?.min(LONGEST_DOUBLINGS);
+    Some(Duration::from_millis(FIRST_MS << doublings))
+}
 
 /// Lets a client in that Redis is not asked about.
 ///
@@ -26,7 +37,13 @@ pub fn log_in(worker: &Worker, client: &mut Client, login: Login) -> Result<(), 
             client.permissions = Some(check(remote.known().down_since).ok_or(UNKNOWN_LOGIN)?);
             client.login = Some(login);
         }
-        _ => client.permissions = Some(check(None).ok_or(WRONG_PASSWORD)?),
+        _ => match check(None) {
+            Some(permissions) => client.permissions = Some(permissions),
+            None => {
+                client.fail_login();
+                return Err(WRONG_PASSWORD);
+            }
+        },
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::resp::request::Args;
 use crate::resp::scan::Scanner;
 
 /// Longest of Tollgate's own: a reset of many keys.
-const MAX_OWN_BYTES: usize = 1024 * 1024;
+pub const MAX_OWN_BYTES: usize = 1024 * 1024;
 
 /// A request too long to be kept until it is whole: it is passed on, or passed over, as it comes.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Session {
     }
 
     /// Takes what of `data` belongs to the request that is passing. Says how much that was.
-    pub(super) fn pass(&mut self, data: &[u8]) -> usize {
+    pub(super) fn take_passing(&mut self, data: &[u8]) -> usize {
         let Some(passing) = &mut self.passing else { return 0 };
         let (taken, complete) = match passing.scanner.scan(data) {
             Ok(outcome) => outcome,

@@ -26,7 +26,7 @@ impl Session {
     /// The connection to Redis is lost.
     pub(super) fn poll_replies(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
         let is_next = self.slots.is_empty() || self.slots.front_upstream().is_some();
-        if !is_next || self.output.len() >= MAX_REPLY_BYTES {
+        if !is_next || !self.reads_replies() {
             return Ok(false);
         }
         let Link::Open(upstream) = &mut self.link else { return Ok(false) };
@@ -44,12 +44,25 @@ impl Session {
             Poll::Ready(Err(error)) => Err(error),
             Poll::Ready(Ok(())) if buffer.filled().is_empty() => Err(io::ErrorKind::UnexpectedEof.into()),
             Poll::Ready(Ok(())) => self.relay(buffer.filled()).map(|taken| {
+                self.note_received(buffer.filled().len());
                 self.hold_replies(buffer.filled().get(taken..).unwrap_or_default());
                 true
             }),
         };
         self.worker.read_buffer.replace(lent);
         outcome
+    }
+
+    /// Whether replies are read from Redis: not while the client leaves too many unread.
+    pub(super) fn reads_replies(&self) -> bool {
+        let bytes = self.output.len();
+        bytes < MAX_REPLY_BYTES && (bytes == 0 || bytes < self.max_unread_bytes())
+    }
+
+    fn note_received(&mut self, bytes: usize) {
+        if let Link::Open(upstream) = &mut self.link {
+            upstream.received += bytes as u64;
+        }
     }
 
     fn hold_replies(&mut self, rest: &[u8]) {
@@ -155,6 +168,7 @@ impl Session {
             let auth = &self.worker.shared.auth;
             if upstream.scanner.label().starts_with(b"WRONGPASS") {
                 auth.refused(login.user(), login.password());
+                self.client.fail_login();
             } else if !is_error && upstream.scanner.label() != b"QUEUED" {
                 // In a transaction it is only queued: nobody has looked at the password yet.
                 self.client.permissions = auth.accepted(login.user(), login.password());

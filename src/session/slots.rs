@@ -9,9 +9,6 @@ use std::collections::VecDeque;
 /// A queue that has grown beyond this is given back once it is empty.
 const KEPT_SLOTS: usize = 256;
 
-/// What a slot is taken to need with the short reply in it.
-const ESTIMATED_SLOT_BYTES: usize = 256;
-
 /// One reply, or several of a kind in a row.
 #[derive(Debug)]
 enum Slot {
@@ -27,6 +24,15 @@ enum Slot {
     Upstream(Expect),
 }
 
+impl Slot {
+    fn ready_bytes(&self) -> usize {
+        match self {
+            Self::Ready(bytes) => bytes.len(),
+            _ => 0,
+        }
+    }
+}
+
 /// The replies behind the first that is outstanding, in order.
 #[derive(Debug, Default)]
 pub struct Slots {
@@ -38,6 +44,8 @@ pub struct Slots {
     turning_points: usize,
     /// How many the limiter has yet to answer.
     deciding: usize,
+    /// Bytes that are ready in all slots but the last, which may still grow.
+    ready_bytes: usize,
 }
 
 impl Slots {
@@ -66,14 +74,28 @@ impl Slots {
         matches!(self.queue.front(), Some(Slot::Upstream(Expect::Blocking)))
     }
 
-    /// About how many bytes of memory the replies take that wait for one before them. Only the last that is ready can
-    /// be long: what is ready is added to it.
+    /// How many the limiter has yet to answer.
+    pub fn undecided(&self) -> usize {
+        self.deciding
+    }
+
+    /// How many bytes of memory the replies take that wait for one before them.
     pub fn waiting_bytes(&self) -> usize {
-        let last = match self.queue.back() {
-            Some(Slot::Ready(bytes)) => bytes.len(),
-            _ => 0,
-        };
-        self.queue.len() * ESTIMATED_SLOT_BYTES + last
+        self.queue.capacity() * size_of::<Slot>() + self.ready_bytes + self.queue.back().map_or(0, Slot::ready_bytes)
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.ready_bytes += self.queue.back().map_or(0, Slot::ready_bytes);
+        self.queue.push_back(slot);
+    }
+
+    fn pop(&mut self) -> Option<Slot> {
+        let slot = self.queue.pop_front()?;
+        self.first += 1;
+        if !self.queue.is_empty() {
+            self.ready_bytes -= slot.ready_bytes();
+        }
+        Some(slot)
     }
 
     /// The ticket of the slot that is pushed next.
@@ -84,7 +106,7 @@ impl Slots {
     /// Adds a reply that the limiter will give; if `muted` it is not passed on.
     pub fn push_deciding(&mut self, muted: bool) {
         self.deciding += 1;
-        self.queue.push_back(if muted { Slot::Muted } else { Slot::Deciding });
+        self.push(if muted { Slot::Muted } else { Slot::Deciding });
     }
 
     /// Adds what is due from the client's connection to Redis.
@@ -96,7 +118,7 @@ impl Slots {
         }
         self.upstream += 1;
         self.turning_points += usize::from(expect.is_turning_point());
-        self.queue.push_back(Slot::Upstream(expect));
+        self.push(Slot::Upstream(expect));
     }
 
     /// What is due next, if that is due from the client's connection to Redis.
@@ -109,18 +131,11 @@ impl Slots {
 
     /// Takes what [`Slots::front_upstream`] showed: it has come.
     pub fn pop_upstream(&mut self) -> Option<Expect> {
-        match self.queue.pop_front() {
-            Some(Slot::Upstream(expect)) => {
-                self.first += 1;
-                self.upstream -= 1;
-                self.turning_points -= usize::from(expect.is_turning_point());
-                Some(expect)
-            }
-            other => {
-                self.queue.extend(other);
-                None
-            }
-        }
+        self.front_upstream()?;
+        let Some(Slot::Upstream(expect)) = self.pop() else { return None };
+        self.upstream -= 1;
+        self.turning_points -= usize::from(expect.is_turning_point());
+        Some(expect)
     }
 
     /// Puts something else in the place of what [`Slots::front_upstream`] showed.
@@ -136,14 +151,33 @@ impl Slots {
     pub fn cut_upstream(&mut self) {
         let first = self.queue.iter().position(|slot| matches!(slot, Slot::Upstream(_)));
         self.queue.truncate(first.unwrap_or(self.queue.len()));
+        self.count();
+    }
+
+    /// Answers what is due from the client's connection to Redis with an error.
+    pub fn fail_upstream(&mut self, text: &str) {
+        for slot in &mut self.queue {
+            if let Slot::Upstream(expect) = slot {
+                let mut replies = BytesMut::new();
+                let count = if let Expect::Replies(count) = expect { *count } else { 1 };
+                (0..count).for_each(|_| reply::error(&mut replies, text));
+                *slot = Slot::Ready(replies);
+            }
+        }
+        self.count();
+    }
+
+    /// Counts anew what the queue holds, none of which is due from Redis.
+    fn count(&mut self) {
         (self.upstream, self.turning_points) = (0, 0);
         self.deciding = self.queue.iter().filter(|slot| matches!(slot, Slot::Deciding | Slot::Muted)).count();
+        self.ready_bytes = self.queue.iter().rev().skip(1).map(Slot::ready_bytes).sum();
     }
 
     /// The buffer at the end, for a reply that is ready behind those that are not.
     pub fn ready(&mut self) -> &mut BytesMut {
         if !matches!(self.queue.back(), Some(Slot::Ready(_))) {
-            self.queue.push_back(Slot::Ready(BytesMut::new()));
+            self.push(Slot::Ready(BytesMut::new()));
         }
         match self.queue.back_mut() {
             Some(Slot::Ready(bytes)) => bytes,
@@ -170,8 +204,7 @@ impl Slots {
                 Slot::Answered(answer) => write_answer(output, answer),
                 Slot::Deciding | Slot::Muted | Slot::Upstream(_) => return,
             }
-            self.queue.pop_front();
-            self.first += 1;
+            self.pop();
         }
         if self.queue.capacity() > KEPT_SLOTS {
             self.queue = VecDeque::new();

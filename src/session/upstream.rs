@@ -41,6 +41,8 @@ pub struct Upstream {
     pub requests: BytesMut,
     /// Bytes that have come for commands behind one that is still being decided here.
     pub held: BytesMut,
+    /// How many bytes have come.
+    pub received: u64,
     /// Where in a reply the stream is.
     pub scanner: Scanner,
     /// A reply that is collected instead of being passed on.
@@ -70,6 +72,7 @@ impl Upstream {
             stream,
             requests: BytesMut::new(),
             held: BytesMut::new(),
+            received: 0,
             scanner: Scanner::default(),
             collected: BytesMut::new(),
             in_multi: false,

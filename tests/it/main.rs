@@ -13,6 +13,7 @@
 mod addresses;
 mod commands;
 mod common;
+mod costs;
 mod differential;
 mod ends;
 mod exactness;

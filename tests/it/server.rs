@@ -101,9 +101,10 @@ fn a_client_that_does_not_read_holds_the_end_no_longer_than_the_grace() {
 }
 
 #[test]
-fn a_client_that_never_reads_is_let_go_before_it_takes_all_memory() {
+fn a_client_that_never_reads_is_held_up_before_it_takes_all_memory() {
     let tollgate = Tollgate::embedded();
     let mut client = tollgate.client();
+    client.give_up_after(Duration::from_secs(1));
     let requests = encode(&["RL.HELP"]).repeat(1000);
     let mut sent = 0;
     while client.try_send(&requests).is_ok() {

@@ -2,6 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::time::Duration;
 
 /// A reply, as exact as the wire: a status is not a bulk string, a map is not an array.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -172,6 +173,12 @@ impl RawClient {
         stream.set_read_timeout(Some(super::PATIENCE))?;
         stream.set_write_timeout(Some(super::PATIENCE))?;
         Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// From now on a send or a read is given up after that time.
+    pub fn give_up_after(&self, time: Duration) {
+        self.stream.get_ref().set_read_timeout(Some(time)).unwrap();
+        self.stream.get_ref().set_write_timeout(Some(time)).unwrap();
     }
 
     #[track_caller]
