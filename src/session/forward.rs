@@ -1,109 +1,23 @@
 //! The session's other half: what is not Tollgate's own goes to Redis and comes back, bytes as they are.
 
 use super::expect::{self, Change, Effect, Expect, Route, is_handshake, says_login};
-use super::handshake::{self, Failure};
 use super::hello::Hello;
-use super::upstream::{MAX_REQUEST_BYTES, Replies, Upstream};
+use super::link::{Link, Reach};
+use super::upstream::Replies;
 use super::{Flow, Session, local, login};
 use crate::auth::Auth;
-use crate::clock::now_us;
 use crate::command::Name;
 use crate::config::{Commands, WhenDown};
-use crate::limiter::{Limiter, Remote};
-use crate::net::Stream;
+use crate::limiter::Limiter;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::time::{Sleep, sleep};
-use tracing::debug;
-
-/// How long a client that has closed its side may take for requests that wait for another.
-const LINGER: Duration = Duration::from_millis(100);
-/// Redis is asked anew about a login that no connection carries after this time, and as much again at most, so that not
-/// all clients ask at once.
-const RECHECK_AFTER_MS: u64 = 500;
-
-/// A client's way to Redis.
-#[derive(Default)]
-pub enum Link {
-    /// There is none: nothing was forwarded yet, or the connection was lost.
-    #[default]
-    Absent,
-    /// It is being opened; the command that asked for it is held.
-    Dialing(Pin<Box<dyn Future<Output = Result<Stream, Failure>>>>),
-    /// It could not be opened: the command that asked for it is answered without.
-    Refused(Failure),
-    /// It is open.
-    Open(Box<Upstream>),
-}
-
-/// Whether a command can go to Redis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reach {
-    /// There is a connection.
-    Open,
-    /// One is being opened.
-    Soon,
-    /// Redis cannot be had.
-    Down,
-    /// Redis does not take the client for who it says it is. It was told so, and its connection ends.
-    Refused,
-}
+use tokio::time::sleep;
 
 /// What a command is answered that needs Redis, while it cannot be had. Client libraries take the code for that of a
 /// server which will be there soon: they try again, or let their own callers do so as after a lost connection.
 const OUTAGE: &str = "LOADING Redis cannot be reached: only RL commands are answered until it is back";
 
 impl Session {
-    /// Whether there is a way to Redis, or there may be.
-    pub(super) fn may_forward(&self) -> bool {
-        match (&self.link, &*self.worker.shared.limiter) {
-            (_, Limiter::Embedded(_)) => false,
-            (Link::Absent, Limiter::Redis(remote)) => remote.is_reachable(),
-            _ => true,
-        }
-    }
-
-    /// Sees to it that there is a connection to Redis, as far as it can be had.
-    pub(super) fn reach(&mut self) -> Reach {
-        match std::mem::take(&mut self.link) {
-            link @ Link::Open(_) => {
-                self.link = link;
-                Reach::Open
-            }
-            link @ Link::Dialing(_) => {
-                self.link = link;
-                Reach::Soon
-            }
-            Link::Absent => {
-                let worker = self.worker.clone();
-                let Limiter::Redis(remote) = &*worker.shared.limiter else { return Reach::Down };
-                if !remote.is_reachable() {
-                    return Reach::Down;
-                }
-                self.dial(remote);
-                Reach::Soon
-            }
-            Link::Refused(Failure::Redis(_)) => Reach::Down,
-            Link::Refused(Failure::Client(text)) => {
-                reply::error(self.replies(), &text);
-                self.closing = true;
-                Reach::Refused
-            }
-        }
-    }
-
-    fn dial(&mut self, remote: &Remote) {
-        // Where Redis says who may come in, nobody comes in by Tollgate's own login.
-        let own_login = !matches!(self.worker.shared.auth, Auth::Redis(_));
-        let steps = handshake::steps(&self.client, &remote.dialer, own_login);
-        let timeout = self.worker.shared.config.upstream.connect_timeout;
-        self.link = Link::Dialing(Box::pin(handshake::open(remote.dialer.clone(), steps, timeout)));
-    }
-
     /// Carries out a command that is not Tollgate's own. `raw` is the request as it came, and `count` the number of its
     /// arguments, which have not all come yet unless it `is_whole`.
     pub(super) fn run_other(&mut self, args: &Args<'_>, count: usize, raw: &[u8], is_whole: bool) -> Flow {
@@ -385,130 +299,6 @@ impl Session {
         }
         Admission::Run { muted }
     }
-
-    /// Whether the client is there to be told things: it is subscribed, or monitors.
-    pub(super) fn listens(&self) -> bool {
-        matches!(&self.link, Link::Open(upstream) if upstream.listens())
-    }
-
-    /// Whether more requests may be read: not while many wait to be sent to Redis.
-    pub(super) fn has_room_upstream(&self) -> bool {
-        match &self.link {
-            Link::Open(upstream) => upstream.requests.len() < MAX_REQUEST_BYTES,
-            _ => true,
-        }
-    }
-
-    /// Makes what progress there is on the way to Redis; whether there was any.
-    pub(super) fn poll_link(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.poll_stall(cx) {
-            return true;
-        }
-        match &mut self.link {
-            Link::Absent => self.poll_recheck(cx),
-            Link::Refused(_) => false,
-            Link::Dialing(attempt) => match attempt.as_mut().poll(cx) {
-                Poll::Pending => false,
-                Poll::Ready(outcome) => {
-                    self.link = match outcome {
-                        Ok(stream) => Link::Open(Box::new(Upstream::new(stream))),
-                        Err(failure) => self.on_no_link(failure),
-                    };
-                    true
-                }
-            },
-            Link::Open(_) => match self.poll_upstream(cx) {
-                Ok(progress) => progress,
-                Err(error) => {
-                    debug!(client = self.client.id, %error, "upstream lost");
-                    self.lose_upstream();
-                    true
-                }
-            },
-        }
-    }
-
-    fn on_no_link(&mut self, failure: Failure) -> Link {
-        let worker = self.worker.clone();
-        match (&failure, &worker.shared.auth, &*worker.shared.limiter) {
-            (Failure::Redis(error), _, Limiter::Redis(remote)) => {
-                debug!(client = self.client.id, %error, "no connection to redis");
-                // Else every command of every client would wait for a Redis that does not answer.
-                remote.on_down(remote.breaker.failure(now_us()), error, error.is_answer());
-            }
-            (Failure::Client(text), Auth::Redis(_), _) => {
-                debug!(client = self.client.id, text, "redis takes a login back");
-                if let Some(login) = self.client.login.take() {
-                    worker.shared.auth.refused(login.user(), login.password());
-                }
-                // It is as before its login.
-                self.client.permissions = worker.shared.auth.before_login();
-                return Link::Absent;
-            }
-            _ => {}
-        }
-        if self.holding { Link::Refused(failure) } else { Link::Absent }
-    }
-
-    /// A login that Redis was once asked about, and that no connection carries any more, is shown to Redis again, soon
-    /// and as often as it takes: it may have been revoked. Whether there is news.
-    fn poll_recheck(&mut self, cx: &mut Context<'_>) -> bool {
-        let worker = self.worker.clone();
-        let (Auth::Redis(_), Limiter::Redis(remote)) = (&worker.shared.auth, &*worker.shared.limiter) else {
-            return false;
-        };
-        if self.client.login.is_none() || self.closing {
-            return false;
-        }
-        let after = Duration::from_millis(RECHECK_AFTER_MS + self.client.id % RECHECK_AFTER_MS);
-        let due = self.recheck.get_or_insert_with(|| Box::pin(sleep(after)));
-        if due.as_mut().poll(cx).is_pending() {
-            return false;
-        }
-        self.recheck = None;
-        if remote.is_reachable() {
-            self.dial(remote);
-        }
-        true
-    }
-
-    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        if self.is_login_late(cx) {
-            return Err(io::Error::new(io::ErrorKind::TimedOut, "no answer to a login"));
-        }
-        let Link::Open(upstream) = &mut self.link else { return Ok(false) };
-        let before = upstream.requests.len();
-        if self.gone && !self.has_more && (!self.holding || has_lingered(&mut self.linger, cx)) {
-            upstream.finish();
-        }
-        if let Poll::Ready(Err(_)) = upstream.poll_send(cx) {
-            // Reading tells of the end too, but not before what Redis has still answered.
-            upstream.requests.clear();
-        }
-        let sent = upstream.requests.len() < before;
-        Ok(self.poll_replies(cx)? || sent)
-    }
-
-    /// Whether Redis has not answered a login in time. It is then taken to be down, so that the next login is answered
-    /// by what is remembered of earlier ones.
-    fn is_login_late(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(due) = &mut self.login_due else { return false };
-        if !self.slots.await_upstream() {
-            self.login_due = None;
-            return false;
-        }
-        let is_late = due.as_mut().poll(cx).is_ready();
-        if let (true, Limiter::Redis(remote)) = (is_late, &*self.worker.shared.limiter) {
-            remote.on_down(remote.breaker.lost(now_us()), &"no answer to a login", false);
-        }
-        is_late
-    }
-}
-
-/// Whether a client that has closed its side, with requests that wait for an earlier one, has been served long enough:
-/// what they wait for may be a command that blocks, and takes from Redis what nobody is there to get.
-fn has_lingered(linger: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> bool {
-    linger.get_or_insert_with(|| Box::pin(sleep(LINGER))).as_mut().poll(cx).is_ready()
 }
 
 /// Whether a command of Tollgate's own may run.

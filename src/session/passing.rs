@@ -1,7 +1,7 @@
 //! Requests too long to be kept until they are whole.
 
 use super::expect::is_login_command;
-use super::forward::Link;
+use super::link::Link;
 use super::{Flow, Session};
 use crate::clock::now_us;
 use crate::command::Name;

@@ -3,7 +3,7 @@
 
 use super::Session;
 use super::expect::{Change, Expect};
-use super::forward::Link;
+use super::link::Link;
 use super::merge::Merge;
 use super::transaction;
 use crate::info;

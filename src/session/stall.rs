@@ -5,7 +5,7 @@
 //! waits for what takes its time by nature (BLPOP).
 
 use super::Session;
-use super::forward::Link;
+use super::link::Link;
 use crate::clock::now_us;
 use crate::config::WhenDown;
 use crate::limiter::{Kind, Limiter};

@@ -6,7 +6,7 @@
 //!                    └──► any other: MULTI goes to Redis before it, and the transaction is Redis's
 //! ```
 
-use super::forward::Reach;
+use super::link::Reach;
 use super::{Flow, Session};
 use crate::command::{self, CheckArgs, CommandError, Name, quoted};
 use crate::limiter::Limiter;
