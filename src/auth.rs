@@ -139,43 +139,45 @@ fn unrestricted() -> Arc<Permissions> {
     Arc::new(Permissions { commands: Commands::All, key_prefix: String::new() })
 }
 
-/// The users of the configuration.
+/// The users of the configuration, by the SHA-256 of their names: what is looked up is no longer what a client sent, so
+/// that the time it takes says nothing about names that are alike.
 #[derive(Debug)]
-pub struct Users(Vec<KnownUser>);
+pub struct Users(HashMap<[u8; 32], KnownUser>);
 
 #[derive(Debug)]
 struct KnownUser {
-    /// The SHA-256 of the name: names of all lengths take the same time to compare.
-    name: [u8; 32],
-    passwords: Vec<PasswordHash>,
+    /// As many as any user may have, the last one repeated: the time that comparing takes does not tell how many.
+    passwords: [PasswordHash; config::MAX_PASSWORDS],
     permissions: Arc<Permissions>,
 }
 
 impl Users {
     fn new(users: &[User]) -> Self {
-        let known = users.iter().map(|user| KnownUser {
-            name: PasswordHash::of(user.name.as_bytes()).0,
-            passwords: user.passwords.clone(),
-            permissions: Arc::new(Permissions { commands: user.commands, key_prefix: user.key_prefix.clone() }),
+        let known = users.iter().map(|user| {
+            let last = user.passwords.last().cloned().unwrap_or(NOBODY);
+            let mut passwords = user.passwords.iter().cloned().chain(std::iter::repeat(last));
+            let known = KnownUser {
+                passwords: std::array::from_fn(|_| passwords.next().unwrap_or(NOBODY)),
+                permissions: Arc::new(Permissions { commands: user.commands, key_prefix: user.key_prefix.clone() }),
+            };
+            (PasswordHash::of(user.name.as_bytes()).0, known)
         });
         Self(known.collect())
     }
 
-    /// Compares with every password of every user, so that the time it takes tells nobody which users there are, how
-    /// many passwords one has, or how much of a hash was right.
+    /// One that is not known is compared with as much, so that the time it takes tells nobody which users there are, how
+    /// many passwords one has, or how much of a hash was right. It does not grow with the number of users.
     fn check(&self, name: &[u8], password: &[u8]) -> Option<Arc<Permissions>> {
-        let name = PasswordHash::of(name).0;
+        let user = self.0.get(&PasswordHash::of(name).0);
         let password = PasswordHash::of(password).0;
-        let mut found = None;
-        for user in &self.0 {
-            let is_password = user.passwords.iter().fold(Choice::from(0), |any, hash| any | hash.0.ct_eq(&password));
-            if (is_password & user.name.ct_eq(&name)).into() {
-                found = Some(&user.permissions);
-            }
-        }
-        found.cloned()
+        let passwords = user.map_or(&[NOBODY; config::MAX_PASSWORDS], |user| &user.passwords);
+        let is_password = passwords.iter().fold(Choice::from(0), |any, hash| any | hash.0.ct_eq(&password));
+        user.filter(|_| is_password.into()).map(|user| user.permissions.clone())
     }
 }
+
+/// What no password hashes to, as far as anybody knows.
+const NOBODY: PasswordHash = PasswordHash([0; 32]);
 
 /// The logins that Redis has accepted, so that known clients still come in while it is down.
 ///

@@ -21,7 +21,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{HostPort, MAX_LISTEN, RedisAddr, Transport};
-pub use auth::{Auth, Commands, PasswordHash, User};
+pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
 pub use layers::Flag;
 use layers::Settings;
 pub use tls::{ClientCerts, Tls};

@@ -14,6 +14,7 @@ pub mod info;
 pub mod limiter;
 pub mod log_limit;
 pub mod net;
+pub mod panics;
 pub mod quota;
 pub mod resolve;
 pub mod resp;

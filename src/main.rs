@@ -12,6 +12,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
+    tollgate::panics::abort_process();
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(config)) => run(*config),
         Ok(Command::CheckConfig(report)) => print(&report),

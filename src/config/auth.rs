@@ -9,7 +9,7 @@ use super::layers::Settings;
 /// Most users of a file. Each is compared at each AUTH.
 const MAX_USERS: usize = 1000;
 /// Most passwords of one user: enough for a change of passwords while both are in use.
-const MAX_PASSWORDS: usize = 16;
+pub const MAX_PASSWORDS: usize = 16;
 /// The user whom `AUTH password` means, as in Redis.
 const DEFAULT_USER: &str = "default";
 /// What stands for a secret where settings are shown.
