@@ -78,6 +78,7 @@ fn tollgate(shared: &Shared, text: &mut String) {
     line(text, "tollgate_version", env!("CARGO_PKG_VERSION"));
     let Config { server, .. } = &shared.config;
     line(text, "workers", server.workers);
+    line(text, "log_lines_dropped", crate::log::dropped_lines());
     match &*shared.limiter {
         Limiter::Embedded(embedded) => {
             line(text, "store", "embedded");

@@ -213,10 +213,15 @@ impl Remote {
     /// Redis does not work: told in the log if that is news. It `refuses` if it was reached and said so.
     pub fn on_down(&self, is_news: bool, error: &dyn fmt::Display, refuses: bool) {
         self.refuses.store(refuses, Relaxed);
-        let mut known = self.lock_known();
-        known.last_error = Some(error.to_string());
+        {
+            let mut known = self.lock_known();
+            known.last_error = Some(error.to_string());
+            if is_news {
+                known.down_since = Some(Instant::now());
+            }
+        }
+        // Without the lock, which INFO waits for.
         if is_news {
-            known.down_since = Some(Instant::now());
             warn!(redis = ?self.dialer, %error, mode = %self.mode, "redis is down: the fallback answers");
         }
     }

@@ -1,25 +1,24 @@
 //! The `tollgate` program: reads the command line, starts the log, serves until told to stop.
 
-use std::io::Write;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tollgate::cli::{self, Command};
-use tollgate::config::{Config, Log, LogFormat};
+use tollgate::config::Config;
+use tollgate::log;
 use tollgate::server::Server;
 use tracing::{error, info, warn};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 fn main() -> ExitCode {
-    tollgate::panics::abort_process();
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(config)) => run(*config),
         Ok(Command::CheckConfig(report)) => print(&report),
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
         Err(text) => {
-            eprintln!("{text}");
+            complain(&text);
             ExitCode::from(2)
         }
     }
@@ -27,12 +26,25 @@ fn main() -> ExitCode {
 
 fn print(text: &str) -> ExitCode {
     // Whoever reads it may have read enough: `tollgate --help | head -1` is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let _ = io::stdout().write_all(text.as_bytes());
     ExitCode::SUCCESS
 }
 
+/// Says what keeps the program from its start. Unlike `eprintln!`, which panics then, it does not mind that nobody
+/// listens.
+fn complain(text: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
 fn run(config: Config) -> ExitCode {
-    start_log(&config.log);
+    // Lives until the end, where it writes what it still holds.
+    let _log = match log::start(&config.log) {
+        Ok(log) => log,
+        Err(error) => {
+            complain(&format_args!("cannot start the log: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
     let behind = if config.embedded.enabled { "embedded".to_owned() } else { config.redis.addr.to_string() };
     let grace_ms = config.shutdown.grace.as_millis();
     let server = match Server::bind(config) {
@@ -97,13 +109,4 @@ fn reload_on_signal(reload: impl Fn() -> Result<(), String> + Send + 'static) ->
         }
     });
     Ok(())
-}
-
-fn start_log(log: &Log) {
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let registry = tracing_subscriber::registry().with(log.level.clone());
-    match log.format {
-        LogFormat::Text => registry.with(layer.with_ansi(false)).init(),
-        LogFormat::Json => registry.with(layer.json()).init(),
-    }
 }

@@ -21,6 +21,7 @@ mod fallback;
 mod faults;
 mod handshake;
 mod hostile;
+mod log;
 mod model;
 mod order;
 mod passthrough;

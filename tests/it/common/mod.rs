@@ -67,7 +67,7 @@ pub fn free_port() -> u16 {
 }
 
 /// Signals a process (`-TERM`, `-STOP`) by the `kill` command, because the standard library only knows SIGKILL.
-fn send_signal(process: &Child, signal: &str) {
+pub fn send_signal(process: &Child, signal: &str) {
     let status = Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
     assert!(status.success(), "kill {signal}: {status}");
 }
