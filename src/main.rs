@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::pin;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tollgate::cli::{self, Command};
 use tollgate::config::Config;
@@ -54,25 +55,9 @@ fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let outcome = tokio::runtime::Builder::new_current_thread().enable_all().build().and_then(|runtime| {
-        runtime.block_on(async {
-            let stop = stop_on_signal()?;
-            reload_on_signal(server.reloader())?;
-            for (addr, tls) in server.addresses() {
-                info!(%addr, tls, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
-            }
-            server.run(stop).await
-        })
-    });
-    match outcome {
-        Ok(true) => {
-            info!("stopped");
-            ExitCode::SUCCESS
-        }
-        Ok(false) => {
-            warn!(grace_ms, "stopped with clients still connected");
-            ExitCode::SUCCESS
-        }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.and_then(|runtime| runtime.block_on(serve(server, &behind, grace_ms))) {
+        Ok(status) => status,
         Err(error) => {
             error!(%error, "cannot serve");
             ExitCode::FAILURE
@@ -80,31 +65,74 @@ fn run(config: Config) -> ExitCode {
     }
 }
 
-/// A token that SIGTERM and SIGINT cancel.
-fn stop_on_signal() -> std::io::Result<CancellationToken> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+/// Serves until SIGTERM or SIGINT, and then until what was received is answered, the grace is over, or another of these
+/// signals says that nobody waits for it.
+async fn serve(server: Server, behind: &str, grace_ms: u128) -> io::Result<ExitCode> {
+    let mut stop_signals = StopSignals::listen()?;
+    answer_other_signals(server.reloader())?;
+    for (addr, tls) in server.addresses() {
+        info!(%addr, tls, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
+    }
     let stop = CancellationToken::new();
-    let cancel = stop.clone();
-    tokio::spawn(async move {
-        let name = tokio::select! {
-            _ = terminate.recv() => "SIGTERM",
-            _ = interrupt.recv() => "SIGINT",
-        };
-        info!(signal = name, "stopping");
-        cancel.cancel();
-    });
-    Ok(stop)
+    let serving = server.run(stop.clone());
+    pin!(serving);
+    tokio::select! {
+        // By itself it only fails.
+        outcome = &mut serving => return outcome.map(|_| ExitCode::FAILURE),
+        signal = stop_signals.next() => info!(signal, "stopping"),
+    }
+    stop.cancel();
+    tokio::select! {
+        all_done = &mut serving => {
+            match all_done? {
+                true => info!("stopped"),
+                false => warn!(grace_ms, "stopped with clients still connected"),
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        signal = stop_signals.next() => {
+            warn!(signal, "stopped at once, by a second signal");
+            Ok(ExitCode::FAILURE)
+        }
+    }
 }
 
-/// Reads the certificates again at each SIGHUP.
-fn reload_on_signal(reload: impl Fn() -> Result<(), String> + Send + 'static) -> std::io::Result<()> {
+/// SIGTERM and SIGINT.
+struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// The name of the next one.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Reads the certificates again at each SIGHUP, and keeps SIGUSR1 and SIGUSR2 from ending the process, as they would if
+/// nobody listened for them.
+fn answer_other_signals(reload: impl Fn() -> Result<bool, String> + Send + 'static) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
+    let mut user1 = signal(SignalKind::user_defined1())?;
+    let mut user2 = signal(SignalKind::user_defined2())?;
     tokio::spawn(async move {
-        while hangup.recv().await.is_some() {
-            match reload() {
-                Ok(()) => info!("certificates read again"),
-                Err(error) => error!(error, "certificates cannot be read: those from before stay"),
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => match reload() {
+                    Ok(true) => info!("certificates read again"),
+                    Ok(false) => info!(signal = "SIGHUP", "nothing to read again: there is no [tls]"),
+                    Err(error) => error!(error, "certificates cannot be read: those from before stay"),
+                },
+                _ = user1.recv() => info!(signal = "SIGUSR1", "nothing is bound to this signal"),
+                _ = user2.recv() => info!(signal = "SIGUSR2", "nothing is bound to this signal"),
             }
         }
     });

@@ -103,10 +103,10 @@ impl Server {
         addresses.filter_map(|(listener, speaks_tls)| Some((listener.local_addr().ok()?, *speaks_tls))).collect()
     }
 
-    /// Reads the certificates again when told to: returns a function that does it.
-    pub fn reloader(&self) -> impl Fn() -> Result<(), String> + Send + 'static {
+    /// A function that reads the certificates again, and says whether there are any.
+    pub fn reloader(&self) -> impl Fn() -> Result<bool, String> + Send + 'static {
         let shared = self.shared.clone();
-        move || shared.tls.as_ref().map_or(Ok(()), Acceptor::reload)
+        move || shared.tls.as_ref().map_or(Ok(false), |acceptor| acceptor.reload().map(|()| true))
     }
 
     /// Serves until `stop` is cancelled; then takes no more clients, answers what was received, and closes. Whether

@@ -544,14 +544,6 @@ fn sighup_exchanges_certificates_and_a_bad_one_changes_nothing() {
 }
 
 #[test]
-fn sighup_without_tls_ends_nothing() {
-    let tollgate = Tollgate::embedded();
-    tollgate.signal("-HUP");
-    wait_until(PATIENCE, || tollgate.log().iter().any(|line| line.contains("certificates read again")));
-    assert_eq!(tollgate.client().line("PING"), status("PONG"));
-}
-
-#[test]
 fn a_handshake_that_does_not_come_holds_nobody_up() {
     let certificates = Certificates::new();
     let (mut tollgate, addr) = speaking_tls(&certificates, "no");

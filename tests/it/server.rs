@@ -65,6 +65,47 @@ fn a_signal_ends_it_well_with_idle_clients_connected() {
 }
 
 #[test]
+fn a_second_signal_ends_it_at_once() {
+    for [first, second] in [["-TERM", "-INT"], ["-INT", "-INT"], ["-TERM", "-TERM"]] {
+        let redis = RedisServer::start();
+        let mut tollgate = Tollgate::builder()
+            .redis(&redis)
+            .env("TOLLGATE_REDIS__TIMEOUT_MS", "60000")
+            .env("TOLLGATE_SHUTDOWN__GRACE_MS", "600000")
+            .expect_log("stopped at once")
+            .start();
+        let mut client = tollgate.client();
+        assert!(client.decide("RL.CHECK k 10 1h").allowed);
+        redis.stop();
+        client.send(&[encode(&["RL.CHECK"]), encode(&["RL.CHECK", "k", "10", "1h"])].concat());
+        assert!(matches!(client.read(), Reply::Error(_)));
+        let start = Instant::now();
+        tollgate.signal(first);
+        wait_until(PATIENCE, || tollgate.log().iter().any(|line| line.contains("stopping")));
+        tollgate.signal(second);
+        assert_eq!(tollgate.wait_for_exit().code(), Some(1));
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        wait_until(PATIENCE, || tollgate.log().iter().any(|line| line.contains("stopped at once")));
+    }
+}
+
+/// SIGUSR1 and SIGUSR2 used to end it, as they end whoever does not listen for them.
+#[test]
+fn signals_that_mean_nothing_to_it_do_no_harm() {
+    let tollgate = Tollgate::embedded();
+    let mut client = tollgate.client();
+    tollgate.signal("-PIPE");
+    for (signal, said) in
+        [("-HUP", "nothing to read again"), ("-USR1", "nothing is bound"), ("-USR2", "nothing is bound")]
+    {
+        tollgate.signal(signal);
+        let name = format!("SIG{}", &signal[1..]);
+        wait_until(PATIENCE, || tollgate.log().iter().any(|line| line.contains(said) && line.contains(&name)));
+        assert_eq!(client.line("PING"), Reply::Status("PONG".into()));
+    }
+}
+
+#[test]
 fn what_was_received_is_answered_before_the_end() {
     let redis = RedisServer::start();
     let mut tollgate = Tollgate::builder().redis(&redis).start();
