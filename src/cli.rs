@@ -15,8 +15,9 @@ Tollgate: a rate limiter that every Redis client already speaks to.
 Usage: tollgate [--config FILE] [--listen ADDR] [--redis URL | --embedded] [--workers N]
 
   --config FILE    read settings from a TOML file (tollgate.example.toml shows them all)
-  --listen ADDR    listen here: host:port, or several separated by commas [127.0.0.1:6380]
-  --redis URL      the Redis behind: host:port, redis://[user:pass@]host[:port][/db],
+  --listen ADDR    listen here: host:port, :port (all interfaces), port (127.0.0.1), or several
+                   separated by commas [127.0.0.1:6380]
+  --redis URL      the Redis behind: host[:port], redis://[user:pass@]host[:port][/db],
                    rediss://... with TLS, or unix:///path [localhost:6379]
   --embedded       no Redis behind: keep the exact log in this process
   --workers N      worker threads, 0 for one per core [0]

@@ -17,7 +17,7 @@ use crate::worker::{Shared, Worker};
 use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -147,8 +147,15 @@ impl Server {
     }
 }
 
-fn resolve(address: &HostPort) -> io::Result<impl Iterator<Item = SocketAddr>> {
-    (address.host.as_str(), address.port).to_socket_addrs()
+/// Where to listen for `address`. All interfaces are those of IPv4, and of IPv6 where the system has it.
+fn resolve(address: &HostPort) -> io::Result<Vec<SocketAddr>> {
+    let HostPort { host, port } = address;
+    if !host.is_empty() {
+        return Ok((host.as_str(), *port).to_socket_addrs()?.collect());
+    }
+    let has_ipv6 = std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
+    let ipv6 = has_ipv6.then(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)));
+    Ok([SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port))].into_iter().chain(ipv6).collect())
 }
 
 fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {

@@ -207,7 +207,7 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ("auth.users = 'a,b'", "auth.users: must be tables in the file, each below a line [[auth.users]]"),
         ("tls.listen = 'a:1'", "tls.listen = 'a:1': needs tls.cert_file and tls.key_file"),
         ("tls = { listen = 'a:1', key_file = 'k' }", "tls.listen = 'a:1': needs tls.cert_file and tls.key_file"),
-        ("tls.listen = 'a'", "tls.listen = 'a': must be host:port or "),
+        ("tls.listen = 'a'", "tls.listen = 'a': must be host:port, "),
         ("tls.cert_file = 'c'", "tls.cert_file = 'c': needs tls.listen"),
         ("tls.client_auth = 'required'", "tls.client_auth = 'required': needs tls.ca_file"),
         (
@@ -227,14 +227,14 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
 fn every_mistake_of_every_layer_is_told_at_once() {
     let (_dir, path) = file("server.backlog = 0\nsever.backlog = 1");
     let environment =
-        [("TOLLGATE_SERVER__BACKLOG", "5"), ("TOLLGATE_SERVER__BACKLOGS", "5"), ("REDIS_ADDR", "nowhere")];
+        [("TOLLGATE_SERVER__BACKLOG", "5"), ("TOLLGATE_SERVER__BACKLOGS", "5"), ("REDIS_ADDR", "no where")];
     let flags = [Flag { name: "--workers", key: "server.workers", value: "many".to_owned() }];
     let mistakes = load(Some(&path), &environment, &flags).unwrap_err();
     let file = path.display();
     let starts = [
         "--workers: server.workers = 'many': must be an integer".to_owned(),
         format!("{file}: server.backlog = '0': must be an integer"),
-        "REDIS_ADDR: redis.addr = 'nowhere': must be host:port, ".to_owned(),
+        "REDIS_ADDR: redis.addr = 'no where': must be host[:port], ".to_owned(),
         "TOLLGATE_SERVER__BACKLOGS: unknown key 'server.backlogs': [server] has listen, ".to_owned(),
         format!("{file}: unknown key 'sever.backlog': the sections are "),
     ];
@@ -275,14 +275,35 @@ fn listen_takes_one_address_or_several() {
         listen("[::]:1, my-host.local:65535"),
         Some(vec![host_port("::", 1), host_port("my-host.local", 65535)])
     );
-    let refused = ["", ":1", "host", "host:", "host:65536", "::1:1", "[::1]", "[host]:1", "a:1,", "a b:1", "a/b:1"];
+    // A port alone, and all interfaces.
+    assert_eq!(listen("7000"), Some(vec![host_port("127.0.0.1", 7000)]));
+    assert_eq!(listen(":7000, 0"), Some(vec![host_port("", 7000), host_port("127.0.0.1", 0)]));
+    let refused = [
+        "",
+        ":",
+        "host",
+        "host:",
+        "host:65536",
+        "host:+1",
+        ":+1",
+        "+1",
+        "65536",
+        ":65536",
+        "1:1",
+        "::1:1",
+        "[::1]",
+        "[host]:1",
+        "a:1,",
+        "a b:1",
+        "a/b:1",
+    ];
     for text in refused.into_iter().chain([vec!["a:1"; 17].join(",").as_str()]) {
         assert_eq!(listen(text), None, "{text}");
     }
     let (_dir, path) = file("server.listen = ['a:1', '[::1]:2']");
     let config = load(Some(&path), &[], &[]).unwrap().config;
     assert_eq!(config.server.listen, [host_port("a", 1), host_port("::1", 2)]);
-    assert!(file_mistake("server.listen = []").starts_with("server.listen = '': must be host:port or "));
+    assert!(file_mistake("server.listen = []").starts_with("server.listen = '': must be host:port, "));
 }
 
 #[test]
@@ -410,13 +431,21 @@ fn each_form_of_a_redis_address_says_where_and_who() {
     let tls = |host: &str| Transport::Tls(host_port(host, 6379));
     let unix = |path: &str| Transport::Unix(PathBuf::from(path));
     let table = [
+        ("h", tcp("h", 6379), None, None, 0, "h:6379"),
+        ("redis.internal", tcp("redis.internal", 6379), None, None, 0, "redis.internal:6379"),
+        ("10.0.0.5", tcp("10.0.0.5", 6379), None, None, 0, "10.0.0.5:6379"),
+        ("[::1]", tcp("::1", 6379), None, None, 0, "[::1]:6379"),
         ("h:1", tcp("h", 1), None, None, 0, "h:1"),
         ("[::1]:1", tcp("::1", 1), None, None, 0, "[::1]:1"),
         ("redis://h", tcp("h", 6379), None, None, 0, "h:6379"),
         ("redis://[::1]/3", tcp("::1", 6379), None, None, 3, "redis://[::1]:6379/3"),
         ("redis://:p%40ss@h:1/2", tcp("h", 1), None, Some("p@ss"), 2, "redis://:***@h:1/2"),
         ("redis://u:p@h", tcp("h", 6379), Some("u"), Some("p"), 0, "redis://u:***@h:6379/0"),
+        ("redis://u:%23%2F%3F%40@h", tcp("h", 6379), Some("u"), Some("#/?@"), 0, "redis://u:***@h:6379/0"),
         ("rediss://u:p@h", tls("h"), Some("u"), Some("p"), 0, "rediss://u:***@h:6379/0"),
+        ("valkey://h:1", tcp("h", 1), None, None, 0, "h:1"),
+        ("valkeys://u:p@h/1", tls("h"), Some("u"), Some("p"), 1, "rediss://u:***@h:6379/1"),
+        ("REDISS://xn--bcher-kva", tls("xn--bcher-kva"), None, None, 0, "rediss://xn--bcher-kva:6379/0"),
         ("unix:///run/r.sock", unix("/run/r.sock"), None, None, 0, "unix:///run/r.sock?db=0"),
         ("unix:///r?db=1&user=u&pass=p", unix("/r"), Some("u"), Some("p"), 1, "unix:///r?db=1&user=u&pass=***"),
     ];
@@ -429,12 +458,19 @@ fn each_form_of_a_redis_address_says_where_and_who() {
     }
     let refused = [
         "",
-        "h",
+        "6379",
+        ":6379",
+        "::1",
         "h:0",
+        "h:+1",
         "h:x",
+        "h:",
         "u:p@h:1",
         "http://h",
         "redis://",
+        "redis://h:0",
+        "rediss://h:0/1",
+        "redis://6379",
         "redis://h:x",
         "redis://h/x",
         "redis://h/-1",
@@ -447,6 +483,25 @@ fn each_form_of_a_redis_address_says_where_and_who() {
     ];
     for text in refused {
         assert_eq!(redis_addr(text), None, "{text}");
+    }
+}
+
+/// What a URL's own grammar makes of these is another address, or one that is refused for no reason that shows.
+#[test]
+fn an_address_that_needs_encoding_says_so() {
+    for password in ["hun#ter2", "hun/ter2", "hun?ter2", "hun@ter2", "12#hunter2", "12/hunter2", "12?hunter2", "#", "@"]
+    {
+        for login in [format!("u:{password}"), format!(":{password}"), format!("{password}:hunter2")] {
+            for address in [format!("redis://{login}@h:1"), format!("valkeys://{login}@h/1")] {
+                let mistake = from_environment(&[("REDIS_ADDR", &address)]).unwrap_err();
+                assert!(mistake.contains("written as %23, %2F, %3F, %40"), "{address} gave {mistake}");
+                assert!(!mistake.contains("ter2"), "{mistake}");
+            }
+        }
+    }
+    for address in ["bücher", "bücher:6379", "redis://bücher:6379", "rediss://u:hunter2@bücher/1"] {
+        let mistake = from_environment(&[("REDIS_ADDR", address)]).unwrap_err();
+        assert!(mistake.contains("ASCII form, xn--") && !mistake.contains("hunter2"), "{address} gave {mistake}");
     }
 }
 
@@ -475,6 +530,10 @@ fn passwords_are_never_shown() {
         "u:hunter2@://",
         "unix:///r?pass=hunter2&db=x",
         "redis://u:hunter2@h@h@",
+        "redis://u:hunter2",
+        "redis://u:hunter2%40h",
+        "redis://u:hunter2#h",
+        "u:1@hunter2#",
     ] {
         let mistake = from_environment(&[("REDIS_ADDR", wrong)]).unwrap_err();
         assert!(!mistake.contains("hunter2"), "{mistake}");
@@ -549,7 +608,7 @@ fn a_bad_command_line_or_setting_goes_to_stderr_with_exit_2() {
         (&["--listen", "here"], "--listen: server.listen = 'here': must be host:port"),
         (&["--listen="], "--listen: server.listen = '': must be host:port"),
         (&["--workers=-1"], "--workers: server.workers = '-1': must be an integer from 0 to 1024"),
-        (&["--redis", "http://h"], "--redis: redis.addr = 'http://h': must be host:port"),
+        (&["--redis", "http://h"], "--redis: redis.addr = 'http://h': must be host[:port]"),
         (&["--check-config", "--config", "no/such.toml"], "no/such.toml: No such file"),
     ];
     for (args, expected) in table {

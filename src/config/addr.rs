@@ -5,32 +5,66 @@ use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use redis::{ConnectionAddr, IntoConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 /// Most addresses to listen on.
 pub const MAX_LISTEN: usize = 16;
 /// What may be listened on.
-pub(super) const ALLOWED_LISTEN: &str = "host:port or [IPv6]:port, or 1 to 16 of them separated by commas";
+pub(super) const ALLOWED_LISTEN: &str = "host:port, [IPv6]:port, :port for all interfaces, or port for 127.0.0.1, or \
+                                         1 to 16 of those separated by commas";
+/// Where a Redis may be.
+const ALLOWED_REDIS: &str = "host[:port], [IPv6][:port], redis://[user:pass@]host[:port][/db], rediss://... with TLS, \
+                             or unix:///path[?db=n&user=name&pass=word]";
+/// What to mind of a login in a URL.
+const ENCODED: &str = "with each #, /, ?, @, & and % in a user or password written as %23, %2F, %3F, %40, %26 and %25";
+/// What to mind of a host.
+const IN_ASCII: &str = "with a name in its ASCII form, xn--..., if it has other letters";
+/// Redis's own port.
+const REDIS_PORT: u16 = 6379;
 
 /// A host name or IP address, and a port: `localhost:6380`, `0.0.0.0:6380`, `[::1]:6380`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPort {
-    /// A name or an address; one of IPv6 stands without its brackets.
+    /// A name or an address; one of IPv6 stands without its brackets. Empty, where one may listen: all interfaces.
     pub host: String,
     /// The port.
     pub port: u16,
 }
 
 impl HostPort {
-    fn parse(text: &str) -> Option<Self> {
-        let (host, port) = text.rsplit_once(':')?;
+    /// `host:port` or `[IPv6]:port`, and without a port if there is one by `default`.
+    fn parse(text: &str, default: Option<u16>) -> Option<Self> {
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, parse_port(port)?),
+            _ => (text, default?),
+        };
         let host = match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
             Some(inner) => inner.parse::<Ipv6Addr>().ok()?.to_string(),
-            None if host.is_empty() || !host.chars().all(is_host_char) => return None,
-            None => host.to_owned(),
+            None if is_host(host) => host.to_owned(),
+            None => return None,
         };
-        Some(Self { host, port: port.parse().ok()? })
+        Some(Self { host, port })
     }
+
+    /// An address to listen on: `:port` stands for all interfaces, `port` for one that other machines do not reach.
+    fn parse_listen(text: &str) -> Option<Self> {
+        let of = |host: &str, port| Some(Self { host: host.to_owned(), port });
+        match (parse_port(text), text.strip_prefix(':').and_then(parse_port)) {
+            (Some(port), _) => of("127.0.0.1", port),
+            (_, Some(port)) => of("", port),
+            _ => Self::parse(text, None),
+        }
+    }
+}
+
+/// Digits alone: the standard library would take a sign too.
+fn parse_port(text: &str) -> Option<u16> {
+    text.parse().ok().filter(|_| !text.starts_with('+'))
+}
+
+/// Whether this can be a name or an IPv4 address. A number alone is neither, and most likely a port.
+fn is_host(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(is_host_char) && !text.chars().all(|c| c.is_ascii_digit())
 }
 
 /// A second colon would be an IPv6 address without brackets, of which nobody can say where its port begins.
@@ -57,7 +91,7 @@ impl FromStr for Listen {
         if text.is_empty() {
             return Ok(Self(vec![]));
         }
-        let addresses: Option<Vec<_>> = text.split(',').map(|item| HostPort::parse(item.trim())).collect();
+        let addresses: Option<Vec<_>> = text.split(',').map(|item| HostPort::parse_listen(item.trim())).collect();
         addresses.filter(|list| list.len() <= MAX_LISTEN).map(Self).ok_or_else(|| ALLOWED_LISTEN.to_owned())
     }
 }
@@ -104,37 +138,56 @@ impl RedisAddr {
         Self { transport: Transport::Tcp(addr), user: None, password: None, db: 0 }
     }
 
-    fn parse(text: &str) -> Option<Self> {
-        if !text.contains("://") {
-            return HostPort::parse(text).filter(|addr| addr.port > 0).map(Self::plain);
+    /// The `Err` is what to mind beside the forms that there are, if anything is known.
+    fn parse(text: &str) -> Result<Self, Option<&'static str>> {
+        if text.trim() != text || text.contains(char::is_control) {
+            return Err(Some("without line breaks and without blanks at its ends"));
         }
-        let url = redis::parse_redis_url(text)?;
+        let Some((scheme, rest)) = text.split_once("://") else {
+            let addr = HostPort::parse(text, Some(REDIS_PORT)).filter(|addr| addr.port > 0);
+            return addr.map(Self::plain).ok_or((!text.is_ascii()).then_some(IN_ASCII));
+        };
+        // A login ends with the last @. A URL's own grammar would cut the address off at the first of the others, and
+        // take what comes before for a host and port.
+        let login = rest.rsplit_once('@').map_or("", |(login, _)| login);
+        let is_unix = scheme.ends_with("unix");
+        if !is_unix && login.contains(['#', '/', '?', '@']) {
+            return Err(Some(ENCODED));
+        }
+        let url = redis::parse_redis_url(text).ok_or(None)?;
         // The redis crate passes over parameters that it does not know, and over ones like `protocol` that are not
-        // for an operator to choose here.
-        let is_unix = url.scheme().ends_with("unix");
-        if !url.query_pairs().all(|(name, _)| is_unix && matches!(&*name, "db" | "user" | "pass")) {
-            return None;
+        // for an operator to choose here. `#insecure` would have it take any certificate; a private authority goes
+        // into redis.ca_file.
+        let is_known = |name: &str| is_unix && matches!(name, "db" | "user" | "pass");
+        if url.fragment().is_some() || !url.query_pairs().all(|(name, _)| is_known(&name)) {
+            return Err(is_unix.then_some(ENCODED));
         }
-        // `#insecure` would have the redis crate take any certificate; a private authority goes into redis.ca_file.
-        if url.fragment().is_some() {
-            return None;
-        }
-        let info = url.into_connection_info().ok()?;
+        Self::of(&url.into_connection_info().map_err(|_| None)?)
+    }
+
+    fn of(info: &ConnectionInfo) -> Result<Self, Option<&'static str>> {
+        let host_port = |host: &str, port| match (host.parse::<Ipv6Addr>().is_ok() || is_host(host), port) {
+            (true, 1..) => Ok(HostPort { host: host.to_owned(), port }),
+            _ => Err(host.contains('%').then_some(IN_ASCII)),
+        };
         let transport = match info.addr() {
-            ConnectionAddr::Tcp(host, port) => Transport::Tcp(HostPort { host: host.clone(), port: *port }),
-            ConnectionAddr::TcpTls { host, port, .. } => Transport::Tls(HostPort { host: host.clone(), port: *port }),
+            ConnectionAddr::Tcp(host, port) => Transport::Tcp(host_port(host, *port)?),
+            ConnectionAddr::TcpTls { host, port, .. } => Transport::Tls(host_port(host, *port)?),
             ConnectionAddr::Unix(path) => Transport::Unix(path.clone()),
-            _ => return None,
+            _ => return Err(None),
         };
         let settings = info.redis_settings();
         let addr = Self {
             transport,
             user: settings.username().map(str::to_owned),
             password: settings.password().map(str::to_owned),
-            db: u32::try_from(settings.db()).ok()?,
+            db: u32::try_from(settings.db()).map_err(|_| None)?,
         };
-        // AUTH has no form with a user alone, and `redis://secret@host` is a password that would be shown as a user.
-        (addr.user.is_none() || addr.password.is_some()).then_some(addr)
+        match (&addr.user, &addr.password) {
+            // AUTH has no form with a user alone, and `redis://secret@host` is a password that would be shown as a user.
+            (Some(_), None) => Err(Some("with a password beside the user")),
+            _ => Ok(addr),
+        }
     }
 }
 
@@ -142,10 +195,9 @@ impl FromStr for RedisAddr {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        Self::parse(text).ok_or_else(|| {
-            "host:port, redis://[user:pass@]host[:port][/db], rediss://... with TLS, \
-             or unix:///path[?db=n&user=name&pass=word]"
-                .to_owned()
+        Self::parse(text).map_err(|hint| match hint {
+            Some(hint) => format!("{ALLOWED_REDIS}, {hint}"),
+            None => ALLOWED_REDIS.to_owned(),
         })
     }
 }

@@ -289,9 +289,13 @@ fn shown(key: &str, text: &str) -> String {
     if key.contains(".password") && !text.is_empty() {
         return "***".to_owned();
     }
-    if key == "redis.addr" && text.contains(['@', '?']) {
-        let scheme = text.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| !scheme.contains(['@', ':']));
-        return scheme.map_or("***".to_owned(), |scheme| format!("{scheme}://***"));
+    if key == "redis.addr" {
+        match text.split_once("://") {
+            Some((scheme, _)) if scheme.contains(['@', ':']) => return "***".to_owned(),
+            Some((scheme, rest)) if rest.contains(['@', ':', '?', '#', '%']) => return format!("{scheme}://***"),
+            None if text.contains(['@', '?', '#', '%']) => return "***".to_owned(),
+            _ => {}
+        }
     }
     match text.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}...", text.split_at(end).0.escape_debug()),

@@ -1,7 +1,7 @@
 //! The process: its start, what it says of itself, and its end.
 
-use crate::common::{PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, program, wait_until};
-use std::net::{TcpListener, TcpStream};
+use crate::common::{PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, free_port, program, wait_until};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -17,6 +17,23 @@ fn the_start_line_says_what_it_listens_on_and_what_is_behind() {
         assert!(line.contains(&format!("addr={}", tollgate.addr())) && line.contains(&behind), "{line}");
         assert!(!line.contains('\u{1b}'), "colours in a log that no terminal shows: {line}");
     }
+}
+
+#[test]
+fn a_port_alone_may_be_of_one_interface_or_of_all() {
+    let port = free_port();
+    let tollgate = Tollgate::builder().arg("--embedded").arg("--listen").arg(&port.to_string()).start();
+    assert_eq!(tollgate.addr(), SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    drop(tollgate);
+
+    let port = free_port();
+    let tollgate = Tollgate::builder().arg("--embedded").arg("--listen").arg(&format!(":{port}")).start();
+    let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let ips: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    for ip in ips.into_iter().take(if has_ipv6 { 2 } else { 1 }) {
+        assert_eq!(RawClient::connect((ip, port).into()).line("PING"), Reply::Status("PONG".into()), "{ip}");
+    }
+    drop(tollgate);
 }
 
 #[test]
