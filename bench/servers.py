@@ -202,7 +202,7 @@ def start_redis(folder, *options):
 def start_tollgate(folder, redis_port=None, embedded=False, workers=0, **settings):
     """Tollgate as configured by default but for `settings`: redis__timeout_ms=20 is TOLLGATE_REDIS__TIMEOUT_MS=20."""
     environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("TOLLGATE_") and name != "REDIS_ADDR"
+        name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "TOLLGATE_"))
     }
     environment |= {f"TOLLGATE_{name.upper()}": str(value) for name, value in settings.items()}
     port = free_port()

@@ -26,7 +26,8 @@ Usage: tollgate [--config FILE] [--listen ADDR] [--redis URL | --embedded] [--wo
   -h, --help       print this, and exit
 
 Environment (over the file, under the flags):
-  REDIS_ADDR                    as --redis, and unlike it not seen in a list of processes
+  TOLLGATE_CONFIG               as --config
+  REDIS_ADDR, or else REDIS_URL as --redis, and unlike it not seen in a list of processes
   TOLLGATE_<SECTION>__<NAME>    any key of the file, as TOLLGATE_REDIS__TIMEOUT_MS=20
 
 Examples:
@@ -41,8 +42,8 @@ Exit status: 0 done, 1 failed while running, 2 bad flag or setting.
 /// What the command line asks for.
 #[derive(Debug)]
 pub enum Command {
-    /// Serve.
-    Run(Box<Config>),
+    /// Serve, and say in the log what has no effect.
+    Run(Box<Config>, Vec<String>),
     /// Print this report of a valid configuration.
     CheckConfig(String),
     /// Print [`HELP`].
@@ -91,8 +92,8 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
             _ => return Err("unexpected argument, all are flags: see tollgate --help".to_owned()),
         }
     }
-    let Loaded { config, report } = config::load(file.as_deref(), std::env::vars_os(), &flags)?;
-    Ok(if check_config { Command::CheckConfig(report) } else { Command::Run(Box::new(config)) })
+    let Loaded { config, report, warnings } = config::load(file.as_deref(), std::env::vars_os(), &flags)?;
+    Ok(if check_config { Command::CheckConfig(report) } else { Command::Run(Box::new(config), warnings) })
 }
 
 /// The value after `=`, or else the next argument. One that begins with dashes is the next flag: no value does.

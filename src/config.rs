@@ -5,7 +5,10 @@
 
 mod addr;
 mod auth;
+mod environment;
 mod layers;
+mod log;
+mod report;
 mod tls;
 
 use std::ffi::OsString;
@@ -17,13 +20,13 @@ use std::str::FromStr;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
-use tracing_subscriber::filter::{LevelFilter, Targets};
-
 use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{HostPort, MAX_LISTEN, RedisAddr, Transport};
 pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
+use environment::Variables;
 pub use layers::Flag;
-use layers::Settings;
+use layers::{Layer, Settings};
+pub use log::{Log, LogFormat};
 pub use tls::{ClientCerts, Tls};
 
 /// Everything that is configured. Only `main` sees it whole.
@@ -58,11 +61,14 @@ pub struct Config {
 pub struct Loaded {
     /// What is in force.
     pub config: Config,
-    /// Each key with its value and its source, in the file's form, passwords masked. Ends in a line break.
+    /// Each key with its value and its source, in the file's form, passwords masked; then the warnings, as comments.
+    /// Ends in a line break.
     pub report: String,
+    /// What was given and has no effect, a line each.
+    pub warnings: Vec<String>,
 }
 
-/// Puts defaults < `file` < `environment` < `flags` together.
+/// Puts defaults < `file` < `environment` < `flags` together. Without a `file`, `TOLLGATE_CONFIG` may name one.
 ///
 /// # Errors
 /// Every mistake of every layer, a line each, naming where it stands, the key, the value and what is allowed. A value
@@ -73,10 +79,16 @@ pub fn load(
     flags: &[Flag],
 ) -> Result<Loaded, String> {
     let mut settings = Settings::default();
-    if let Some(path) = file {
-        settings.add_file(path)?;
+    let variables = Variables::of(environment);
+    match (file, &variables.config) {
+        (Some(path), _) => settings.add_file(path)?,
+        (None, Some(path)) => {
+            let in_variable = |error| format!("{}: {error}", environment::CONFIG);
+            settings.add_file(Path::new(path)).map_err(in_variable)?;
+        }
+        (None, None) => {}
     }
-    settings.add_environment(environment);
+    settings.add_environment(variables);
     settings.add_flags(flags);
     let config = Config {
         server: Server::read(&mut settings),
@@ -98,7 +110,25 @@ pub fn load(
     if config.auth == Auth::Redis && config.embedded.enabled {
         settings.conflict::<()>("auth.mode", "needs a Redis to ask, and embedded.enabled = true has none behind");
     }
-    Ok(Loaded { config, report: settings.finish()? })
+    if config.embedded.enabled {
+        check_embedded(&mut settings);
+    }
+    let (report, warnings) = settings.finish()?;
+    Ok(Loaded { config, report, warnings })
+}
+
+/// Whoever names a Redis beside embedded.enabled = true would find nothing in it. To set that over what names one is a
+/// way to try something out, which is said and no more; and the file may name one, as the example does.
+fn check_embedded(settings: &mut Settings) {
+    let (Some(embedded), Some(addr)) = (settings.origin("embedded.enabled"), settings.origin("redis.addr")) else {
+        return;
+    };
+    let rule = format!("embedded.enabled = true ({embedded}) leaves no Redis behind");
+    match addr.layer {
+        Layer::File => {}
+        layer if layer < embedded.layer => settings.warn("redis.addr", &format!("has no effect: {rule}")),
+        _ => drop(settings.conflict::<()>("redis.addr", &rule)),
+    }
 }
 
 /// `[server]`: the listeners and what one client may use.
@@ -359,42 +389,6 @@ impl Embedded {
     }
 }
 
-/// `[log]`: Tollgate's own log.
-#[derive(Debug, Clone)]
-pub struct Log {
-    /// What is logged: a level, or levels by target.
-    pub level: Targets,
-    /// In what form.
-    pub format: LogFormat,
-}
-
-/// The form of a log line.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
-impl Log {
-    fn read(settings: &mut Settings) -> Self {
-        Self {
-            level: settings.parsed("log.level", Targets::new().with_default(LevelFilter::INFO), parse_level),
-            format: settings.one_of("log.format", LogFormat::Text, &[LogFormat::Text, LogFormat::Json]),
-        }
-    }
-}
-
-impl fmt::Display for LogFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Text => "text",
-            Self::Json => "json",
-        })
-    }
-}
-
 /// 0 stands for one per core.
 fn workers(configured: usize) -> NonZero<usize> {
     NonZero::new(configured).unwrap_or_else(|| available_parallelism().unwrap_or(NonZero::<usize>::MIN))
@@ -414,16 +408,4 @@ fn parse_prefix(text: &str) -> Result<String, String> {
 fn parse_ratio(text: &str) -> Result<f64, String> {
     let ratio = text.parse().ok().filter(|ratio| *ratio > 0.0 && *ratio <= 1.0);
     ratio.ok_or_else(|| "a number above 0 and up to 1".to_owned())
-}
-
-/// Stricter than [`Targets`] itself, which takes a misspelt level for the name of a target and then logs nothing.
-fn parse_level(text: &str) -> Result<Targets, String> {
-    let is_level = |word: &str| matches!(word, "off" | "error" | "warn" | "info" | "debug" | "trace");
-    let directives_hold = text.split(',').all(|directive| match directive.rsplit_once('=') {
-        Some((target, level)) => !target.is_empty() && is_level(level),
-        None => is_level(directive),
-    });
-    text.parse().ok().filter(|_| directives_hold).ok_or_else(|| {
-        "off, error, warn, info, debug, trace, or a list of those by target as in 'warn,tollgate=debug'".to_owned()
-    })
 }

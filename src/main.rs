@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
-        Ok(Command::Run(config)) => run(*config),
+        Ok(Command::Run(config, warnings)) => run(*config, &warnings),
         Ok(Command::CheckConfig(report)) => print(&report),
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
@@ -37,7 +37,7 @@ fn complain(text: &dyn Display) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-fn run(config: Config) -> ExitCode {
+fn run(config: Config, warnings: &[String]) -> ExitCode {
     // Lives until the end, where it writes what it still holds.
     let _log = match log::start(&config.log) {
         Ok(log) => log,
@@ -46,6 +46,9 @@ fn run(config: Config) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    for warning in warnings {
+        warn!("{warning}");
+    }
     let behind = if config.embedded.enabled { "embedded".to_owned() } else { config.redis.addr.to_string() };
     let grace_ms = config.shutdown.grace.as_millis();
     let server = match Server::bind(config) {

@@ -5,14 +5,16 @@
 //! below would pass unseen, and it forgets which variable or flag a value came from, which a message has to name.
 
 use std::collections::BTreeMap;
-use std::ffi::OsString;
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use ::config::{File, FileFormat, Source, Value, ValueKind};
+
+use super::environment::Variables;
+use super::report::{header, report, shown};
 
 /// A flag of the command line that sets a key.
 #[derive(Debug, Clone)]
@@ -34,22 +36,45 @@ pub(super) struct Settings {
     tables: BTreeMap<String, usize>,
     /// The file, if there is one.
     file: String,
+    variables: Variables,
     in_force: Vec<InForce>,
     mistakes: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// The layers over the defaults, lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Layer {
+    File,
+    Environment,
+    Flags,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub layer: Layer,
+    /// The file of settings, the variable or the flag.
+    source: String,
 }
 
 /// One layer's word on a key.
 struct Setting {
-    /// The file, variable or flag.
-    source: String,
+    origin: Origin,
     text: String,
 }
 
-/// A key with its value, masked, if it has one.
-struct InForce {
-    key: String,
-    value: Option<String>,
-    source: String,
+/// A key with its value, masked, if it has one; and where that comes from, if it is no default.
+pub(super) struct InForce {
+    pub key: String,
+    pub value: Option<String>,
+    pub origin: Option<Origin>,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.source)
+    }
 }
 
 impl Settings {
@@ -81,38 +106,32 @@ impl Settings {
             }
             ValueKind::Array(items) => {
                 let items: Vec<_> = items.iter().map(Value::to_string).collect();
-                self.add(key, source.to_owned(), items.join(","));
+                self.add(key, Layer::File, source, items.join(","));
             }
-            scalar => self.add(key, source.to_owned(), scalar.to_string()),
+            scalar => self.add(key, Layer::File, source, scalar.to_string()),
         }
     }
 
-    /// Adds the variables that are Tollgate's: `REDIS_ADDR` and `TOLLGATE_<SECTION>__<NAME>`. One without the double
-    /// underscore is left alone: Kubernetes gives `TOLLGATE_PORT` and more to each pod beside a service of that name.
-    pub(super) fn add_environment(&mut self, variables: impl IntoIterator<Item = (OsString, OsString)>) {
-        let mut own = BTreeMap::new();
-        for (name, text) in variables {
-            let Some(name) = name.to_str() else { continue };
-            let Some(key) = variable_key(name) else { continue };
-            match text.into_string() {
-                Ok(text) => drop(own.insert(name.to_owned(), (key, text))),
-                Err(_) => self.mistakes.push(format!("{name}: {key}: must be UTF-8")),
+    pub(super) fn add_environment(&mut self, variables: Variables) {
+        // In the order of names, in which TOLLGATE_REDIS__ADDR comes after REDIS_ADDR, which it overrides.
+        for (name, (key, value)) in &variables.settings {
+            match value.to_str() {
+                Some(text) => self.add(key.clone(), Layer::Environment, name, text.to_owned()),
+                None => self.mistakes.push(format!("{name}: {key}: must be UTF-8")),
             }
         }
-        // In the order of names, in which TOLLGATE_REDIS__ADDR comes after REDIS_ADDR, which it overrides.
-        for (name, (key, text)) in own {
-            self.add(key, name, text);
-        }
+        self.variables = variables;
     }
 
     pub(super) fn add_flags(&mut self, flags: &[Flag]) {
         for flag in flags {
-            self.add(flag.key.to_owned(), flag.name.to_owned(), flag.value.clone());
+            self.add(flag.key.to_owned(), Layer::Flags, flag.name, flag.value.clone());
         }
     }
 
-    fn add(&mut self, key: String, source: String, text: String) {
-        self.given.entry(key).or_default().push(Setting { source, text });
+    fn add(&mut self, key: String, layer: Layer, source: &str, text: String) {
+        let origin = Origin { layer, source: source.to_owned() };
+        self.given.entry(key).or_default().push(Setting { origin, text });
     }
 
     /// A value of the type that `parse` makes. Its `Err` says what is allowed, to follow "must be".
@@ -122,8 +141,9 @@ impl Settings {
         default: T,
         parse: impl Fn(&str) -> Result<T, String>,
     ) -> T {
-        let (value, source) = self.top(key, parse).unwrap_or((default, "default".to_owned()));
-        self.show(key, Some(value.to_string()), source);
+        let (value, origin) = self.top(key, parse).unzip();
+        let value = value.unwrap_or(default);
+        self.show(key, Some(value.to_string()), origin);
         value
     }
 
@@ -172,8 +192,8 @@ impl Settings {
         parse: impl Fn(&str) -> Result<T, String>,
         show: impl Fn(&T) -> String,
     ) -> Option<T> {
-        let (value, source) = self.top(key, parse).unzip();
-        self.show(key, value.as_ref().map(show), source.unwrap_or_default());
+        let (value, origin) = self.top(key, parse).unzip();
+        self.show(key, value.as_ref().map(show), origin);
         value
     }
 
@@ -185,7 +205,8 @@ impl Settings {
         show: impl Fn(&T) -> String,
     ) -> Option<T> {
         if !self.given.contains_key(key) {
-            self.add(key.to_owned(), self.file.clone(), String::new());
+            let file = self.file.clone();
+            self.add(key.to_owned(), Layer::File, &file, String::new());
         }
         self.optional(key, parse, show)
     }
@@ -196,48 +217,69 @@ impl Settings {
         if count > max {
             self.mistakes.push(format!("{}: {key}: must be at most {max} tables", self.file));
         }
-        for Setting { source, .. } in self.given.remove(key).unwrap_or_default() {
-            self.mistakes.push(format!("{source}: {key}: must be tables in the file, each below a line [[{key}]]"));
+        for Setting { origin, .. } in self.given.remove(key).unwrap_or_default() {
+            self.mistakes.push(format!("{origin}: {key}: must be tables in the file, each below a line [[{key}]]"));
         }
         count
     }
 
-    fn show(&mut self, key: &str, value: Option<String>, source: String) {
-        self.in_force.push(InForce { key: key.to_owned(), value, source });
+    fn show(&mut self, key: &str, value: Option<String>, origin: Option<Origin>) {
+        self.in_force.push(InForce { key: key.to_owned(), value, origin });
     }
 
-    /// The value of the highest layer that has the key, and that layer. Those below must be valid too.
-    fn top<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<(T, String)> {
+    /// The value of the highest layer that has the key, and where it stands. Those below must be valid too.
+    fn top<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<(T, Origin)> {
         let mut top = None;
-        for Setting { source, text } in self.given.remove(key).unwrap_or_default() {
+        for Setting { origin, text } in self.given.remove(key).unwrap_or_default() {
             match parse(&text) {
-                Ok(value) => top = Some((value, source)),
+                Ok(value) => top = Some((value, origin)),
                 Err(allowed) => {
                     let text = shown(key, &text);
-                    self.mistakes.push(format!("{source}: {key} = '{text}': must be {allowed}"));
+                    self.mistakes.push(format!("{origin}: {key} = '{text}': must be {allowed}"));
                 }
             }
         }
         top
     }
 
+    /// Where the value of `key`, read before, comes from, if it is no default.
+    pub(super) fn origin(&self, key: &str) -> Option<&Origin> {
+        self.in_force.iter().find(|read| read.key == key)?.origin.as_ref()
+    }
+
     /// Records that `key`, read before, does not go with another one.
     pub(super) fn conflict<T>(&mut self, key: &str, rule: &str) -> Option<T> {
-        if let Some(InForce { value: Some(value), source, .. }) = self.in_force.iter().find(|read| read.key == key) {
-            self.mistakes.push(format!("{source}: {key} = '{value}': {rule}"));
-        }
+        self.mistakes.extend(self.objection(key, rule));
         None
     }
 
-    /// What is in force, or all mistakes, once every known key has been read.
-    pub(super) fn finish(mut self) -> Result<String, String> {
+    /// Records that `key`, read before, has no effect.
+    pub(super) fn warn(&mut self, key: &str, rule: &str) {
+        self.warnings.extend(self.objection(key, rule));
+    }
+
+    fn objection(&self, key: &str, rule: &str) -> Option<String> {
+        let InForce { value, origin, .. } = self.in_force.iter().find(|read| read.key == key)?;
+        let source = origin.as_ref().map_or("default".to_owned(), Origin::to_string);
+        Some(format!("{source}: {key} = '{}': {rule}", value.as_ref()?))
+    }
+
+    /// What is in force and the warnings, or all mistakes, once every known key has been read.
+    pub(super) fn finish(mut self) -> Result<(String, Vec<String>), String> {
         for (key, settings) in std::mem::take(&mut self.given) {
-            for setting in settings {
-                // Without its value: `redis.password` is a likely one here.
-                self.mistakes.push(format!("{}: unknown key '{key}': {}", setting.source, self.keys_beside(&key)));
+            for Setting { origin, .. } in settings {
+                // Without its value, which may be a secret in the wrong place.
+                self.mistakes.push(format!("{origin}: unknown key '{key}': {}", self.keys_beside(&key)));
             }
         }
-        if self.mistakes.is_empty() { Ok(report(&self.in_force)) } else { Err(self.mistakes.join("\n")) }
+        let keys: Vec<&str> = self.in_force.iter().map(|read| &*read.key).filter(|key| !key.contains('[')).collect();
+        self.warnings.extend(self.variables.near_misses(&keys));
+        if self.mistakes.is_empty() {
+            return Ok((report(&self.in_force, &self.warnings), self.warnings));
+        }
+        // What was not read is a likely reason for what is wrong.
+        let warnings = self.warnings.iter().map(|warning| format!("warning: {warning}"));
+        Err(self.mistakes.into_iter().chain(warnings).collect::<Vec<_>>().join("\n"))
     }
 
     /// What may stand where an unknown key stands.
@@ -265,81 +307,10 @@ fn is_listed(section: &str) -> bool {
     section.ends_with(']')
 }
 
-/// The line that a section begins with in a file.
-fn header(section: &str) -> String {
-    match section.split_once('[') {
-        Some((list, _)) => format!("[[{list}]]"),
-        None => format!("[{section}]"),
-    }
-}
-
-/// The key that a variable sets, known or not; `None` if it is not one of Tollgate's.
-fn variable_key(name: &str) -> Option<String> {
-    if name == "REDIS_ADDR" {
-        return Some("redis.addr".to_owned());
-    }
-    let (section, key) = name.strip_prefix("TOLLGATE_")?.split_once("__")?;
-    Some(format!("{section}.{key}").to_ascii_lowercase())
-}
-
-/// A rejected value as a message may show it: one short line, nothing of a secret, and of an address that may hold a
-/// password the scheme.
-fn shown(key: &str, text: &str) -> String {
-    const MAX_CHARS: usize = 100;
-    if key.contains(".password") && !text.is_empty() {
-        return "***".to_owned();
-    }
-    if key == "redis.addr" {
-        match text.split_once("://") {
-            Some((scheme, _)) if scheme.contains(['@', ':']) => return "***".to_owned(),
-            Some((scheme, rest)) if rest.contains(['@', ':', '?', '#', '%']) => return format!("{scheme}://***"),
-            None if text.contains(['@', '?', '#', '%']) => return "***".to_owned(),
-            _ => {}
-        }
-    }
-    match text.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}...", text.split_at(end).0.escape_debug()),
-        None => text.escape_debug().to_string(),
-    }
-}
-
 /// A TOML error without the line that it quotes from the file, which may hold a password.
 fn without_excerpt(error: &str) -> String {
     let is_margin = |c: char| c == ' ' || c.is_ascii_digit();
     let is_excerpt = |line: &str| line.trim_start_matches(is_margin).starts_with('|');
     let lines: Vec<_> = error.lines().filter(|line| !is_excerpt(line)).collect();
     lines.join(": ")
-}
-
-/// The file that would set what is in force, each value with its source.
-fn report(in_force: &[InForce]) -> String {
-    let mut report = String::new();
-    let mut current = "";
-    for InForce { key, value, source } in in_force {
-        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
-        if section != current {
-            // Writing to a String cannot fail.
-            let _ = writeln!(report, "{}{}", if current.is_empty() { "" } else { "\n" }, header(section));
-            current = section;
-        }
-        let _ = match value {
-            Some(value) => writeln!(report, "{:<44} # {source}", format!("{name} = {}", toml(value))),
-            None => writeln!(report, "{:<44} # not set", format!("# {name} =")),
-        };
-    }
-    report
-}
-
-/// Numbers and booleans bare, all else as a basic string.
-fn toml(value: &str) -> String {
-    let is_number = value.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_ok();
-    if is_number || matches!(value, "true" | "false") {
-        return value.to_owned();
-    }
-    let escaped = value.chars().map(|c| match c {
-        '"' | '\\' => format!("\\{c}"),
-        c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
-        c => c.to_string(),
-    });
-    format!("\"{}\"", escaped.collect::<String>())
 }

@@ -20,6 +20,14 @@ fn the_start_line_says_what_it_listens_on_and_what_is_behind() {
 }
 
 #[test]
+fn a_variable_that_looks_like_a_setting_is_a_line_of_the_log() {
+    let tollgate = Tollgate::builder().arg("--embedded").env("TOLLGATE_WORKERS", "3").expect_log("is not read").start();
+    let log = tollgate.log();
+    let said = "TOLLGATE_WORKERS is not read: did you mean TOLLGATE_SERVER__WORKERS?";
+    assert!(log.iter().any(|line| line.contains(" WARN ") && line.contains(said)), "{log:#?}");
+}
+
+#[test]
 fn a_port_alone_may_be_of_one_interface_or_of_all() {
     let port = free_port();
     let tollgate = Tollgate::builder().arg("--embedded").arg("--listen").arg(&port.to_string()).start();

@@ -174,7 +174,7 @@ impl Tollgate {
 pub fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
     for (name, _) in env::vars_os() {
-        if name == "REDIS_ADDR" || name.to_string_lossy().starts_with("TOLLGATE_") {
+        if ["REDIS_", "TOLLGATE_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             command.env_remove(name);
         }
     }

@@ -1,0 +1,80 @@
+//! What is in force, written as the file that would set it, and what a message may show of a value.
+
+use std::fmt::Write as _;
+
+use super::layers::InForce;
+
+/// What stands for a secret where settings are shown.
+const MASK: &str = "***";
+/// Most characters of a value in a message.
+const MAX_SHOWN_CHARS: usize = 100;
+
+/// The file that would set what is in force, each value with its source, and then the warnings as comments.
+pub(super) fn report(in_force: &[InForce], warnings: &[String]) -> String {
+    let mut report = String::new();
+    let mut current = "";
+    for InForce { key, value, origin } in in_force {
+        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        if section != current {
+            // Writing to a String cannot fail.
+            let _ = writeln!(report, "{}{}", if current.is_empty() { "" } else { "\n" }, header(section));
+            current = section;
+        }
+        let comment = if value.is_none() { "# " } else { "" };
+        let (value, source) = match (value, origin) {
+            (None, _) => (String::new(), "not set".to_owned()),
+            (Some(value), None) => (format!(" {}", toml(value)), "default".to_owned()),
+            (Some(value), Some(origin)) => (format!(" {}", toml(value)), origin.to_string()),
+        };
+        let _ = writeln!(report, "{:<44} # {source}", format!("{comment}{name} ={value}"));
+    }
+    if !warnings.is_empty() {
+        report.push('\n');
+    }
+    for warning in warnings {
+        let _ = writeln!(report, "# warning: {warning}");
+    }
+    report
+}
+
+/// The line that a section begins with in a file.
+pub(super) fn header(section: &str) -> String {
+    match section.split_once('[') {
+        Some((list, _)) => format!("[[{list}]]"),
+        None => format!("[{section}]"),
+    }
+}
+
+/// A rejected value as a message may show it: one short line, nothing of a secret, and of an address that may hold a
+/// password the scheme.
+pub(super) fn shown(key: &str, text: &str) -> String {
+    if key.contains(".password") && !text.is_empty() {
+        return MASK.to_owned();
+    }
+    if key == "redis.addr" {
+        match text.split_once("://") {
+            Some((scheme, _)) if scheme.contains(['@', ':']) => return MASK.to_owned(),
+            Some((scheme, rest)) if rest.contains(['@', ':', '?', '#', '%']) => return format!("{scheme}://{MASK}"),
+            None if text.contains(['@', '?', '#', '%']) => return MASK.to_owned(),
+            _ => {}
+        }
+    }
+    match text.char_indices().nth(MAX_SHOWN_CHARS) {
+        Some((end, _)) => format!("{}...", text.split_at(end).0.escape_debug()),
+        None => text.escape_debug().to_string(),
+    }
+}
+
+/// Numbers and booleans bare, all else as a basic string.
+fn toml(value: &str) -> String {
+    let is_number = value.starts_with(|c: char| c.is_ascii_digit()) && value.parse::<f64>().is_ok();
+    if is_number || matches!(value, "true" | "false") {
+        return value.to_owned();
+    }
+    let escaped = value.chars().map(|c| match c {
+        '"' | '\\' => format!("\\{c}"),
+        c if c.is_control() => format!("\\u{:04X}", u32::from(c)),
+        c => c.to_string(),
+    });
+    format!("\"{}\"", escaped.collect::<String>())
+}
