@@ -29,6 +29,8 @@ Environment (over the file, under the flags):
   TOLLGATE_CONFIG               as --config
   REDIS_ADDR, or else REDIS_URL as --redis, and unlike it not seen in a list of processes
   TOLLGATE_<SECTION>__<NAME>    any key of the file, as TOLLGATE_REDIS__TIMEOUT_MS=20
+  REDIS_ADDR_FILE, REDIS_PASSWORD_FILE, TOLLGATE_AUTH__PASSWORD_FILE
+                                a file that holds the address or password alone
 
 Examples:
   tollgate --embedded

@@ -9,6 +9,7 @@ mod environment;
 mod layers;
 mod log;
 mod report;
+mod secret;
 mod tls;
 
 use std::ffi::OsString;
@@ -223,7 +224,7 @@ pub struct ClientCert {
 impl Redis {
     fn read(settings: &mut Settings) -> Self {
         Self {
-            addr: settings.parsed("redis.addr", RedisAddr::default(), RedisAddr::from_str),
+            addr: RedisAddr::read(settings),
             timeout: settings.millis("redis.timeout_ms", 50, 1..=60_000),
             connect_timeout: settings.millis("redis.connect_timeout_ms", 1000, 1..=60_000),
             prefix: settings.parsed("redis.prefix", "rl:".to_owned(), parse_prefix),

@@ -3,6 +3,8 @@
 // Clippy's settings allow these in test functions; the helpers beside them are as much of a test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "config/secrets.rs"]
+mod secrets;
 #[path = "config/variables.rs"]
 mod variables;
 
@@ -189,7 +191,7 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ),
         (
             "redis.timeout = 1",
-            "unknown key 'redis.timeout': [redis] has addr, timeout_ms, connect_timeout_ms, prefix, ",
+            "unknown key 'redis.timeout': [redis] has addr, addr_file, user, password, password_file, timeout_ms, ",
         ),
         (
             "Redis.addr = 'a:1'",
@@ -198,8 +200,8 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ("listen = 'a:1'", "unknown key 'listen': the sections are server, "),
         ("auth.mode = 'acl'", "auth.mode = 'acl': must be none or password or redis"),
         ("auth.mode = 'password'", "auth.mode = 'password': needs auth.password or [[auth.users]]"),
-        ("auth = { mode = 'password', password = '' }", "auth.password = '': must be 1 to 1024 bytes, "),
-        ("auth = { mode = 'password', password = '***' }", "auth.password = '***': must be 1 to 1024 bytes, "),
+        ("auth = { mode = 'password', password = '' }", "auth.password = '': must be 1 to 1024 bytes without "),
+        ("auth = { mode = 'password', password = '***' }", "auth.password = '***': must be 1 to 1024 bytes without "),
         ("auth.password = 'hunter2'", "auth.password = '***': needs auth.mode = 'password'"),
         ("auth = { mode = 'redis', password = 'hunter2' }", "auth.password = '***': needs auth.mode = 'password'"),
         (
@@ -540,7 +542,7 @@ fn passwords_are_never_shown() {
         let mistake = from_environment(&[("REDIS_ADDR", wrong)]).unwrap_err();
         assert!(!mistake.contains("hunter2"), "{mistake}");
     }
-    for text in ["redis.password = 'hunter2'", "auth.password = ['***', 'hunter2']", "auth.password.x = 'hunter2'"] {
+    for text in ["redis.passwort = 'hunter2'", "auth.password = ['***', 'hunter2']", "auth.password.x = 'hunter2'"] {
         assert!(!file_mistake(text).contains("hunter2"));
     }
 }
@@ -567,7 +569,7 @@ fn help_and_version_go_to_stdout_with_exit_0() {
         let output = tollgate(&[flag], &[("REDIS_ADDR", "not read")]);
         assert_eq!(output.status.code(), Some(0));
         let flags = ["--config", "--listen", "--redis", "--embedded", "--workers", "--check-config"];
-        for word in flags.into_iter().chain(["REDIS_ADDR", "REDIS_URL", "TOLLGATE_CONFIG"]) {
+        for word in flags.into_iter().chain(["REDIS_ADDR", "REDIS_URL", "TOLLGATE_CONFIG", "_FILE"]) {
             assert!(stdout(&output).contains(word), "{word}");
         }
         assert!(stdout(&output).lines().count() <= 40 && stdout(&output).lines().all(|line| line.len() <= 100));

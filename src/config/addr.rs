@@ -7,6 +7,10 @@ use std::str::FromStr;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
+use super::auth::parse_name;
+use super::layers::Settings;
+use super::secret::{self, MASK};
+
 /// Most addresses to listen on.
 pub const MAX_LISTEN: usize = 16;
 /// What may be listened on.
@@ -19,6 +23,8 @@ const ALLOWED_REDIS: &str = "host[:port], [IPv6][:port], redis://[user:pass@]hos
 const ENCODED: &str = "with each #, /, ?, @, & and % in a user or password written as %23, %2F, %3F, %40, %26 and %25";
 /// What to mind of a host.
 const IN_ASCII: &str = "with a name in its ASCII form, xn--..., if it has other letters";
+/// Longest password for Redis that stands beside its address: what clouds give out as one can be long.
+const MAX_PASSWORD_BYTES: usize = 16 * 1024;
 /// Redis's own port.
 const REDIS_PORT: u16 = 6379;
 
@@ -134,6 +140,24 @@ impl Default for RedisAddr {
 }
 
 impl RedisAddr {
+    /// The address, with the login that stands in it or beside it.
+    pub(super) fn read(settings: &mut Settings) -> Self {
+        let mut addr = settings.parsed("redis.addr", Self::default(), Self::from_str);
+        let user = settings.optional("redis.user", parse_name, String::clone);
+        let parse_password = |text: &str| secret::parse_password(text, MAX_PASSWORD_BYTES);
+        let password = settings.optional("redis.password", parse_password, |_| MASK.to_owned());
+        if addr.password.is_some() {
+            for key in ["redis.user", "redis.password"] {
+                settings.conflict::<()>(key, "redis.addr has a password in it, and only one of the two may be given");
+            }
+        } else if password.is_none() {
+            settings.conflict::<()>("redis.user", "needs redis.password");
+        } else {
+            (addr.user, addr.password) = (user, password);
+        }
+        addr
+    }
+
     fn plain(addr: HostPort) -> Self {
         Self { transport: Transport::Tcp(addr), user: None, password: None, db: 0 }
     }
@@ -186,6 +210,8 @@ impl RedisAddr {
         match (&addr.user, &addr.password) {
             // AUTH has no form with a user alone, and `redis://secret@host` is a password that would be shown as a user.
             (Some(_), None) => Err(Some("with a password beside the user")),
+            // A report of settings is used as a file.
+            (_, Some(password)) if password == MASK => Err(Some("with the password itself")),
             _ => Ok(addr),
         }
     }

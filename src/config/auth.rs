@@ -5,6 +5,7 @@ use std::fmt;
 use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 
 use super::layers::Settings;
+use super::secret::{self, MASK};
 
 /// Most users of a file. Each is compared at each AUTH.
 const MAX_USERS: usize = 1000;
@@ -12,8 +13,8 @@ const MAX_USERS: usize = 1000;
 pub const MAX_PASSWORDS: usize = 16;
 /// The user whom `AUTH password` means, as in Redis.
 const DEFAULT_USER: &str = "default";
-/// What stands for a secret where settings are shown.
-const MASK: &str = "***";
+/// Longest password in plain text.
+const MAX_PASSWORD_BYTES: usize = 1024;
 
 /// `[auth]`: who may come in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -174,11 +175,7 @@ fn overlap(one: &str, other: &str) -> bool {
 }
 
 fn parse_password(text: &str) -> Result<PasswordHash, String> {
-    match text.len() {
-        // A report of settings that is used as a file would set the mask as the password.
-        1..=1024 if text != MASK => Ok(PasswordHash::of(text.as_bytes())),
-        _ => Err(format!("1 to 1024 bytes, and not the {MASK} that stands for a password where settings are shown")),
-    }
+    secret::parse_password(text, MAX_PASSWORD_BYTES).map(|password| PasswordHash::of(password.as_bytes()))
 }
 
 fn parse_passwords(text: &str) -> Result<Vec<PasswordHash>, String> {
@@ -188,7 +185,7 @@ fn parse_passwords(text: &str) -> Result<Vec<PasswordHash>, String> {
     })
 }
 
-fn parse_name(text: &str) -> Result<String, String> {
+pub(super) fn parse_name(text: &str) -> Result<String, String> {
     let is_barred = |c: char| c.is_whitespace() || c.is_control();
     match text.len() {
         1..=64 if !text.contains(is_barred) => Ok(text.to_owned()),

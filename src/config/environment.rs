@@ -9,9 +9,16 @@ const PREFIX: &str = "TOLLGATE_";
 /// The variable that stands for `--config`.
 pub(super) const CONFIG: &str = "TOLLGATE_CONFIG";
 /// Names that many programs take, and the keys that they set here.
-const SHARED: [(&str, &str); 2] = [("REDIS_ADDR", "redis.addr"), ("REDIS_URL", "redis.addr")];
+const SHARED: [(&str, &str); 5] = [
+    ("REDIS_ADDR", "redis.addr"),
+    ("REDIS_ADDR_FILE", "redis.addr_file"),
+    ("REDIS_URL", "redis.addr"),
+    ("REDIS_URL_FILE", "redis.addr_file"),
+    ("REDIS_PASSWORD_FILE", "redis.password_file"),
+];
 /// What people write for a variable that has another name, in small letters without underscores and the prefix.
-const ALSO_KNOWN_AS: [(&str, &str); 2] = [("configfile", CONFIG), ("redisurl", "REDIS_URL")];
+const ALSO_KNOWN_AS: [(&str, &str); 3] =
+    [("configfile", CONFIG), ("redisurl", "REDIS_URL"), ("redisurlfile", "REDIS_URL_FILE")];
 
 /// The environment, sorted.
 #[derive(Default)]
@@ -45,8 +52,8 @@ impl Variables {
 
     /// `REDIS_URL` is what platforms give to every program, so it says where Redis is unless another variable does.
     fn drop_redis_url(&mut self) {
-        let is_general = |name: &String| name == "REDIS_URL";
-        let mut addresses = self.settings.iter().filter(|(_, (key, _))| key == "redis.addr");
+        let is_general = |name: &String| name.starts_with("REDIS_URL");
+        let mut addresses = self.settings.iter().filter(|(_, (key, _))| key.starts_with("redis.addr"));
         if addresses.any(|(name, _)| !is_general(name)) {
             self.settings.retain(|name, _| !is_general(name));
         }

@@ -15,6 +15,10 @@ use ::config::{File, FileFormat, Source, Value, ValueKind};
 
 use super::environment::Variables;
 use super::report::{header, report, shown};
+use super::secret;
+
+/// Keys whose value may stand in a file of its own, which `<key>_file` names.
+const SECRETS: [&str; 3] = ["auth.password", "redis.addr", "redis.password"];
 
 /// A flag of the command line that sets a key.
 #[derive(Debug, Clone)]
@@ -56,6 +60,8 @@ pub(super) struct Origin {
     pub layer: Layer,
     /// The file of settings, the variable or the flag.
     source: String,
+    /// The file of a secret that this names, with the value in it.
+    pub file: Option<String>,
 }
 
 /// One layer's word on a key.
@@ -73,7 +79,10 @@ pub(super) struct InForce {
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.source)
+        match &self.file {
+            Some(file) => write!(f, "{} ({file})", self.source),
+            None => f.write_str(&self.source),
+        }
     }
 }
 
@@ -130,8 +139,31 @@ impl Settings {
     }
 
     fn add(&mut self, key: String, layer: Layer, source: &str, text: String) {
-        let origin = Origin { layer, source: source.to_owned() };
+        let origin = Origin { layer, source: source.to_owned(), file: None };
         self.given.entry(key).or_default().push(Setting { origin, text });
+    }
+
+    /// Puts what stands in the files that `<key>_file` names beside what the same layers say of `key` itself.
+    fn add_secret_files(&mut self, key: &str) {
+        let file_key = format!("{key}_file");
+        for Setting { mut origin, text: path } in self.given.remove(&file_key).unwrap_or_default() {
+            let settings = self.given.entry(key.to_owned()).or_default();
+            let of_same_layer = settings.iter().find(|setting| setting.origin.layer == origin.layer);
+            if let Some(Setting { origin: other, .. }) = of_same_layer {
+                self.mistakes.push(format!("{origin}: {file_key}: {key} is set too, by {other}: only one may be"));
+            }
+            match secret::read(&path) {
+                Ok(text) => {
+                    origin.file = Some(path);
+                    settings.push(Setting { origin, text });
+                    settings.sort_by_key(|setting| setting.origin.layer);
+                }
+                Err(error) => {
+                    let path = shown(&file_key, &path);
+                    self.mistakes.push(format!("{origin}: {file_key} = '{path}': {error}"));
+                }
+            }
+        }
     }
 
     /// A value of the type that `parse` makes. Its `Err` says what is allowed, to follow "must be".
@@ -224,11 +256,19 @@ impl Settings {
     }
 
     fn show(&mut self, key: &str, value: Option<String>, origin: Option<Origin>) {
+        let file = origin.as_ref().and_then(|origin| origin.file.clone());
+        let file_origin = origin.clone().map(|origin| Origin { file: None, ..origin });
         self.in_force.push(InForce { key: key.to_owned(), value, origin });
+        if SECRETS.contains(&key) {
+            self.in_force.push(InForce { key: format!("{key}_file"), value: file, origin: file_origin });
+        }
     }
 
     /// The value of the highest layer that has the key, and where it stands. Those below must be valid too.
     fn top<T>(&mut self, key: &str, parse: impl Fn(&str) -> Result<T, String>) -> Option<(T, Origin)> {
+        if SECRETS.contains(&key) {
+            self.add_secret_files(key);
+        }
         let mut top = None;
         for Setting { origin, text } in self.given.remove(key).unwrap_or_default() {
             match parse(&text) {

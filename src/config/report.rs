@@ -3,9 +3,8 @@
 use std::fmt::Write as _;
 
 use super::layers::InForce;
+use super::secret::MASK;
 
-/// What stands for a secret where settings are shown.
-const MASK: &str = "***";
 /// Most characters of a value in a message.
 const MAX_SHOWN_CHARS: usize = 100;
 
@@ -20,7 +19,9 @@ pub(super) fn report(in_force: &[InForce], warnings: &[String]) -> String {
             let _ = writeln!(report, "{}{}", if current.is_empty() { "" } else { "\n" }, header(section));
             current = section;
         }
-        let comment = if value.is_none() { "# " } else { "" };
+        // What stands in a file of its own is set by the key that names that file.
+        let is_elsewhere = origin.as_ref().is_some_and(|origin| origin.file.is_some());
+        let comment = if value.is_none() || is_elsewhere { "# " } else { "" };
         let (value, source) = match (value, origin) {
             (None, _) => (String::new(), "not set".to_owned()),
             (Some(value), None) => (format!(" {}", toml(value)), "default".to_owned()),
@@ -46,12 +47,13 @@ pub(super) fn header(section: &str) -> String {
 }
 
 /// A rejected value as a message may show it: one short line, nothing of a secret, and of an address that may hold a
-/// password the scheme.
+/// password the scheme. The path of a secret is none, unless the secret itself stands where the path should.
 pub(super) fn shown(key: &str, text: &str) -> String {
-    if key.contains(".password") && !text.is_empty() {
+    let is_path = key.ends_with("_file") && text.starts_with(['/', '.']);
+    if key.contains(".password") && !text.is_empty() && !is_path {
         return MASK.to_owned();
     }
-    if key == "redis.addr" {
+    if key.starts_with("redis.addr") && !is_path {
         match text.split_once("://") {
             Some((scheme, _)) if scheme.contains(['@', ':']) => return MASK.to_owned(),
             Some((scheme, rest)) if rest.contains(['@', ':', '?', '#', '%']) => return format!("{scheme}://{MASK}"),

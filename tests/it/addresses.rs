@@ -32,6 +32,27 @@ fn host_and_port_url_user_and_database() {
 }
 
 #[test]
+fn a_user_and_a_password_beside_the_address_and_in_files() {
+    let redis = RedisServer::start();
+    let mut admin = redis.client();
+    admin.line("ACL SETUSER app on >p@ss ~rl:* &rl:* +@all");
+    admin.line("CONFIG SET requirepass s3cret");
+    let folder = tempfile::tempdir().unwrap();
+    let in_file = |name: &str, text: String| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let password = in_file("password", "p@ss\n".to_owned());
+    let url = in_file("url", format!("redis://:s3cret@{}\n", redis.addr()));
+    assert_exact(&Tollgate::builder().env("REDIS_ADDR_FILE", &url).start());
+    let tollgate = Tollgate::builder().redis(&redis).env("TOLLGATE_REDIS__USER", "app");
+    let tollgate = tollgate.env("REDIS_PASSWORD_FILE", &password).start();
+    assert_exact(&tollgate);
+    assert!(!tollgate.log().concat().contains("p@ss"), "a password in the log");
+}
+
+#[test]
 fn a_wrong_password_is_a_redis_that_is_down() {
     let redis = RedisServer::start();
     redis.command("CONFIG SET requirepass s3cret");
