@@ -171,7 +171,10 @@ impl Batcher {
 
 fn ask_embedded(embedded: &Embedded, kind: Kind, check: &Check, now_us: u64) -> Answer {
     match kind {
-        Kind::Check => embedded.check(check, now_us).map_or(Answer::Refused(Refusal::Full), Answer::Decision),
+        Kind::Check => match embedded.check(check, now_us) {
+            Ok(decision) => Answer::Decision(decision),
+            Err(full) => Answer::Refused(Refusal::Full(full)),
+        },
         Kind::Peek => Answer::Decision(embedded.peek(check, now_us)),
     }
 }

@@ -1,6 +1,7 @@
 //! How answers that take time reach the session that asked.
 
 use crate::quota::Decision;
+use crate::store::embedded::Full;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::task::{Context, Waker};
@@ -30,17 +31,17 @@ pub enum Refusal {
     Unavailable,
     /// A key of the log's name holds something else.
     WrongType,
-    /// The embedded log has no room for another key or entry.
-    Full,
+    /// The embedded log has no room to count it.
+    Full(Full),
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unavailable => "UNAVAILABLE Redis cannot be reached",
-            Self::WrongType => "WRONGTYPE Operation against a key holding the wrong kind of value",
-            Self::Full => "ERR the embedded log is full: raise embedded.max_keys or embedded.max_entries",
-        })
+        match self {
+            Self::Unavailable => f.write_str("UNAVAILABLE Redis cannot be reached"),
+            Self::WrongType => f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value"),
+            Self::Full(full) => write!(f, "ERR {full}"),
+        }
     }
 }
 

@@ -39,7 +39,8 @@ const SLOTS_PER_LOCK: usize = 128;
 /// Most room for entries that a shard takes ahead.
 const MAX_TAKE_AHEAD: usize = 64;
 
-/// Why a request could be neither admitted nor denied: there is no room to count it. Nothing was changed.
+/// Why a request could be neither admitted nor denied: there is no room to count it. Nothing was changed. Its Display
+/// says which bound was met, and what helps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// As many logs (pairs of key and window) are kept as are allowed.
@@ -52,11 +53,20 @@ pub enum Full {
 
 impl fmt::Display for Full {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Keys => "the embedded store is full: too many keys",
-            Self::Entries => "the embedded store is full: too many entries",
-            Self::Windows => "too many different windows for this key",
-        })
+        match self {
+            Self::Keys => f.write_str(
+                "the embedded log is full: raise embedded.max_keys (each key and window counts), or wait until some \
+                 windows have passed",
+            ),
+            Self::Entries => f.write_str(
+                "the embedded log is full: raise embedded.max_entries, or wait until some windows have passed",
+            ),
+            Self::Windows => write!(
+                f,
+                "a key has at most {MAX_WINDOWS_PER_KEY} windows in the embedded log, and this one has them all: check \
+                 fewer different windows, or RL.RESET the key"
+            ),
+        }
     }
 }
 

@@ -225,8 +225,31 @@ fn a_full_embedded_store_refuses_new_keys_in_words() {
         }
     }
     let (index, text) = refused.expect("more than 64 keys are held");
-    assert!(index <= 64 && text.starts_with("ERR "), "{text} at key {index}");
+    assert!(index <= 64 && text.contains("raise embedded.max_keys"), "{text} at key {index}");
     assert!(client.decide("RL.CHECK k0 2 1h").allowed, "a key that is held goes on");
     assert!(!client.decide("RL.CHECK k0 2 1h").allowed);
     assert_eq!(client.line("RL.RESET k0"), Reply::Integer(1));
+}
+
+/// Whoever met these bounds was told to raise settings that had nothing to do with them.
+#[test]
+fn a_refusal_of_the_embedded_store_names_the_bound_that_was_met() {
+    let tollgate = Tollgate::builder().arg("--embedded").env("TOLLGATE_EMBEDDED__MAX_ENTRIES", "64").start();
+    let mut client = tollgate.client();
+    let refusal = |reply: Reply| matches!(reply, Reply::Error(_)).then(|| reply.text());
+    let refused = (0..1000).find_map(|_| refusal(client.line("RL.CHECK k 1000 1h")));
+    let text = refused.expect("more than 64 entries are held");
+    assert!(text.contains("raise embedded.max_entries") && !text.contains("max_keys"), "{text}");
+
+    let tollgate = Tollgate::embedded();
+    let mut client = tollgate.client();
+    for window in 1..=64 {
+        assert!(client.decide(&format!("RL.CHECK k 5 {window}h")).allowed, "window {window}");
+    }
+    let text = client.line("RL.CHECK k 5 65h").text();
+    assert!(text.starts_with("ERR a key has at most 64 windows in the embedded log"), "{text}");
+    assert!(!text.contains("raise"), "{text}");
+    assert!(client.decide("RL.CHECK other 5 65h").allowed);
+    assert_eq!(client.line("RL.RESET k"), Reply::Integer(1), "as the error advises");
+    assert!(client.decide("RL.CHECK k 5 65h").allowed);
 }
