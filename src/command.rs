@@ -1,11 +1,15 @@
 //! Tollgate's own commands, from arguments to checked values. A malformed one is a value too: its error text.
 
 pub mod docs;
+mod numbers;
 
-use crate::quota::{Check, MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_WINDOW_MS, MAX_WINDOWS, Quota, Window};
-use crate::resp::parse_int;
+use crate::quota::{Check, MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_WINDOWS, Quota, Window};
 use crate::resp::request::Args;
+use numbers::{parse_bounded, parse_window};
 use std::fmt;
+
+/// Most bytes of a peer's that an error repeats, as in Redis.
+const MAX_QUOTED_BYTES: usize = 128;
 
 /// Which of Tollgate's own commands a name is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,10 +55,19 @@ impl Name {
 pub enum CommandError {
     /// Too few arguments, or a limit without its window.
     Arity(Name),
-    /// A key of no bytes or of too many.
-    Key,
+    /// A key of so many bytes: none, or too many.
+    Key(usize),
     /// A limit that is not an integer from 1 to [`MAX_LIMIT`].
-    Limit,
+    Limit(String),
+    /// A window, and then a limit.
+    LimitBehindWindow {
+        /// Of which command.
+        name: Name,
+        /// What stands where the limit belongs.
+        window: String,
+        /// What stands where the window belongs.
+        limit: String,
+    },
     /// A window that is none, or is out of range.
     Window(String),
     /// One window twice.
@@ -62,7 +75,7 @@ pub enum CommandError {
     /// More than [`MAX_WINDOWS`].
     TooManyWindows,
     /// A cost that is not an integer from 1 to [`MAX_COST`].
-    Cost,
+    Cost(String),
     /// A word where a limit or an option belongs.
     Option(Name, String),
 }
@@ -70,9 +83,15 @@ pub enum CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Arity(name) => write!(f, "ERR wrong number of arguments for '{}' command", name.lower_case()),
-            Self::Key => write!(f, "ERR key must be 1 to {MAX_KEY_BYTES} bytes long"),
-            Self::Limit => write!(f, "ERR limit must be an integer between 1 and {MAX_LIMIT}"),
+            Self::Arity(name) => {
+                write!(f, "ERR wrong number of arguments for '{}' command: {}", name.lower_case(), docs::usage(*name))
+            }
+            Self::Key(length) => write!(f, "ERR key must be 1 to {MAX_KEY_BYTES} bytes long, not {length}"),
+            Self::Limit(got) => write!(f, "ERR limit must be an integer between 1 and {MAX_LIMIT}, not '{got}'"),
+            Self::LimitBehindWindow { name, window, limit } => {
+                let (error, name) = (Self::Limit(window.clone()), name.lower_case().to_uppercase());
+                write!(f, "{error}: the limit comes before its window, as in '{name} key {limit} {window}'")
+            }
             Self::Window(got) => write!(
                 f,
                 "ERR window must be an integer number of seconds, or an integer with a unit (ms, s, m, h, d), \
@@ -80,8 +99,10 @@ impl fmt::Display for CommandError {
             ),
             Self::WindowTwice(got) => write!(f, "ERR window '{got}' is named twice"),
             Self::TooManyWindows => write!(f, "ERR at most {MAX_WINDOWS} windows can be checked together"),
-            Self::Cost => write!(f, "ERR cost must be an integer between 1 and {MAX_COST}"),
-            Self::Option(name, got) => write!(f, "ERR unknown option '{got}' for '{}'", name.lower_case()),
+            Self::Cost(got) => write!(f, "ERR cost must be an integer between 1 and {MAX_COST}, not '{got}'"),
+            Self::Option(name, got) => {
+                write!(f, "ERR unknown option '{got}' for '{}': {}", name.lower_case(), docs::usage(*name))
+            }
         }
     }
 }
@@ -133,14 +154,14 @@ impl<'a> CheckArgs<'a> {
         while let Some(word) = rest.next() {
             let value = rest.next();
             if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && quotas.len > 0 {
-                cost =
-                    Some(parse_bounded(value.ok_or(CommandError::Arity(name))?, MAX_COST).ok_or(CommandError::Cost)?);
+                let text = value.ok_or(CommandError::Arity(name))?;
+                cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
                 continue;
             }
             if quotas.len > 0 && (cost.is_some() || word.first().is_some_and(u8::is_ascii_alphabetic)) {
                 return Err(CommandError::Option(name, quoted(word)));
             }
-            let limit = parse_bounded(word, MAX_LIMIT).ok_or(CommandError::Limit)?;
+            let limit = parse_bounded(word, MAX_LIMIT).ok_or_else(|| no_limit(name, word, value))?;
             let text = value.ok_or(CommandError::Arity(name))?;
             let window = parse_window(text).ok_or_else(|| CommandError::Window(quoted(text)))?;
             if quotas.as_slice().iter().any(|quota| quota.window == window) {
@@ -169,30 +190,28 @@ pub fn parse_reset<'a>(args: &Args<'a>) -> Result<Vec<&'a [u8]>, CommandError> {
 }
 
 fn check_key(key: &[u8]) -> Result<(), CommandError> {
-    if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(()) } else { Err(CommandError::Key) }
+    if (1..=MAX_KEY_BYTES).contains(&key.len()) { Ok(()) } else { Err(CommandError::Key(key.len())) }
 }
 
-fn parse_bounded(text: &[u8], max: u32) -> Option<u32> {
-    u32::try_from(parse_int(text)?).ok().filter(|value| (1..=max).contains(value))
+/// What to say of a `word` that is no limit, before a `value` that should be its window.
+fn no_limit(name: Name, word: &[u8], value: Option<&[u8]>) -> CommandError {
+    match value.filter(|value| parse_window(word).is_some() && parse_bounded(value, MAX_LIMIT).is_some()) {
+        Some(value) => CommandError::LimitBehindWindow { name, window: quoted(word), limit: quoted(value) },
+        None => CommandError::Limit(quoted(word)),
+    }
 }
 
-fn parse_window(text: &[u8]) -> Option<Window> {
-    const UNITS_MS: [(&[u8], u64); 6] =
-        [(b"", 1000), (b"ms", 1), (b"s", 1000), (b"m", 60_000), (b"h", 3_600_000), (b"d", 86_400_000)];
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, unit) = text.split_at_checked(digits)?;
-    let (_, unit_ms) = UNITS_MS.iter().find(|(name, _)| *name == unit)?;
-    let number = u64::try_from(parse_int(number)?).ok()?;
-    // Beyond the longest window the product could overflow, so the number is bounded first.
-    Window::from_ms(number.min(MAX_WINDOW_MS + 1).checked_mul(*unit_ms)?)
-}
-
-/// A peer's bytes as they stand in an error: at most 128 of them, as in Redis, and nothing unprintable.
+/// A peer's bytes as they stand in an error: at most [`MAX_QUOTED_BYTES`], and nothing unprintable.
 pub fn quoted(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes.get(..128).unwrap_or(bytes))
-        .chars()
-        .map(|letter| if letter.is_control() { ' ' } else { letter })
-        .collect()
+    let mut text = String::new();
+    for letter in String::from_utf8_lossy(bytes.get(..MAX_QUOTED_BYTES).unwrap_or(bytes)).chars() {
+        // What is no text grows: each such byte becomes a sign of three.
+        if text.len() + letter.len_utf8() > MAX_QUOTED_BYTES {
+            break;
+        }
+        text.push(if letter.is_control() { ' ' } else { letter });
+    }
+    text
 }
 
 #[cfg(test)]
@@ -226,6 +245,8 @@ mod tests {
             ),
             ("RL.CHECK k 1000000000 366d", vec![(1_000_000_000, 31_622_400_000)], 1),
             ("RL.CHECK k 1 10 COST 2 ", vec![(1, 10_000)], 2),
+            ("RL.CHECK k 100.0 60.0 COST 1.0", vec![(100, 60_000)], 1),
+            ("RL.CHECK k 1e3 1.0m cost 1e1", vec![(1000, 60_000)], 10),
         ] {
             assert_eq!(parse(line), Ok((b"k".to_vec(), quotas, cost)), "{line}");
         }
@@ -239,15 +260,29 @@ mod tests {
                  between 1ms and 366d, not '{got}'"
             )
         };
+        let limit = |got| format!("ERR limit must be an integer between 1 and 1000000000, not '{got}'");
+        let cost = |got| format!("ERR cost must be an integer between 1 and 1000000, not '{got}'");
+        let swapped = |got, right| format!("{}: the limit comes before its window, as in '{right}'", limit(got));
+        let usage = |name: &str| format!("{name} key limit window [limit window ...] [COST n]");
+        let arity = |name: &str| {
+            format!("ERR wrong number of arguments for '{}' command: {}", name.to_lowercase(), usage(name))
+        };
+        let option =
+            |got, name: &str| format!("ERR unknown option '{got}' for '{}': {}", name.to_lowercase(), usage(name));
         for (line, error) in [
-            ("RL.CHECK k 10", "ERR wrong number of arguments for 'rl.check' command".to_owned()),
-            ("RL.PEEK", "ERR wrong number of arguments for 'rl.peek' command".to_owned()),
-            ("RL.CHECK k 10 60 5", "ERR wrong number of arguments for 'rl.check' command".to_owned()),
-            ("RL.CHECK k 10 60 COST", "ERR wrong number of arguments for 'rl.check' command".to_owned()),
-            ("RL.CHECK \"\" 10 60", "ERR key must be 1 to 1024 bytes long".to_owned()),
-            ("RL.CHECK k 0 60", "ERR limit must be an integer between 1 and 1000000000".to_owned()),
-            ("RL.CHECK k 1000000001 60", "ERR limit must be an integer between 1 and 1000000000".to_owned()),
-            ("RL.CHECK k COST 5 60", "ERR limit must be an integer between 1 and 1000000000".to_owned()),
+            ("RL.CHECK k 10", arity("RL.CHECK")),
+            ("RL.PEEK", arity("RL.PEEK")),
+            ("RL.CHECK k 10 60 5", arity("RL.CHECK")),
+            ("RL.CHECK k 10 60 COST", arity("RL.CHECK")),
+            ("RL.CHECK \"\" 10 60", "ERR key must be 1 to 1024 bytes long, not 0".to_owned()),
+            ("RL.CHECK k 0 60", limit("0")),
+            ("RL.CHECK k 1000000001 60", limit("1000000001")),
+            ("RL.CHECK k 10.5 60", limit("10.5")),
+            ("RL.CHECK k COST 5 60", limit("COST")),
+            ("RL.CHECK k 60s 10", swapped("60s", "RL.CHECK key 10 60s")),
+            ("rl.peek k 10 60 1.0m 100.0", swapped("1.0m", "RL.PEEK key 100.0 1.0m")),
+            ("RL.CHECK k 60s 1m", limit("60s")),
+            ("RL.CHECK k 367d 10", limit("367d")),
             ("RL.CHECK k 10 0", window("0")),
             ("RL.CHECK k 10 367d", window("367d")),
             ("RL.CHECK k 10 99999999999999999999d", window("99999999999999999999d")),
@@ -258,12 +293,21 @@ mod tests {
                 "RL.CHECK k 1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9",
                 "ERR at most 8 windows can be checked together".to_owned(),
             ),
-            ("RL.CHECK k 10 60 COST 0", "ERR cost must be an integer between 1 and 1000000".to_owned()),
-            ("RL.CHECK k 10 60 FOO", "ERR unknown option 'FOO' for 'rl.check'".to_owned()),
-            ("RL.CHECK k 10 60 FOO 5", "ERR unknown option 'FOO' for 'rl.check'".to_owned()),
-            ("RL.PEEK k 10 60 COST 1 COST 2", "ERR unknown option 'COST' for 'rl.peek'".to_owned()),
+            ("RL.CHECK k 10 60 COST 0", cost("0")),
+            ("RL.CHECK k 10 60 COST 1.5", cost("1.5")),
+            ("RL.CHECK k 10 60 FOO", option("FOO", "RL.CHECK")),
+            ("RL.CHECK k 10 60 FOO 5", option("FOO", "RL.CHECK")),
+            ("RL.PEEK k 10 60 COST 1 COST 2", option("COST", "RL.PEEK")),
         ] {
             assert_eq!(parse(line), Err(error), "{line}");
         }
+    }
+
+    #[test]
+    fn what_an_error_repeats_is_printable_and_has_an_end() {
+        assert_eq!(quoted(b"a\r\nb\0"), "a  b ");
+        assert_eq!(quoted(&[b'a'; 129]), "a".repeat(128));
+        assert_eq!(quoted(&[0xff; 200]), "\u{fffd}".repeat(42));
+        assert_eq!(quoted("ю".repeat(100).as_bytes()), "ю".repeat(64));
     }
 }

@@ -1,5 +1,6 @@
 //! What Tollgate says of its own commands: one table for RL.HELP and for COMMAND's INFO, DOCS, LIST and COUNT.
 
+use super::Name;
 use crate::resp::reply::{self, Protocol};
 use bytes::BytesMut;
 
@@ -115,6 +116,16 @@ impl Doc {
     pub fn is_named(&self, name: &[u8]) -> bool {
         self.name.as_bytes().eq_ignore_ascii_case(name)
     }
+
+    /// The command and its arguments, as a reader would type them.
+    fn usage(&self) -> String {
+        format!("{} {}", self.name.to_uppercase(), self.usage).trim_end().to_owned()
+    }
+}
+
+/// A command and its arguments, for an error that says what would have been right.
+pub fn usage(name: Name) -> String {
+    find(name.lower_case().as_bytes()).map(Doc::usage).unwrap_or_default()
 }
 
 /// The command of this name, in any case.
@@ -128,7 +139,7 @@ pub fn help(out: &mut BytesMut) {
     reply::array(out, 1 + lines);
     reply::status(out, "Tollgate's own commands, beside all of Redis's. They are:");
     for doc in &DOCS {
-        reply::status(out, format!("{} {}", doc.name.to_uppercase(), doc.usage).trim_end());
+        reply::status(out, &doc.usage());
         for line in [&[doc.summary], doc.help].concat() {
             reply::status(out, &format!("    {line}"));
         }

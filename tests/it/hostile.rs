@@ -69,9 +69,12 @@ fn requests() -> impl Strategy<Value = Vec<(Vec<u8>, String)>> {
         Just((b"*0\r\n".to_vec(), String::new())),
         Just((
             encode(&["RL.CHECK", "k", "0", "1s"]),
-            "-ERR limit must be an integer between 1 and 1000000000\r\n".to_owned()
+            "-ERR limit must be an integer between 1 and 1000000000, not '0'\r\n".to_owned()
         )),
-        Just((encode(&["rl.check"]), "-ERR wrong number of arguments for 'rl.check' command\r\n".to_owned())),
+        Just((
+            encode(&["rl.reset"]),
+            "-ERR wrong number of arguments for 'rl.reset' command: RL.RESET key [key ...]\r\n".to_owned()
+        )),
     ];
     proptest::collection::vec(request, 1..40)
 }

@@ -67,7 +67,7 @@ fn replies_keep_the_order_of_a_mixed_pipeline() {
         assert_eq!(client.read().decision().limit, 100_000);
         assert_eq!(client.read(), ok());
         assert_eq!(client.read().decision().limit, 7);
-        assert_eq!(client.read(), error("ERR wrong number of arguments for 'rl.help' command"));
+        assert_eq!(client.read(), error("ERR wrong number of arguments for 'rl.help' command: RL.HELP"));
         assert_eq!(client.read(), Reply::bulk("1"));
         assert_eq!(client.read(), Reply::bulk("e"));
     }
