@@ -10,6 +10,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod dial;
+pub mod glob;
 pub mod info;
 pub mod limiter;
 pub mod log;

@@ -1,7 +1,9 @@
 //! What Tollgate says of its own commands: one table for RL.HELP and for COMMAND's INFO, DOCS, LIST and COUNT.
 
 use super::Name;
+use crate::glob;
 use crate::resp::reply::{self, Protocol};
+use crate::resp::request::Args;
 use bytes::BytesMut;
 
 /// One of Tollgate's own commands, in the terms of Redis's COMMAND.
@@ -19,6 +21,8 @@ pub struct Doc {
     flags: &'static [&'static str],
     /// First key, last key, step.
     keys: (i64, i64, i64),
+    /// What is done to each of the keys, in the terms of COMMAND GETKEYSANDFLAGS.
+    key_flags: &'static [&'static str],
     categories: &'static [&'static str],
     complexity: &'static str,
     arguments: &'static [Argument],
@@ -69,6 +73,7 @@ pub const DOCS: [Doc; 4] = [
         arity: -4,
         flags: &["write", "fast"],
         keys: (1, 1, 1),
+        key_flags: &["RW", "access", "update"],
         categories: &["@write", "@fast"],
         complexity: "O(log(N)) for each window, N being the requests counted in it",
         arguments: CHECK_ARGUMENTS,
@@ -81,6 +86,7 @@ pub const DOCS: [Doc; 4] = [
         arity: -4,
         flags: &["readonly", "fast"],
         keys: (1, 1, 1),
+        key_flags: &["RO", "access"],
         categories: &["@read", "@fast"],
         complexity: "O(log(N)) for each window, N being the requests counted in it",
         arguments: CHECK_ARGUMENTS,
@@ -93,6 +99,7 @@ pub const DOCS: [Doc; 4] = [
         arity: -2,
         flags: &["write"],
         keys: (1, -1, 1),
+        key_flags: &["RM", "delete"],
         categories: &["@write", "@slow"],
         complexity: "O(K*W), K being the keys and W the different windows in use",
         arguments: &[Argument { name: "key", kind: Kind::Key, token: None, flags: &["multiple"] }],
@@ -105,6 +112,7 @@ pub const DOCS: [Doc; 4] = [
         arity: 1,
         flags: &["loading", "stale", "fast"],
         keys: (0, 0, 0),
+        key_flags: &[],
         categories: &["@fast"],
         complexity: "O(1)",
         arguments: &[],
@@ -115,6 +123,23 @@ impl Doc {
     /// Whether this is the command's name, in any case.
     pub fn is_named(&self, name: &[u8]) -> bool {
         self.name.as_bytes().eq_ignore_ascii_case(name)
+    }
+
+    /// The keys of a request of this command.
+    ///
+    /// # Errors
+    /// It has none, or is none of this command; the text is the reply to a COMMAND GETKEYS of it.
+    fn keys<'a, W>(&self, request: &'a [W]) -> Result<Vec<&'a W>, &'static str> {
+        let (first, last, step) = self.keys;
+        if first == 0 {
+            return Err("ERR The command has no key arguments");
+        }
+        if !fits_arity(self.arity, request.len()) {
+            return Err("ERR Invalid number of arguments specified for command");
+        }
+        let last = if last < 0 { last.saturating_add_unsigned(request.len() as u64) } else { last };
+        let is_key = |place: i64| (first..=last).contains(&place) && (place - first) % step == 0;
+        Ok((0..).zip(request).filter(|(place, _)| is_key(*place)).map(|(_, word)| word).collect())
     }
 
     /// The command and its arguments, as a reader would type them.
@@ -128,6 +153,15 @@ pub fn usage(name: Name) -> String {
     find(name.lower_case().as_bytes()).map(Doc::usage).unwrap_or_default()
 }
 
+/// Whether a request of so many words, its name included, is one of a command of this arity. A negative one means: at
+/// least so many.
+pub fn fits_arity(arity: i64, count: usize) -> bool {
+    match usize::try_from(arity) {
+        Ok(exactly) => count == exactly,
+        Err(_) => count as u64 >= arity.unsigned_abs(),
+    }
+}
+
 /// The command of this name, in any case.
 pub fn find(name: &[u8]) -> Option<&'static Doc> {
     DOCS.iter().find(|doc| doc.is_named(name))
@@ -136,8 +170,12 @@ pub fn find(name: &[u8]) -> Option<&'static Doc> {
 /// The reply to RL.HELP.
 pub fn help(out: &mut BytesMut) {
     let lines: usize = DOCS.iter().map(|doc| 2 + doc.help.len()).sum();
-    reply::array(out, 1 + lines);
-    reply::status(out, "Tollgate's own commands, beside all of Redis's. They are:");
+    reply::array(out, 2 + lines);
+    reply::status(
+        out,
+        "Tollgate's own commands, beside all of the Redis behind it. (With --embedded there is none, and of",
+    );
+    reply::status(out, "Redis's commands only those answer that clients and monitoring tools begin with.) They are:");
     for doc in &DOCS {
         reply::status(out, &doc.usage());
         for line in [&[doc.summary], doc.help].concat() {
@@ -161,6 +199,40 @@ pub fn info(out: &mut BytesMut, doc: &Doc, protocol: Protocol) {
     reply::array(out, 0);
     reply::array(out, 0);
     reply::array(out, 0);
+}
+
+/// What a COMMAND LIST lists of these: all, or those that it filters by. `None` if it is not understood.
+pub fn list(args: &Args<'_>) -> Option<Vec<&'static Doc>> {
+    if args.len() == 2 {
+        return Some(DOCS.iter().collect());
+    }
+    let (filter, by) = (args.get(2)?.to_ascii_lowercase(), args.get(3)?.to_ascii_lowercase());
+    let value = args.get(4).filter(|_| args.len() == 5)?;
+    let is_listed = |doc: &&Doc| match by.as_slice() {
+        b"pattern" => glob::matches(value, doc.name.as_bytes()),
+        b"aclcat" => doc.categories.iter().any(|category| category.as_bytes().split_first() == Some((&b'@', value))),
+        _ => false,
+    };
+    let is_known = filter == b"filterby" && [&b"pattern"[..], b"aclcat", b"module"].contains(&by.as_slice());
+    is_known.then(|| DOCS.iter().filter(is_listed).collect())
+}
+
+/// The reply to a COMMAND GETKEYS of a request of this command, or, `with_flags`, to a COMMAND GETKEYSANDFLAGS.
+pub fn keys(out: &mut BytesMut, doc: &Doc, request: &[impl AsRef<[u8]>], with_flags: bool, protocol: Protocol) {
+    let keys = match doc.keys(request) {
+        Ok(keys) => keys,
+        Err(text) => return reply::error(out, text),
+    };
+    reply::array(out, keys.len());
+    for key in keys {
+        if with_flags {
+            reply::array(out, 2);
+        }
+        reply::bulk(out, key.as_ref());
+        if with_flags {
+            statuses(out, doc.key_flags, protocol);
+        }
+    }
 }
 
 /// A command's name and entry in the reply to COMMAND DOCS.

@@ -195,7 +195,7 @@ impl Route {
             (b"unsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Channels),
             (b"punsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Patterns),
             (b"sunsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Shards),
-            (b"info" | b"command", _) => Merge::of(args).map_or(Expect::Replies(1), Expect::Merge),
+            (b"info" | b"command", _) => Merge::of(args, count).map_or(Expect::Replies(1), Expect::Merge),
             (b"watch", _) => {
                 effect = Some(Effect::Watch);
                 Expect::Replies(1)

@@ -7,6 +7,9 @@ use crate::resp::request::Args;
 use crate::resp::scan::Scanner;
 use bytes::{BufMut, BytesMut};
 
+/// Redis's reply to a COMMAND GETKEYS of a command that it does not know.
+const UNKNOWN_TO_REDIS: &[u8] = b"-ERR Invalid command specified\r\n";
+
 /// Which reply is added to, and what.
 #[derive(Debug)]
 pub enum Merge {
@@ -14,19 +17,22 @@ pub enum Merge {
     Info,
     /// COMMAND COUNT: how many.
     Count,
-    /// COMMAND LIST: the names.
-    List,
+    /// COMMAND LIST: the names of these.
+    List(Vec<&'static Doc>),
     /// COMMAND, or COMMAND INFO without names: an entry each.
     Infos,
     /// COMMAND INFO: the entries named, by their place in the reply.
     InfosNamed(Vec<(usize, &'static Doc)>),
     /// COMMAND DOCS: the documents of these.
     Documents(Vec<&'static Doc>),
+    /// COMMAND GETKEYS, or GETKEYSANDFLAGS, of this request of a command of Tollgate's own, in place of Redis's error.
+    Keys { doc: &'static Doc, request: Vec<Vec<u8>>, with_flags: bool },
 }
 
 impl Merge {
-    /// What to add to the reply to a command, if anything.
-    pub fn of(args: &Args<'_>) -> Option<Self> {
+    /// What to add to the reply to a command, if anything. `count` is how many arguments it has, of which the last may
+    /// not have come yet.
+    pub fn of(args: &Args<'_>, count: usize) -> Option<Self> {
         if args.name().eq_ignore_ascii_case(b"info") {
             let wanted = |name: &[u8]| {
                 [&b"all"[..], b"default", b"everything", b"tollgate"].iter().any(|all| name.eq_ignore_ascii_case(all))
@@ -37,7 +43,13 @@ impl Merge {
         match (sub.as_slice(), args.len()) {
             (_, 1) | (b"info", 2) => Some(Self::Infos),
             (b"count", 2) => Some(Self::Count),
-            (b"list", 2) => Some(Self::List),
+            (b"list", _) => docs::list(args).filter(|listed| !listed.is_empty()).map(Self::List),
+            // Of one that has not come whole, not all keys are known.
+            (b"getkeys" | b"getkeysandflags", _) if args.len() == count => {
+                let doc = docs::find(args.get(2)?)?;
+                let request = args.from(2).map(<[u8]>::to_vec).collect();
+                Some(Self::Keys { doc, request, with_flags: sub == b"getkeysandflags" })
+            }
             (b"docs", 2) => Some(Self::Documents(DOCS.iter().collect())),
             (b"docs", _) => {
                 let named: Vec<_> = args.from(2).filter_map(docs::find).collect();
@@ -62,6 +74,10 @@ impl Merge {
     }
 
     fn try_write(&self, output: &mut BytesMut, reply: &[u8], section: &str, protocol: Protocol) -> Option<()> {
+        if let Self::Keys { doc, request, with_flags } = self {
+            docs::keys(output, doc, request, *with_flags, protocol);
+            return (reply == UNKNOWN_TO_REDIS).then_some(());
+        }
         let (kind, length, body) = split_head(reply)?;
         match (self, kind) {
             (Self::Info, b'$' | b'=') => {
@@ -71,9 +87,9 @@ impl Merge {
                 reply::verbatim(output, &[text, gap, section.as_bytes()].concat(), protocol);
             }
             (Self::Count, b':') => reply::integer(output, length + DOCS.len() as i64),
-            (Self::List, b'*') => {
-                self.begin(output, kind, length, body, DOCS.len());
-                DOCS.iter().for_each(|doc| reply::bulk(output, doc.name.as_bytes()));
+            (Self::List(listed), b'*') => {
+                self.begin(output, kind, length, body, listed.len());
+                listed.iter().for_each(|doc| reply::bulk(output, doc.name.as_bytes()));
             }
             (Self::Infos, b'*') => {
                 self.begin(output, kind, length, body, DOCS.len());
