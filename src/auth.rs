@@ -43,6 +43,8 @@ pub const DENIED: &str = "DENIED Tollgate is running in protected mode: no passw
 /// What a client may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Permissions {
+    /// Who it is.
+    pub user: String,
     /// What it may run.
     pub commands: Commands,
     /// What is put before each key of its `RL.` commands.
@@ -136,7 +138,8 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
 }
 
 fn unrestricted() -> Arc<Permissions> {
-    Arc::new(Permissions { commands: Commands::All, key_prefix: String::new() })
+    let user = String::from_utf8_lossy(DEFAULT_USER).into_owned();
+    Arc::new(Permissions { user, commands: Commands::All, key_prefix: String::new() })
 }
 
 /// The users of the configuration, by the SHA-256 of their names: what is looked up is no longer what a client sent, so
@@ -158,7 +161,11 @@ impl Users {
             let mut passwords = user.passwords.iter().cloned().chain(std::iter::repeat(last));
             let known = KnownUser {
                 passwords: std::array::from_fn(|_| passwords.next().unwrap_or(NOBODY)),
-                permissions: Arc::new(Permissions { commands: user.commands, key_prefix: user.key_prefix.clone() }),
+                permissions: Arc::new(Permissions {
+                    user: user.name.clone(),
+                    commands: user.commands,
+                    key_prefix: user.key_prefix.clone(),
+                }),
             };
             (PasswordHash::of(user.name.as_bytes()).0, known)
         });
@@ -363,8 +370,11 @@ mod tests {
 
     #[test]
     fn a_command_is_refused_for_who_runs_it() {
-        let all = Permissions { commands: Commands::All, key_prefix: String::new() };
-        let own = Permissions { commands: Commands::RlOnly, key_prefix: String::new() };
+        let [all, own] = [Commands::All, Commands::RlOnly].map(|commands| Permissions {
+            user: String::new(),
+            commands,
+            key_prefix: String::new(),
+        });
         let table = [
             ("RL.CHECK", Some(NO_AUTH), None),
             ("rl.help", Some(NO_AUTH), None),

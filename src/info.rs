@@ -1,8 +1,10 @@
 //! The text of INFO, in Redis's form: what a client library looks for at its start, and Tollgate's own section.
 
+pub mod process;
+
 use crate::config::Config;
 use crate::limiter::Limiter;
-use crate::stats::Histogram;
+use crate::stats::{Counter, Histogram, Stats};
 use crate::worker::Shared;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,11 +27,17 @@ type Section = fn(&Shared, &mut String);
 pub fn render<'a>(shared: &Shared, names: impl Iterator<Item = &'a [u8]>) -> String {
     let names: Vec<String> = names.map(|name| String::from_utf8_lossy(name).to_ascii_lowercase()).collect();
     let all = names.is_empty() || names.iter().any(|name| matches!(name.as_str(), "all" | "default" | "everything"));
-    let sections: [(&str, Section); 5] = [
+    let sections: [(&str, Section); 11] = [
         ("Server", server),
         ("Clients", clients),
+        ("Memory", memory),
         ("Persistence", persistence),
+        ("Stats", stats),
         ("Replication", replication),
+        ("CPU", cpu),
+        ("Modules", |_, _| {}),
+        ("Cluster", cluster),
+        ("Keyspace", keyspace),
         ("Tollgate", tollgate),
     ];
     let mut text = String::new();
@@ -57,21 +65,108 @@ fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
 fn server(shared: &Shared, text: &mut String) {
     line(text, "redis_version", redis_version(shared));
     line(text, "redis_mode", "standalone");
+    line(text, "os", std::env::consts::OS);
+    line(text, "arch_bits", usize::BITS);
     line(text, "process_id", std::process::id());
-    line(text, "uptime_in_seconds", shared.started.elapsed().as_secs());
+    let uptime_s = shared.started.elapsed().as_secs();
+    line(text, "uptime_in_seconds", uptime_s);
+    line(text, "uptime_in_days", uptime_s / (24 * 60 * 60));
 }
 
 fn clients(shared: &Shared, text: &mut String) {
     line(text, "connected_clients", shared.clients.load(Relaxed));
     line(text, "maxclients", shared.config.server.max_clients);
+    if is_embedded(shared) {
+        line(text, "blocked_clients", 0);
+        line(text, "tracking_clients", 0);
+    }
 }
 
-fn persistence(_: &Shared, text: &mut String) {
+/// What this process takes of the system: it keeps no count of what it has allocated.
+fn memory(shared: &Shared, text: &mut String) {
+    if let Some(usage) = process::usage() {
+        for (name, bytes) in [
+            ("used_memory", usage.resident_bytes),
+            ("used_memory_rss", usage.resident_bytes),
+            ("used_memory_peak", usage.peak_bytes),
+        ] {
+            line(text, name, bytes);
+            line(text, &format!("{name}_human"), human(bytes));
+        }
+    }
+    if is_embedded(shared) {
+        line(text, "maxmemory", 0);
+        line(text, "maxmemory_human", human(0));
+        line(text, "maxmemory_policy", "noeviction");
+    }
+}
+
+fn persistence(shared: &Shared, text: &mut String) {
     line(text, "loading", 0);
+    if is_embedded(shared) {
+        for name in ["rdb_bgsave_in_progress", "aof_enabled", "aof_rewrite_in_progress"] {
+            line(text, name, 0);
+        }
+    }
 }
 
-fn replication(_: &Shared, text: &mut String) {
+fn stats(shared: &Shared, text: &mut String) {
+    let sum = |counter: fn(&Stats) -> &Counter| shared.stats.iter().map(|stats| counter(stats).read()).sum::<u64>();
+    line(text, "total_connections_received", sum(|stats| &stats.connections));
+    line(text, "total_commands_processed", sum(|stats| &stats.commands));
+    if is_embedded(shared) {
+        for name in ["evicted_keys", "pubsub_channels", "pubsub_patterns"] {
+            line(text, name, 0);
+        }
+    }
+}
+
+fn replication(shared: &Shared, text: &mut String) {
     line(text, "role", "master");
+    if is_embedded(shared) {
+        line(text, "connected_slaves", 0);
+        line(text, "master_repl_offset", 0);
+    }
+}
+
+fn cpu(_: &Shared, text: &mut String) {
+    if let Some(usage) = process::usage() {
+        line(text, "used_cpu_sys", format_args!("{:.6}", usage.system.as_secs_f64()));
+        line(text, "used_cpu_user", format_args!("{:.6}", usage.user.as_secs_f64()));
+    }
+}
+
+fn cluster(_: &Shared, text: &mut String) {
+    line(text, "cluster_enabled", 0);
+}
+
+/// As Redis would count the logs. Each has a time to live.
+fn keyspace(shared: &Shared, text: &mut String) {
+    if let Limiter::Embedded(embedded) = &*shared.limiter {
+        let keys = embedded.keys();
+        if keys > 0 {
+            line(text, "db0", format_args!("keys={keys},expires={keys}"));
+        }
+    }
+}
+
+fn is_embedded(shared: &Shared) -> bool {
+    matches!(*shared.limiter, Limiter::Embedded(_))
+}
+
+/// Bytes as people read them, and as Redis writes them.
+fn human(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["K", "M", "G", "T"];
+    let mut shown = format!("{bytes}B");
+    let mut value = bytes as f64;
+    for unit in UNITS {
+        if value < 1024.0 {
+            break;
+        }
+        value /= 1024.0;
+        shown = format!("{value:.2}{unit}");
+    }
+    shown
 }
 
 fn tollgate(shared: &Shared, text: &mut String) {

@@ -6,6 +6,7 @@
 pub mod auth;
 pub mod busy_poll;
 pub mod cli;
+pub mod client_list;
 pub mod clock;
 pub mod command;
 pub mod config;

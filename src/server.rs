@@ -5,6 +5,7 @@
 //! port by mistake and take half of the clients.
 
 use crate::auth::{self, Auth};
+use crate::client_list::{ClientList, Entry, Said};
 use crate::config::{Config, HostPort};
 use crate::limiter::{Limiter, resets};
 use crate::log_limit::LogLimit;
@@ -18,6 +19,7 @@ use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -86,6 +88,7 @@ impl Server {
             limiter,
             stats,
             clients: AtomicUsize::new(0),
+            client_list: ClientList::default(),
             next_client_id: AtomicU64::new(1),
             started: Instant::now(),
             stopping: CancellationToken::new(),
@@ -253,11 +256,17 @@ async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>
         sessions.spawn_local(async move {
             let (shared, peer) = (worker.shared.clone(), arrival.peer);
             worker.stats.connections.add(1);
+            let (fd, local) = (arrival.stream.as_raw_fd(), arrival.stream.local_addr());
             // Boxed, or every client's task would keep room for a TLS handshake for life.
             match Box::pin(begin(&shared, arrival)).await {
                 Ok(stream) => {
                     let id = shared.next_client_id.fetch_add(1, Relaxed);
+                    let (local, since) = (local.unwrap_or(peer), Instant::now());
+                    let user = shared.auth.before_login().map(|may| may.user.clone()).unwrap_or_default();
+                    let said = Said { user, ..Said::default() };
+                    shared.client_list.add(Entry { id, peer, local, fd, since, said });
                     session::serve(worker, stream, id, peer.to_string()).await;
+                    shared.client_list.remove(id);
                 }
                 Err(error) => debug!(%peer, %error, "client did not begin"),
             }

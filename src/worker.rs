@@ -2,6 +2,7 @@
 
 use crate::auth::Auth;
 use crate::busy_poll::BusyPoll;
+use crate::client_list::ClientList;
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::limiter::Limiter;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub stats: Vec<Arc<Stats>>,
     /// Clients connected now.
     pub clients: AtomicUsize,
+    /// Who they are.
+    pub client_list: ClientList,
     /// Id of the next client.
     pub next_client_id: AtomicU64,
     /// When the server started.

@@ -20,8 +20,13 @@ pub fn status(out: &mut BytesMut, text: &str) {
 
 /// `-text`, on one line whatever the text holds, as Redis does it.
 pub fn error(out: &mut BytesMut, text: &str) {
+    error_bytes(out, text.as_bytes());
+}
+
+/// The same of a text that repeats what a peer sent, which may be no text.
+pub fn error_bytes(out: &mut BytesMut, text: &[u8]) {
     out.put_u8(b'-');
-    out.extend(text.bytes().map(|byte| if byte == b'\r' || byte == b'\n' { b' ' } else { byte }));
+    out.extend(text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
     out.put_slice(b"\r\n");
 }
 

@@ -2,8 +2,10 @@
 
 use super::hello::Login;
 use crate::auth::Permissions;
+use crate::client_list::{Said, kept};
 use crate::config::Commands;
 use crate::resp::reply::Protocol;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A client's side of its connection, as its handshake left it.
@@ -62,6 +64,27 @@ impl Client {
     pub fn fail_login(&mut self) {
         self.failed_logins = self.failed_logins.saturating_add(1);
         self.has_failed_login = true;
+    }
+
+    /// Who it is. Empty as long as it has yet to say so.
+    pub fn user(&self) -> Cow<'_, str> {
+        match (&self.login, &self.permissions) {
+            (Some(login), _) => String::from_utf8_lossy(login.user()),
+            (None, Some(permissions)) => permissions.user.as_str().into(),
+            (None, None) => "".into(),
+        }
+    }
+
+    /// What it has said of itself, for CLIENT LIST.
+    pub fn said(&self) -> Said {
+        Said {
+            name: kept(&self.name),
+            lib_name: kept(&self.lib_name),
+            lib_ver: kept(&self.lib_ver),
+            user: String::from_utf8_lossy(&kept(self.user().as_bytes())).into_owned(),
+            database: self.database.unwrap_or(0),
+            is_resp3: self.protocol == Protocol::Resp3,
+        }
     }
 
     /// What RESET does.

@@ -1,12 +1,16 @@
 //! Redis's commands that Tollgate answers itself: a client's handshake, and what can be said without a Redis. The
 //! wording is Redis's, because clients match on it.
 
+mod client;
+mod command;
+mod config;
+mod known;
+mod server;
+
 use super::client::Client;
-use super::hello::{BAD_NAME, Hello, Login, is_client_name};
+use super::hello::{Hello, Login};
 use super::login;
 use crate::auth::{ANSWERED_HERE, NO_AUTH_HELLO};
-use crate::command::docs::{self, DOCS};
-use crate::command::quoted;
 use crate::limiter::Limiter;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
@@ -25,36 +29,41 @@ pub enum After {
 
 /// Answers a command that is not Tollgate's own.
 pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) -> After {
+    let known = match known::find(args) {
+        Ok(known) => known,
+        Err(text) => {
+            reply::error_bytes(out, &text);
+            return After::Stay;
+        }
+    };
     let mut after = After::Stay;
-    let name = args.name().to_ascii_lowercase();
-    let count = args.len();
-    match name.as_slice() {
-        b"ping" if count <= 2 => ping(args, out),
-        b"echo" if count == 2 => reply::bulk(out, args.get(1).unwrap_or_default()),
-        b"hello" => hello(worker, client, args, out),
-        b"auth" if count > 1 => auth(worker, client, args, out),
-        b"select" if count == 2 => select(worker, client, args, out),
-        b"client" if count >= 2 => run_client(client, args, out),
-        b"command" => run_command(client.protocol, args, out),
-        b"config" if count >= 2 => run_config(worker, client.protocol, args, out),
-        b"info" => reply::verbatim(out, info::render(&worker.shared, args.from(1)).as_bytes(), client.protocol),
-        b"reset" if count == 1 => {
+    match (known.name, known.sub) {
+        ("ping", _) => ping(args, out),
+        ("echo", _) => reply::bulk(out, args.get(1).unwrap_or_default()),
+        ("hello", _) => hello(worker, client, args, out),
+        ("auth", _) => auth(worker, client, args, out),
+        ("select", _) => select(worker, client, args, out),
+        ("info", _) => reply::verbatim(out, info::render(&worker.shared, args.from(1)).as_bytes(), client.protocol),
+        ("reset", _) => {
             client.reset();
             reply::status(out, "RESET");
         }
-        b"quit" => {
+        ("quit", _) => {
             reply::status(out, "OK");
             after = After::Close;
         }
-        // They end a transaction, and there is none.
-        b"exec" if count == 1 => reply::error(out, "ERR EXEC without MULTI"),
-        b"discard" if count == 1 => reply::error(out, "ERR DISCARD without MULTI"),
-        b"multi" | b"exec" | b"discard" => wrong_arity(&name, out),
-        b"ping" | b"echo" | b"auth" | b"select" | b"client" | b"config" | b"reset" => wrong_arity(&name, out),
-        _ => {
-            let name = quoted(&name);
-            reply::error(out, &format!("ERR this Tollgate is embedded: there is no Redis behind it to run '{name}'"));
+        // They end a transaction, and there is none. A MULTI that is one does not come here.
+        ("multi" | "exec" | "discard", _) => {
+            reply::error(out, &format!("ERR {} without MULTI", known.name.to_uppercase()));
         }
+        (name, "help") => known::help(name, out),
+        ("client", sub) => client::run(sub, worker, client, args, out),
+        ("command", sub) => command::run(sub, client.protocol, args, out),
+        ("config", sub) => config::run(sub, &worker.shared.config, client.protocol, args, out),
+        (name, sub) => server::run(name, sub, worker, client, args, out),
+    }
+    if matches!(known.name, "hello" | "auth" | "select" | "reset" | "client") {
+        worker.shared.client_list.note(client.id, client.said());
     }
     after
 }
@@ -74,6 +83,7 @@ pub fn is_about_tollgate(args: &Args<'_>) -> bool {
 
 fn ping(args: &Args<'_>, out: &mut BytesMut) {
     match args.get(1) {
+        _ if args.len() > 2 => reply::error(out, "ERR wrong number of arguments for 'ping' command"),
         Some(message) => reply::bulk(out, message),
         None => reply::status(out, "PONG"),
     }
@@ -130,116 +140,4 @@ fn select(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Bytes
             _ => reply::error(out, "ERR DB index is out of range"),
         },
     }
-}
-
-fn run_client(client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
-    let sub = args.get(1).unwrap_or_default().to_ascii_lowercase();
-    let value = args.get(2).unwrap_or_default();
-    match (sub.as_slice(), args.len()) {
-        (b"setname", 3) if !is_client_name(value) => reply::error(out, BAD_NAME),
-        (b"setname", 3) => {
-            client.name = value.to_vec();
-            reply::status(out, "OK");
-        }
-        (b"getname", 2) if client.name.is_empty() => reply::null(out, client.protocol),
-        (b"getname", 2) => reply::bulk(out, &client.name),
-        (b"setinfo", 4) => client_setinfo(client, value, args.get(3).unwrap_or_default(), out),
-        (b"id", 2) => reply::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX)),
-        (b"no-evict" | b"no-touch", 3) => {
-            if value.eq_ignore_ascii_case(b"on") || value.eq_ignore_ascii_case(b"off") {
-                reply::status(out, "OK");
-            } else {
-                reply::error(out, "ERR syntax error");
-            }
-        }
-        (b"setname" | b"getname" | b"setinfo" | b"id" | b"no-evict" | b"no-touch", _) => {
-            wrong_arity(&[b"client|", sub.as_slice()].concat(), out);
-        }
-        _ => unknown_subcommand(args, out),
-    }
-}
-
-fn client_setinfo(client: &mut Client, option: &[u8], value: &[u8], out: &mut BytesMut) {
-    let (field, label) = if option.eq_ignore_ascii_case(b"lib-name") {
-        (&mut client.lib_name, "lib-name")
-    } else if option.eq_ignore_ascii_case(b"lib-ver") {
-        (&mut client.lib_ver, "lib-ver")
-    } else {
-        return reply::error(out, &format!("ERR Unrecognized option '{}'", quoted(option)));
-    };
-    if !is_client_name(value) {
-        return reply::error(out, &format!("ERR {label} cannot contain spaces, newlines or special characters."));
-    }
-    *field = value.to_vec();
-    reply::status(out, "OK");
-}
-
-/// `COMMAND [COUNT | INFO [name ...] | DOCS [name ...] | LIST]`
-fn run_command(protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
-    let sub = args.get(1).unwrap_or_default().to_ascii_lowercase();
-    match (sub.as_slice(), args.len()) {
-        (_, 1) | (b"info", 2) => {
-            reply::array(out, DOCS.len());
-            DOCS.iter().for_each(|doc| docs::info(out, doc, protocol));
-        }
-        (b"count", 2) => reply::integer(out, DOCS.len() as i64),
-        (b"list", 2) => {
-            reply::array(out, DOCS.len());
-            DOCS.iter().for_each(|doc| reply::bulk(out, doc.name.as_bytes()));
-        }
-        (b"info", names) => {
-            reply::array(out, names - 2);
-            for name in args.from(2) {
-                match docs::find(name) {
-                    Some(doc) => docs::info(out, doc, protocol),
-                    None => reply::null_array(out, protocol),
-                }
-            }
-        }
-        (b"docs", _) => {
-            let all = args.len() == 2;
-            let named = |doc: &&docs::Doc| all || args.from(2).any(|name| doc.is_named(name));
-            let found: Vec<_> = DOCS.iter().filter(named).collect();
-            reply::map(out, found.len(), protocol);
-            found.iter().for_each(|doc| docs::docs(out, doc, protocol));
-        }
-        _ => unknown_subcommand(args, out),
-    }
-}
-
-/// `CONFIG GET pattern ...`: enough for redis-benchmark and clients that look before they start.
-fn run_config(worker: &Worker, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
-    if !args.get(1).unwrap_or_default().eq_ignore_ascii_case(b"get") {
-        return unknown_subcommand(args, out);
-    }
-    if args.len() < 3 {
-        return wrong_arity(b"config|get", out);
-    }
-    let server = &worker.shared.config.server;
-    let settings = [
-        ("appendonly", "no".to_owned()),
-        ("databases", "1".to_owned()),
-        ("maxclients", server.max_clients.to_string()),
-        ("proto-max-bulk-len", server.max_bulk_bytes.to_string()),
-        ("save", String::new()),
-        ("timeout", server.idle_timeout.map_or(0, |timeout| timeout.as_secs()).to_string()),
-    ];
-    let asked =
-        |name: &str| args.from(2).any(|pattern| pattern == b"*" || pattern.eq_ignore_ascii_case(name.as_bytes()));
-    let found: Vec<_> = settings.iter().filter(|(name, _)| asked(name)).collect();
-    reply::map(out, found.len(), protocol);
-    for (name, value) in found {
-        reply::bulk(out, name.as_bytes());
-        reply::bulk(out, value.as_bytes());
-    }
-}
-
-fn wrong_arity(name: &[u8], out: &mut BytesMut) {
-    reply::error(out, &format!("ERR wrong number of arguments for '{}' command", quoted(name)));
-}
-
-fn unknown_subcommand(args: &Args<'_>, out: &mut BytesMut) {
-    let sub = quoted(args.get(1).unwrap_or_default());
-    let name = quoted(args.name()).to_uppercase();
-    reply::error(out, &format!("ERR unknown subcommand '{sub}'. Try {name} HELP."));
 }

@@ -1,9 +1,10 @@
 //! RESP as bytes: frames cut anywhere, pipelines, inline requests, malformed frames, the handshake. What Redis would
 //! answer too is compared with what a real Redis answers, byte for byte.
 
-use crate::common::{RawClient, RedisServer, Reply, Tollgate, encode};
+use crate::common::{PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, wait_until};
 use redis_protocol::resp2::decode::decode as decode_resp2;
 use redis_protocol::resp3::decode::complete::decode as decode_resp3;
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 /// Marks the end of a pipeline's answers.
@@ -286,14 +287,190 @@ fn quit_answers_what_came_before_and_nothing_after() {
     assert_eq!(String::from_utf8_lossy(&got), "+PONG\r\n*6\r\n:1\r\n:1\r\n:0\r\n:0\r\n:3600000\r\n:0\r\n+OK\r\n");
 }
 
+/// A client library that falls back when a command is unknown knows it by Redis's words, and a tool that asks an empty
+/// server must not see that it is none.
 #[test]
-fn embedded_says_that_there_is_no_redis() {
+fn embedded_answers_as_an_empty_redis_does() {
+    let (redis, tollgate) = (RedisServer::start_with(&["--databases", "1"]), Tollgate::embedded());
+    let long = "x".repeat(200);
+    let mut differences = Vec::new();
+    for requests in [
+        &b"foo\r\nFoo a b\r\nfoo 'a b' \"\\x00\\r\\n\\\"\" \"\"\r\n\"\"\r\n\"\" a\r\n\"a\\nb\\n\"\r\n\"a\\x00b\" c\r\n"[..],
+        b"GETX k\r\nnonsense \xff\xfe\r\nfoo \"a\\r\\n\"\r\n",
+        &[encode(&["foo", &long, "b"]), encode(&[&long, "a", &long]), encode(&["foo"; 1000])].concat(),
+        &encode(&["foo", &long[..127], "b", "c"]),
+        b"CLIENT\r\nCLIENT FOO\r\nCLIENT FOO BAR\r\nCLIENT ID x\r\nCLIENT INFO x\r\nCLIENT GETREDIR\r\n",
+        &encode(&["CLIENT", &long, "b"]),
+        b"CLIENT LIST TYPE\r\nCLIENT LIST TYPE foo\r\nCLIENT LIST FOO\r\nCLIENT LIST ID\r\nCLIENT LIST ID x\r\n",
+        b"CLIENT LIST TYPE pubsub\r\nCLIENT LIST TYPE master\r\nCLIENT LIST TYPE replica\r\nCLIENT LIST ID 99999\r\n",
+        b"CLIENT GETNAME x\r\nCLIENT SETNAME\r\nCLIENT NO-EVICT maybe\r\nCLIENT NO-EVICT\r\nCLIENT SETNAME \"a b\"\r\n",
+        b"SLOWLOG\r\nSLOWLOG GET\r\nSLOWLOG GET x\r\nSLOWLOG GET -1\r\nSLOWLOG GET -2\r\nSLOWLOG GET 1 2\r\nslowlog get 10\r\n",
+        b"SLOWLOG LEN\r\nSLOWLOG LEN x\r\nSLOWLOG RESET\r\nSLOWLOG FOO\r\n",
+        b"LATENCY LATEST\r\nLATENCY HISTORY\r\nLATENCY HISTORY x\r\nLATENCY RESET\r\nLATENCY RESET a b\r\nLATENCY FOO\r\n",
+        b"ROLE\r\nROLE x\r\nTIME x\r\nDBSIZE\r\nDBSIZE x\r\nMODULE LIST\r\nMODULE\r\nMODULE LIST x\r\nACL WHOAMI\r\n",
+        b"ACL\r\nACL FOO\r\nCONFIG\r\nCONFIG GET\r\nCONFIG FOO\r\nCONFIG SET\r\nCONFIG SET a\r\nCONFIG SET a b\r\n",
+        b"CONFIG SET databases 3\r\nCONFIG SET databases 3 a\r\nCONFIG SET databases 3 foo 1\r\n",
+        b"CONFIG GET save\r\nCONFIG GET appendonly\r\nCONFIG GET maxmemory\r\nCONFIG GET maxmemory-polic?\r\n",
+        b"CONFIG GET nothing\r\nCONFIG GET [^a-z]*\r\nconfig get PROTO-max-[b]*\r\nCONFIG GET databa[!s]es\r\n",
+        b"MEMORY\r\nMEMORY USAGE\r\nMEMORY USAGE k\r\nMEMORY USAGE k SAMPLES 1\r\nMEMORY USAGE k SAMPLES -1\r\nMEMORY FOO\r\n",
+        b"MEMORY USAGE k FOO\r\nMEMORY USAGE k SAMPLES x\r\nMEMORY STATS x\r\n",
+        b"KEYS\r\nKEYS *\r\nSCAN\r\nSCAN 0\r\nSCAN x\r\nSCAN -1\r\nSCAN 18446744073709551615\r\nSCAN 18446744073709551616\r\n",
+        b"SCAN 0 MATCH\r\nSCAN 0 COUNT x\r\nSCAN 0 COUNT 0\r\nSCAN 0 FOO 1\r\nscan 0 match a* count 10 type string\r\n",
+        b"TYPE\r\nTYPE k\r\nOBJECT\r\nOBJECT ENCODING k\r\nOBJECT FREQ k\r\nOBJECT IDLETIME k\r\nOBJECT REFCOUNT k\r\nOBJECT FOO k\r\n",
+        b"CLUSTER\r\nCLUSTER INFO\r\nCLUSTER INFO x\r\nCLUSTER SLOTS\r\nCLUSTER FOO\r\nREADONLY\r\nREADWRITE\r\nREADONLY x\r\n",
+        b"COMMAND FOO\r\nCOMMAND COUNT x\r\nCOMMAND LIST x\r\nCOMMAND LIST FILTERBY FOO a\r\nCOMMAND GETKEYS nope k v\r\n",
+        b"MULTI x\r\nEXEC\r\nDISCARD\r\nEXEC x\r\nMULTI\r\nDISCARD\r\n",
+        b"COMMAND GETKEYS\r\nCOMMAND GETKEYSANDFLAGS\r\nCOMMAND LIST FILTERBY PATTERN\r\n",
+        b"PING a b\r\nECHO\r\nECHO a b\r\nSELECT\r\nSELECT x\r\nSELECT 1\r\nRESET x\r\nAUTH\r\nAUTH a b c\r\n",
+    ] {
+        for hello in [&b""[..], b"HELLO 3 SETNAME me\r\nCLIENT GETNAME\r\n"] {
+            let requests = [hello, requests].concat();
+            let from = |addr| {
+                let text = String::from_utf8_lossy(&answers(addr, &requests)).into_owned();
+                // What HELLO says is each server's own.
+                text.split_once("modules\r\n*0\r\n").map_or(text.clone(), |(_, rest)| rest.to_owned())
+            };
+            let (expected, got) = (from(redis.addr()), from(tollgate.addr()));
+            if got != expected {
+                differences.push([String::from_utf8_lossy(&requests).into_owned(), got, expected]);
+            }
+        }
+    }
+    assert!(differences.is_empty(), "requests, answers of Tollgate, answers of Redis: {differences:#?}");
+}
+
+#[test]
+fn embedded_lists_its_clients() {
+    let tollgate = Tollgate::embedded();
+    let (mut one, mut other) = (tollgate.client(), tollgate.client());
+    one.line("CLIENT SETNAME one");
+    one.line("CLIENT SETINFO LIB-NAME tests");
+    other.line("HELLO 3 SETNAME other");
+    let (one_id, other_id) = (one.line("CLIENT ID").integer(), other.line("CLIENT ID").integer());
+    let field = |line: &str, name: &str| {
+        let found = line.split_whitespace().find_map(|pair| pair.strip_prefix(&format!("{name}=")).map(str::to_owned));
+        found.unwrap_or_else(|| panic!("no {name} in {line}"))
+    };
+
+    let info = one.line("CLIENT INFO").text();
+    assert_eq!(info.lines().count(), 1, "{info}");
+    for (name, value) in [
+        ("id", one_id.to_string().as_str()),
+        ("laddr", &tollgate.addr().to_string()),
+        ("name", "one"),
+        ("db", "0"),
+        ("flags", "N"),
+        ("multi", "-1"),
+        ("cmd", "client|info"),
+        ("user", "default"),
+        ("resp", "2"),
+        ("lib-name", "tests"),
+        ("lib-ver", ""),
+    ] {
+        assert_eq!(field(&info, name), value, "{name}");
+    }
+    assert!(field(&info, "addr").starts_with("127.0.0.1:") && field(&info, "age").parse::<u64>().is_ok(), "{info}");
+
+    let Reply::Verbatim(_) = other.line("CLIENT LIST") else { panic!("a text in RESP3, as in Redis") };
+    let list = one.line("CLIENT LIST TYPE normal").text();
+    let names: HashSet<_> = list.lines().map(|line| (field(line, "name"), field(line, "resp"))).collect();
+    assert_eq!(names, [("one", "2"), ("other", "3")].map(|(name, resp)| (name.to_owned(), resp.to_owned())).into());
+    let listed = one.line(&format!("CLIENT LIST ID {other_id} 12345678")).text();
+    assert_eq!(listed.lines().map(|line| field(line, "id")).collect::<Vec<_>>(), [other_id.to_string()]);
+
+    // Nobody else's reply is to be long because one client's name is.
+    assert_eq!(other.cmd(&["CLIENT", "SETNAME", &"n".repeat(100_000)]), Reply::Status("OK".into()));
+    let list = one.line(&format!("CLIENT LIST ID {other_id}")).text();
+    assert_eq!(field(&list, "name"), "n".repeat(128), "shown cut");
+
+    other.line("QUIT");
+    wait_until(PATIENCE, || one.line("CLIENT LIST").text().lines().count() == 1);
+    assert!(one.line("CLIENT LIST").text().starts_with(&format!("id={one_id} ")));
+}
+
+/// Whoever shares a Tollgate with others and may do nothing but check is not told who they are.
+#[test]
+fn a_client_that_may_only_check_sees_itself_alone() {
+    let users = "[auth]\nmode = \"password\"\n[[auth.users]]\nname = \"shop\"\ncommands = \"rl-only\"\n\
+        password_sha256 = \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"\n\
+        [[auth.users]]\nname = \"admin\"\ncommands = \"all\"\n\
+        password_sha256 = \"2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b\"\n";
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tollgate.toml");
+    std::fs::write(&file, users).unwrap();
+    let tollgate = Tollgate::builder().arg("--embedded").arg("--config").arg(file.to_str().unwrap()).start();
+    let log_in = |user: &str| {
+        let mut client = tollgate.client();
+        assert_eq!(client.line(&format!("AUTH {user} secret")), Reply::Status("OK".into()));
+        client
+    };
+    let (mut shop, mut admin) = (log_in("shop"), log_in("admin"));
+    let list = shop.line("CLIENT LIST").text();
+    assert!(list.lines().count() == 1 && list.contains(" user=shop "), "{list}");
+    let list = admin.line("CLIENT LIST").text();
+    assert!(list.contains(" user=shop ") && list.contains(" user=admin "), "{list}");
+    assert_eq!(admin.line("ACL WHOAMI"), Reply::bulk("admin"));
+}
+
+/// What agents and GUIs read of these, and fail or show nothing without.
+#[test]
+fn embedded_tells_monitoring_tools_what_they_ask() {
     let tollgate = Tollgate::embedded();
     let mut client = tollgate.client();
-    for name in ["get", "set", "subscribe", "watch", "eval", "nonsense"] {
-        let error = format!("ERR this Tollgate is embedded: there is no Redis behind it to run '{name}'");
-        assert_eq!(client.cmd(&[name, "a", "b"]), Reply::Error(error.clone()));
-        assert_eq!(client.cmd(&[name.to_uppercase()]), Reply::Error(error));
+    for key in ["a", "b"] {
+        assert!(client.decide(&format!("RL.CHECK {key} 5 1h 10 1d")).allowed);
+    }
+    assert_eq!(client.line("DBSIZE"), Reply::Integer(4));
+    assert_eq!(client.line("SCAN 0"), Reply::Array(vec![Reply::bulk("0"), Reply::Array(vec![])]));
+
+    let info = client.line("INFO").text();
+    let value = |name: &str| info.lines().find_map(|line| line.strip_prefix(&format!("{name}:")));
+    for name in [
+        "redis_version",
+        "redis_mode",
+        "os",
+        "process_id",
+        "uptime_in_seconds",
+        "connected_clients",
+        "blocked_clients",
+        "used_memory",
+        "used_memory_human",
+        "used_memory_rss",
+        "used_memory_peak",
+        "maxmemory",
+        "loading",
+        "total_connections_received",
+        "total_commands_processed",
+        "evicted_keys",
+        "pubsub_channels",
+        "connected_slaves",
+        "used_cpu_sys",
+        "used_cpu_user",
+        "cluster_enabled",
+        "store",
+    ] {
+        assert!(value(name).is_some_and(|value| !value.is_empty()), "{name} is not in {info}");
+    }
+    assert_eq!((value("role"), value("maxmemory_policy")), (Some("master"), Some("noeviction")));
+    assert_eq!(value("db0"), Some("keys=4,expires=4"));
+    assert!(value("used_memory").unwrap().parse::<u64>().unwrap() > 1024 * 1024);
+    let keyspace = client.line("INFO keyspace").text();
+    assert_eq!(keyspace, "# Keyspace\r\ndb0:keys=4,expires=4\r\n");
+    client.line("RL.RESET a b");
+    assert_eq!(client.line("INFO keyspace").text(), "# Keyspace\r\n", "an agent divides by the number of keys");
+
+    let all = client.line("CONFIG GET *");
+    for (name, expected) in [("maxclients", "10000"), ("databases", "1"), ("timeout", "0"), ("maxmemory", "0")] {
+        assert_eq!(all.field(name).text(), expected, "{name}");
+    }
+    assert_eq!(client.line("CONFIG GET slowlog-* TIMEOUT").items().len(), 6);
+    let time = client.line("TIME").items().iter().map(|part| part.text().parse().unwrap()).collect::<Vec<u64>>();
+    assert!(time.len() == 2 && time[0] > 1_700_000_000 && time[1] < 1_000_000, "{time:?}");
+    assert!(client.line("MEMORY STATS").field("total.allocated").integer() > 1024 * 1024);
+    for name in ["client", "command", "config", "slowlog", "latency", "memory", "module", "acl", "object", "cluster"] {
+        let help = client.line(&format!("{name} HELP"));
+        assert!(help.items()[0].text().starts_with(&format!("{} <subcommand>", name.to_uppercase())), "{help:?}");
+        assert!(help.items().iter().any(|line| line.text() == "HELP"), "{help:?}");
     }
 }
 

@@ -286,3 +286,44 @@ fn command_tells_of_our_commands() {
         }
     });
 }
+
+/// Redis does not know these commands, and used to say so.
+#[test]
+fn command_getkeys_knows_our_commands() {
+    let words = |list: &[&str]| Reply::Array(list.iter().map(|word| Reply::bulk(word)).collect());
+    let error = |text: &str| Reply::Error(text.to_owned());
+    on_each_store(|client| {
+        assert_eq!(client.line("COMMAND GETKEYS rl.check k 10 60"), words(&["k"]));
+        assert_eq!(client.line("command getkeys RL.PEEK k 10 60 COST 5"), words(&["k"]));
+        assert_eq!(client.line("COMMAND GETKEYS RL.RESET a b c"), words(&["a", "b", "c"]));
+        let arity = error("ERR Invalid number of arguments specified for command");
+        assert_eq!(client.line("COMMAND GETKEYS rl.check k 10"), arity);
+        assert_eq!(client.line("COMMAND GETKEYS rl.help x"), error("ERR The command has no key arguments"));
+        assert_eq!(client.line("COMMAND GETKEYS rl.nope k 10"), error("ERR Invalid command specified"));
+
+        let with_flags = |flags: &[&str]| {
+            let flags: Vec<Reply> = flags.iter().map(|flag| Reply::Status((*flag).to_owned())).collect();
+            move |key: &str, is_resp3: bool| {
+                let flags = if is_resp3 { Reply::Set(flags.clone()) } else { Reply::Array(flags.clone()) };
+                Reply::Array(vec![Reply::bulk(key), flags])
+            }
+        };
+        let (check, reset) = (with_flags(&["RW", "access", "update"]), with_flags(&["RM", "delete"]));
+        for is_resp3 in [false, true] {
+            let got = client.line("COMMAND GETKEYSANDFLAGS rl.check k 10 60");
+            assert_eq!(got, Reply::Array(vec![check("k", is_resp3)]));
+            let got = client.line("COMMAND GETKEYSANDFLAGS rl.reset a b");
+            assert_eq!(got, Reply::Array(vec![reset("a", is_resp3), reset("b", is_resp3)]));
+            client.cmd(&["HELLO", "3"]);
+        }
+
+        let names =
+            |reply: Reply| reply.items().iter().map(Reply::text).filter(|name| name.starts_with("rl.")).collect();
+        let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY PATTERN RL.*E*"));
+        assert_eq!(listed, ["rl.check", "rl.peek", "rl.reset", "rl.help"]);
+        let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY ACLCAT read"));
+        assert_eq!(listed, ["rl.peek"]);
+        let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY MODULE none"));
+        assert!(listed.is_empty());
+    });
+}

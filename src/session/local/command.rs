@@ -1,0 +1,48 @@
+//! COMMAND: Tollgate's own commands, where there is no Redis to tell of others.
+
+use crate::command::docs::{self, DOCS};
+use crate::resp::reply::{self, Protocol};
+use crate::resp::request::Args;
+use bytes::BytesMut;
+
+/// Answers COMMAND or a subcommand of it.
+pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
+    match sub {
+        "count" => reply::integer(out, DOCS.len() as i64),
+        "list" => match docs::list(args) {
+            Some(listed) => {
+                reply::array(out, listed.len());
+                listed.iter().for_each(|doc| reply::bulk(out, doc.name.as_bytes()));
+            }
+            None => reply::error(out, "ERR syntax error"),
+        },
+        "info" if args.len() > 2 => {
+            reply::array(out, args.len() - 2);
+            for name in args.from(2) {
+                match docs::find(name) {
+                    Some(doc) => docs::info(out, doc, protocol),
+                    None => reply::null_array(out, protocol),
+                }
+            }
+        }
+        "docs" => {
+            let all = args.len() == 2;
+            let named = |doc: &&docs::Doc| all || args.from(2).any(|name| doc.is_named(name));
+            let found: Vec<_> = DOCS.iter().filter(named).collect();
+            reply::map(out, found.len(), protocol);
+            found.iter().for_each(|doc| docs::docs(out, doc, protocol));
+        }
+        "getkeys" | "getkeysandflags" => match args.get(2).and_then(docs::find) {
+            Some(doc) => {
+                let request: Vec<&[u8]> = args.from(2).collect();
+                docs::keys(out, doc, &request, sub == "getkeysandflags", protocol);
+            }
+            None => reply::error(out, "ERR Invalid command specified"),
+        },
+        // COMMAND itself, and INFO of no name.
+        _ => {
+            reply::array(out, DOCS.len());
+            DOCS.iter().for_each(|doc| docs::info(out, doc, protocol));
+        }
+    }
+}
