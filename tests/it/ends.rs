@@ -237,3 +237,27 @@ fn a_client_that_leaves_with_requests_behind_a_blocking_one_eats_nothing() {
         assert_eq!(redis.command("LLEN list"), Reply::Integer(1), "{behind}");
     }
 }
+
+/// One worker of a queue that waited in BLPOP made each restart of Tollgate last for the whole grace.
+#[test]
+fn a_stop_answers_what_was_received_and_waits_for_nobody_who_blocks() {
+    let redis = RedisServer::start();
+    let mut tollgate = Tollgate::builder().redis(&redis).env("TOLLGATE_SHUTDOWN__GRACE_MS", "600000").start();
+    let mut clients: Vec<RawClient> = (0..5).map(|_| tollgate.client()).collect();
+    let [blocked, held, subscribed, monitoring, idle] = &mut clients[..] else { unreachable!() };
+    blocked.send(&[encode(&["ECHO", "before"]), encode(&["BLPOP", "l", "0"])].concat());
+    held.send(&[encode(&["XREAD", "BLOCK", "0", "STREAMS", "s", "$"]), encode(&["RL.CHECK", "k", "1", "1h"])].concat());
+    subscribed.line("SUBSCRIBE c");
+    monitoring.line("MONITOR");
+    assert_eq!(idle.line("GET k"), Reply::Nil);
+    assert_eq!(blocked.read(), Reply::bulk("before"));
+    wait_until(PATIENCE, || is_blocked(&redis, 2));
+    let began = Instant::now();
+    tollgate.signal("-TERM");
+    assert!(tollgate.wait_for_exit().success());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    for client in [blocked, held, subscribed, idle] {
+        assert_eq!(client.read_to_end(), b"");
+    }
+    assert_eq!(redis.command("EXISTS rl:{k}:3600000"), Reply::Integer(0), "what stood behind was not carried out");
+}
