@@ -203,6 +203,10 @@ pub struct Redis {
     pub timeout: Duration,
     /// Longest that dialling it for the shared connections may take, 1 ms to 1 min.
     pub connect_timeout: Duration,
+    /// Silence before the kernel asks whether it is still there: 1 to 32,767 s, or never.
+    pub tcp_keepalive: Option<Duration>,
+    /// A connection that does not take what is sent for so long is given up: 1 ms to 1 h, or not for that.
+    pub tcp_user_timeout: Option<Duration>,
     /// What each of Tollgate's keys in Redis begins with: 1 to 64 bytes without braces, which would move the part of
     /// the name that decides the cluster slot.
     pub prefix: String,
@@ -227,6 +231,8 @@ impl Redis {
             addr: RedisAddr::read(settings),
             timeout: settings.millis("redis.timeout_ms", 50, 1..=60_000),
             connect_timeout: settings.millis("redis.connect_timeout_ms", 1000, 1..=60_000),
+            tcp_keepalive: some_seconds(settings.int("redis.tcp_keepalive", 60, 0..=32_767)),
+            tcp_user_timeout: some(settings.millis("redis.tcp_user_timeout_ms", 30_000, 0..=3_600_000)),
             prefix: settings.parsed("redis.prefix", "rl:".to_owned(), parse_prefix),
             ca_file: settings.path("redis.ca_file"),
             client_cert: match (settings.path("redis.cert_file"), settings.path("redis.key_file")) {
@@ -362,10 +368,7 @@ pub struct DenyCache {
 impl DenyCache {
     fn read(settings: &mut Settings) -> Self {
         let max_hold = settings.millis("deny_cache.max_ms", 1000, 0..=3_600_000);
-        Self {
-            max_hold: Some(max_hold).filter(|hold| !hold.is_zero()),
-            max_keys: settings.int("deny_cache.max_keys", 100_000, 1..=1_000_000_000),
-        }
+        Self { max_hold: some(max_hold), max_keys: settings.int("deny_cache.max_keys", 100_000, 1..=1_000_000_000) }
     }
 }
 
@@ -396,7 +399,12 @@ fn workers(configured: usize) -> NonZero<usize> {
 }
 
 fn some_seconds(seconds: u64) -> Option<Duration> {
-    (seconds > 0).then(|| Duration::from_secs(seconds))
+    some(Duration::from_secs(seconds))
+}
+
+/// 0 stands for never.
+fn some(time: Duration) -> Option<Duration> {
+    Some(time).filter(|time| !time.is_zero())
 }
 
 fn parse_prefix(text: &str) -> Result<String, String> {

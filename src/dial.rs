@@ -1,23 +1,63 @@
 //! Opens connections to the Redis behind, over TCP, TLS or a Unix socket.
 
+mod race;
+
 use crate::config::{self, RedisAddr, Transport};
-use crate::net::Stream;
+use crate::net::{self, Stream};
 use crate::resolve::Resolver;
 use crate::tls::{read_certificates, read_key};
+use race::{arrange, race, stagger};
 use rustls_pki_types::ServerName;
+use std::cell::Cell;
+use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::{TlsConnector, TlsStream};
+use tracing::debug;
 
 /// Where Redis is and how to get there.
 pub struct Dialer {
     target: Target,
     addr: RedisAddr,
+    tcp_keepalive: Option<Duration>,
+    tcp_user_timeout: Option<Duration>,
+    experience: Mutex<Experience>,
 }
+
+/// Of the addresses of a name, the one that worked last, and the one that was reached last and did not.
+#[derive(Debug, Clone, Copy, Default)]
+struct Experience {
+    good: Option<SocketAddr>,
+    bad: Option<SocketAddr>,
+}
+
+/// What took too long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Late {
+    /// Nobody says what address the name has.
+    Lookup,
+    /// No address answers.
+    Connect,
+    /// An address answers, but not in TLS.
+    Handshake,
+}
+
+impl fmt::Display for Late {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Lookup => "looking its name up took too long",
+            Self::Connect => "connecting took too long",
+            Self::Handshake => "the TLS handshake took too long",
+        })
+    }
+}
+
+impl std::error::Error for Late {}
 
 enum Target {
     Tcp(Resolver),
@@ -43,7 +83,13 @@ impl Dialer {
             }
             Transport::Unix(path) => Target::Unix(path.clone()),
         };
-        Ok(Self { target, addr: config.addr.clone() })
+        Ok(Self {
+            target,
+            addr: config.addr.clone(),
+            tcp_keepalive: config.tcp_keepalive,
+            tcp_user_timeout: config.tcp_user_timeout,
+            experience: Mutex::default(),
+        })
     }
 
     /// The AUTH command that a connection begins with, if any.
@@ -58,30 +104,86 @@ impl Dialer {
         self.addr.db
     }
 
-    /// Opens a connection, without a word of RESP spoken on it.
+    /// Opens a connection, without a word of RESP spoken on it. Of several addresses that the name has, one that is
+    /// silent does not take the time of the others.
     ///
     /// # Errors
-    /// Redis cannot be reached within `timeout`, or TLS cannot be agreed on.
+    /// Redis cannot be reached within `timeout`, or TLS cannot be agreed on. One that came too late holds a [`Late`].
     pub async fn dial(&self, timeout: Duration) -> io::Result<Stream> {
+        let stage = Cell::new(Late::Lookup);
         let attempt = async {
             match &self.target {
-                Target::Tcp(host) => dial_tcp(host).await.map(Stream::Tcp),
-                Target::Tls { host, name, connector } => {
-                    let stream = connector.connect(name.clone(), dial_tcp(host).await?).await?;
-                    Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
+                Target::Tcp(host) => {
+                    let connect = async |address| self.connect(address).await.map(Stream::Tcp);
+                    self.reach(host, timeout, &stage, connect).await
                 }
-                Target::Unix(path) => UnixStream::connect(path).await.map(Stream::Unix),
+                Target::Tls { host, name, connector } => {
+                    let connect = async |address| {
+                        let stream = self.connect(address).await?;
+                        stage.set(Late::Handshake);
+                        let stream = connector.connect(name.clone(), stream).await?;
+                        Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
+                    };
+                    self.reach(host, timeout, &stage, connect).await
+                }
+                Target::Unix(path) => {
+                    stage.set(Late::Connect);
+                    UnixStream::connect(path).await.map(Stream::Unix)
+                }
             }
         };
         match tokio::time::timeout(timeout, attempt).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "connecting took too long")),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, stage.get())),
         }
+    }
+
+    /// What was reached at `address` works, or does not. Then, if its name has other addresses, they are tried first.
+    pub fn note(&self, address: Option<SocketAddr>, works: bool) {
+        *self.experience() = match works {
+            true => Experience { good: address, bad: None },
+            false => Experience { good: None, bad: address },
+        };
+    }
+
+    /// `connect` at the address of `host` that is first to work.
+    async fn reach(
+        &self,
+        host: &Resolver,
+        timeout: Duration,
+        stage: &Cell<Late>,
+        connect: impl AsyncFn(SocketAddr) -> io::Result<Stream>,
+    ) -> io::Result<Stream> {
+        let addresses = host.addresses().await?;
+        stage.set(Late::Connect);
+        let Experience { good, bad } = *self.experience();
+        let addresses = arrange(addresses, good, bad);
+        let stream = race(&addresses, stagger(timeout, addresses.len()), connect).await?;
+        self.experience().good = stream.peer_addr();
+        Ok(stream)
+    }
+
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let outcomes = [
+            self.tcp_keepalive.map(|idle| net::set_keepalive(&stream, idle)),
+            self.tcp_user_timeout.map(|timeout| net::set_user_timeout(&stream, timeout)),
+        ];
+        // A system that lacks one of them is no reason to do without Redis.
+        for error in outcomes.into_iter().flatten().filter_map(Result::err) {
+            debug!(%address, %error, "cannot set socket options");
+        }
+        Ok(stream)
+    }
+
+    fn experience(&self) -> MutexGuard<'_, Experience> {
+        self.experience.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl std::fmt::Debug for Dialer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = match &self.target {
             Target::Tcp(host) => host.addr().to_string(),
             Target::Tls { host, .. } => format!("{} by TLS", host.addr()),
@@ -89,12 +191,6 @@ impl std::fmt::Debug for Dialer {
         };
         f.write_str(&place)
     }
-}
-
-async fn dial_tcp(host: &Resolver) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect(&*host.addresses().await?).await?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
 }
 
 fn tls_config(config: &config::Redis) -> Result<ClientConfig, String> {

@@ -1,8 +1,11 @@
-//! Byte streams, whatever they run over.
+//! Byte streams, whatever they run over, and what the kernel is told about them.
 
+use socket2::{SockRef, TcpKeepalive};
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsStream;
@@ -16,6 +19,43 @@ pub enum Stream {
     Unix(UnixStream),
     /// TLS over TCP. Boxed: its buffers and keys would make every plain connection larger.
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    /// The other end's address, if it has one.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().ok(),
+            Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+/// Questions of the kernel's that a peer may leave unanswered before it is taken to be gone.
+const KEEPALIVE_PROBES: u32 = 3;
+
+/// Has the kernel ask a peer that has been silent for `idle` whether it is still there. One that is gone is noticed
+/// after twice that time.
+///
+/// # Errors
+/// The system's.
+pub fn set_keepalive(stream: &TcpStream, idle: Duration) -> io::Result<()> {
+    let interval = (idle / KEEPALIVE_PROBES).max(Duration::from_secs(1));
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(KEEPALIVE_PROBES);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+/// Has the kernel give a connection up on which something that was sent has not been taken for so long, where it can:
+/// on Linux.
+///
+/// # Errors
+/// The system's.
+pub fn set_user_timeout(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    return SockRef::from(stream).set_tcp_user_timeout(Some(timeout));
+    #[cfg(not(target_os = "linux"))]
+    return Ok(drop((stream, timeout)));
 }
 
 impl AsyncRead for Stream {

@@ -5,7 +5,7 @@
 //! begins another. The threads are not the runtime's, which would wait for them when it ends.
 
 use crate::config::HostPort;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use std::{io, thread};
@@ -15,7 +15,24 @@ use tokio::sync::watch;
 const MAX_AGE: Duration = Duration::from_millis(500);
 
 /// Addresses, or why there are none; nothing before that is known.
-type Outcome = Option<Result<Vec<SocketAddr>, String>>;
+type Outcome = Option<Result<Vec<SocketAddr>, Failure>>;
+
+#[derive(Debug, Clone)]
+enum Failure {
+    /// The name leads nowhere, in the system's words.
+    NoAddress(String),
+    /// The system has not looked.
+    System(i32),
+}
+
+impl From<Failure> for io::Error {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::NoAddress(text) => Self::new(io::ErrorKind::NotFound, text),
+            Failure::System(code) => Self::from_raw_os_error(code),
+        }
+    }
+}
 
 /// Where a host is.
 #[derive(Debug)]
@@ -44,14 +61,14 @@ impl Resolver {
     /// Where the host is now, in the order in which the system would have the addresses tried.
     ///
     /// # Errors
-    /// The name leads nowhere, or no thread can be had.
+    /// The name leads nowhere, or no thread or file descriptor can be had.
     pub async fn addresses(&self) -> io::Result<Vec<SocketAddr>> {
         if let Ok(ip) = self.addr.host.parse::<IpAddr>() {
             return Ok(vec![(ip, self.addr.port).into()]);
         }
         let mut lookup = self.lookup()?;
         let outcome = lookup.wait_for(Option::is_some).await.map_err(io::Error::other)?.clone();
-        outcome.unwrap_or(Ok(Vec::new())).map_err(io::Error::other)
+        Ok(outcome.unwrap_or(Ok(Vec::new()))?)
     }
 
     /// The lookup under way, or else a new one.
@@ -64,10 +81,19 @@ impl Resolver {
         let (sender, outcome) = watch::channel(None);
         let HostPort { host, port } = self.addr.clone();
         thread::Builder::new().name("lookup".to_owned()).spawn(move || {
-            let found = (host, port).to_socket_addrs().map(Iterator::collect).map_err(|error| error.to_string());
-            sender.send_replace(Some(found));
+            let found = (host, port).to_socket_addrs().map(Iterator::collect);
+            sender.send_replace(Some(found.map_err(|error| failure(&error))));
         })?;
         *latest = Some(Lookup { began: Instant::now(), outcome: outcome.clone() });
         Ok(outcome)
+    }
+}
+
+/// Why there is no address. Without a file descriptor to look with, the system says that the name does not exist.
+fn failure(error: &io::Error) -> Failure {
+    let missing = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).err();
+    match missing.and_then(|error| error.raw_os_error()) {
+        Some(code) => Failure::System(code),
+        None => Failure::NoAddress(error.to_string()),
     }
 }

@@ -9,14 +9,14 @@ use crate::client_list::{ClientList, Entry, Said};
 use crate::config::{Config, HostPort};
 use crate::limiter::{Limiter, resets};
 use crate::log_limit::LogLimit;
-use crate::net::Stream;
+use crate::net::{Stream, set_keepalive};
 use crate::resp::reply;
 use crate::session;
 use crate::stats::Stats;
 use crate::tls::{Acceptor, MAX_HANDSHAKE};
 use crate::worker::{Shared, Worker};
 use bytes::BytesMut;
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsRawFd;
@@ -226,7 +226,7 @@ async fn hand_over(mut stream: TcpStream, peer: SocketAddr, speaks_tls: bool, sh
 fn set_options(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     stream.set_nodelay(true)?;
     match shared.config.server.tcp_keepalive {
-        Some(idle) => SockRef::from(stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(idle)),
+        Some(idle) => set_keepalive(stream, idle),
         None => Ok(()),
     }
 }

@@ -71,6 +71,8 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.redis.addr.transport, Transport::Tcp(host_port("localhost", 6379)));
     assert_eq!(config.redis.timeout, Duration::from_millis(50));
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
+    assert_eq!(config.redis.tcp_keepalive, Some(Duration::from_secs(60)));
+    assert_eq!(config.redis.tcp_user_timeout, Some(Duration::from_secs(30)));
     assert_eq!(config.redis.prefix, "rl:");
     assert_eq!((config.redis.ca_file, config.redis.client_cert), (None, None));
     assert_eq!(config.upstream.connect_timeout, Duration::from_secs(1));

@@ -8,20 +8,24 @@ use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error, Reply};
 use crate::store::redis::Answers;
 use crate::store::script::Run;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::warn;
 
 /// A connection on which the scripts run and to which nothing is owed.
 pub(super) async fn open_and_probe(batcher: &Batcher, remote: &Remote) -> Result<Connection, Error> {
-    let attempt = probe(remote);
-    let mut link = timeout(remote.connect_timeout, attempt).await.unwrap_or_else(|_| Err(Error::late()))?;
+    let begun = Instant::now();
+    let mut link = Connection::dial(&remote.dialer, remote.connect_timeout).await?;
+    let left = remote.connect_timeout.saturating_sub(begun.elapsed());
+    let outcome = timeout(left, probe(remote, &mut link)).await.unwrap_or_else(|_| Err(Error::late()));
+    remote.dialer.note(link.peer_addr(), outcome.is_ok());
+    outcome?;
     write_back(batcher, remote, &mut link).await?;
     Ok(link)
 }
 
-async fn probe(remote: &Remote) -> Result<Connection, Error> {
-    let mut link = Connection::open(&remote.dialer, remote.connect_timeout).await?;
+async fn probe(remote: &Remote, link: &mut Connection) -> Result<(), Error> {
+    link.log_in(&remote.dialer).await?;
     for script in remote.store.scripts() {
         // Where that is not allowed, each is sent with the first job that needs it.
         let _ = link.call(&[&b"SCRIPT"[..], b"LOAD", script.source.as_bytes()]).await;
@@ -29,14 +33,14 @@ async fn probe(remote: &Remote) -> Result<Connection, Error> {
     // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here. And in time:
     // a Redis that answers only after the deadline would close the breaker for nothing.
     let (nothing, sent_us) = (Batch::default(), now_us());
-    let reply = run(&mut link, remote.store.check(&nothing, ""), Duration::from_micros(remote.timeout_us)).await?;
+    let reply = run(link, remote.store.check(&nothing, ""), Duration::from_micros(remote.timeout_us)).await?;
     remote.note_clock(Answers::read(reply, 0)?.redis_now_us, sent_us);
     if let Ok(Reply::Text(text)) = link.call(&[&b"INFO"[..], b"server"]).await {
         let text = String::from_utf8_lossy(&text);
         let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
         remote.lock_known().version = version.map(|version| version.trim().to_owned());
     }
-    Ok(link)
+    Ok(())
 }
 
 async fn write_back(batcher: &Batcher, remote: &Remote, link: &mut Connection) -> Result<(), Error> {

@@ -11,6 +11,7 @@ use crate::resp::scan::Scanner;
 use bytes::{Buf, BytesMut};
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -112,20 +113,45 @@ impl Connection {
     /// Connects and logs in.
     ///
     /// # Errors
-    /// Whatever keeps Redis from being reached or from letting us in.
+    /// Whatever keeps Redis from being reached or from letting us in, within `timeout`.
     pub async fn open(dialer: &Dialer, timeout: Duration) -> Result<Self, Error> {
-        let mut connection = Self::new(dialer.dial(timeout).await?);
+        let attempt = async {
+            let mut connection = Self::dial(dialer, timeout).await?;
+            connection.log_in(dialer).await?;
+            Ok(connection)
+        };
+        tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(Error::late()))
+    }
+
+    /// Connects, without a word spoken.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial`].
+    pub async fn dial(dialer: &Dialer, timeout: Duration) -> Result<Self, Error> {
+        Ok(Self::new(dialer.dial(timeout).await?))
+    }
+
+    /// Says who we are and which database we want.
+    ///
+    /// # Errors
+    /// As [`Connection::reply`].
+    pub async fn log_in(&mut self, dialer: &Dialer) -> Result<(), Error> {
         if let Some(words) = dialer.auth() {
-            connection.call(&words).await?;
+            self.call(&words).await?;
         }
         if dialer.db() != 0 {
-            connection.call(&[&b"SELECT"[..], dialer.db().to_string().as_bytes()]).await?;
+            self.call(&[&b"SELECT"[..], dialer.db().to_string().as_bytes()]).await?;
         }
         // For whoever reads CLIENT LIST; a user who may not say so is let in all the same.
-        match connection.call(&[&b"CLIENT"[..], b"SETNAME", b"tollgate"]).await {
+        match self.call(&[&b"CLIENT"[..], b"SETNAME", b"tollgate"]).await {
             Err(error @ Error::Io(_)) => Err(error),
-            _ => Ok(connection),
+            _ => Ok(()),
         }
+    }
+
+    /// The address of what answers.
+    pub fn peer_addr(&self) -> Option<SocketAddr> {
+        self.stream.peer_addr()
     }
 
     /// Where commands are written, as by [`Connection::write`].

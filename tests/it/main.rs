@@ -14,6 +14,7 @@ mod addresses;
 mod commands;
 mod common;
 mod costs;
+mod dialing;
 mod differential;
 mod ends;
 mod exactness;

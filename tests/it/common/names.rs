@@ -51,7 +51,13 @@ impl Names {
 
     /// From now on the name, and no other, leads there.
     pub fn point(&self, name: &str, to: IpAddr) {
-        self.write("hosts", &format!("{to} {name}\n"));
+        self.point_to_all(name, &[to]);
+    }
+
+    /// The same of a name with several addresses. Of two that both lead to this machine, the system puts 127.0.0.1 first
+    /// and leaves the others in their order.
+    pub fn point_to_all(&self, name: &str, to: &[IpAddr]) {
+        self.write("hosts", &to.iter().map(|to| format!("{to} {name}\n")).collect::<String>());
     }
 
     /// From now on no name leads anywhere.
