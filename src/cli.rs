@@ -22,6 +22,7 @@ Usage: tollgate [--config FILE] [--listen ADDR] [--redis URL | --embedded] [--wo
   --embedded       no Redis behind: keep the exact log in this process
   --workers N      worker threads, 0 for one per core [0]
   --check-config   print the settings in force and where each comes from, and exit
+  --connect        with --check-config: try Redis too, all that is needed of it
   -V, --version    print the version, and exit
   -h, --help       print this, and exit
 
@@ -48,6 +49,8 @@ pub enum Command {
     Run(Box<Config>, Vec<String>),
     /// Print this report of a valid configuration.
     CheckConfig(String),
+    /// Print it, and then try whether the Redis that it names can be used.
+    CheckConnection(String, Box<Config>),
     /// Print [`HELP`].
     Help,
     /// Print [`VERSION`].
@@ -65,7 +68,7 @@ const VALUE_FLAGS: [(&str, &str); 3] =
 pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
     let mut file = None;
     let mut flags = Vec::new();
-    let mut check_config = false;
+    let (mut check_config, mut connect) = (false, false);
     let mut args = args.map(|arg| arg.into_string().map_err(|_| "an argument is not UTF-8".to_owned()));
     while let Some(arg) = args.next().transpose()? {
         let (name, value) = match arg.split_once('=') {
@@ -82,9 +85,10 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
                 flags.push(Flag { name: "--embedded", key: "embedded.enabled", value: "true".to_owned() });
             }
             ("--check-config", None) => check_config = true,
+            ("--connect", None) => connect = true,
             ("--version" | "-V", None) => return Ok(Command::Version),
             ("--help" | "-h", None) => return Ok(Command::Help),
-            ("--embedded" | "--check-config" | "--version" | "-V" | "--help" | "-h", Some(_)) => {
+            ("--embedded" | "--check-config" | "--connect" | "--version" | "-V" | "--help" | "-h", Some(_)) => {
                 return Err(format!("{name} takes no value"));
             }
             // Only a flag's name is repeated: all else may be an address with its password.
@@ -95,7 +99,12 @@ pub fn parse(args: impl Iterator<Item = OsString>) -> Result<Command, String> {
         }
     }
     let Loaded { config, report, warnings } = config::load(file.as_deref(), std::env::vars_os(), &flags)?;
-    Ok(if check_config { Command::CheckConfig(report) } else { Command::Run(Box::new(config), warnings) })
+    match (check_config, connect) {
+        (false, true) => Err("--connect comes with --check-config: see tollgate --help".to_owned()),
+        (true, true) => Ok(Command::CheckConnection(report, Box::new(config))),
+        (true, false) => Ok(Command::CheckConfig(report)),
+        (false, false) => Ok(Command::Run(Box::new(config), warnings)),
+    }
 }
 
 /// The value after `=`, or else the next argument. One that begins with dashes is the next flag: no value does.

@@ -2,7 +2,7 @@
 
 mod race;
 
-use crate::config::{self, RedisAddr, Transport};
+use crate::config::{self, HostPort, RedisAddr, Transport};
 use crate::net::{self, Stream};
 use crate::resolve::Resolver;
 use crate::tls::{read_certificates, read_key};
@@ -11,11 +11,12 @@ use rustls_pki_types::ServerName;
 use std::cell::Cell;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::watch;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::{TlsConnector, TlsStream};
 use tracing::debug;
@@ -27,6 +28,11 @@ pub struct Dialer {
     tcp_keepalive: Option<Duration>,
     tcp_user_timeout: Option<Duration>,
     experience: Mutex<Experience>,
+    /// What this process listens on.
+    listeners: OnceLock<Vec<SocketAddr>>,
+    /// Whether clients are kept from connecting, because what is there is a Tollgate that would connect to this one in
+    /// turn. Nothing before somebody has looked.
+    is_barred: watch::Sender<Option<bool>>,
 }
 
 /// Of the addresses of a name, the one that worked last, and the one that was reached last and did not.
@@ -59,6 +65,18 @@ impl fmt::Display for Late {
 
 impl std::error::Error for Late {}
 
+/// Redis's address is one that this process listens on.
+#[derive(Debug)]
+pub struct LeadsHere;
+
+impl fmt::Display for LeadsHere {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("redis.addr leads to this Tollgate itself")
+    }
+}
+
+impl std::error::Error for LeadsHere {}
+
 enum Target {
     Tcp(Resolver),
     Tls { host: Resolver, name: ServerName<'static>, connector: TlsConnector },
@@ -89,6 +107,8 @@ impl Dialer {
             tcp_keepalive: config.tcp_keepalive,
             tcp_user_timeout: config.tcp_user_timeout,
             experience: Mutex::default(),
+            listeners: OnceLock::new(),
+            is_barred: watch::Sender::new(None),
         })
     }
 
@@ -104,12 +124,60 @@ impl Dialer {
         self.addr.db
     }
 
+    /// Who AUTH logs in.
+    pub fn user(&self) -> &str {
+        self.addr.user.as_deref().unwrap_or("default")
+    }
+
+    /// The host, or the path of the socket.
+    pub fn host(&self) -> &str {
+        match &self.target {
+            Target::Tcp(host) | Target::Tls { host, .. } => &host.addr().host,
+            Target::Unix(path) => path.to_str().unwrap_or_default(),
+        }
+    }
+
+    /// This process listens on these: what is dialled must be none of them.
+    pub fn set_listeners(&self, listeners: Vec<SocketAddr>) {
+        // Told once, at the start.
+        let _ = self.listeners.set(listeners);
+    }
+
+    /// Whether it can be told without a lookup that Redis's address is one that this process listens on.
+    pub fn leads_here(&self) -> bool {
+        let (Target::Tcp(host) | Target::Tls { host, .. }) = &self.target else { return false };
+        let HostPort { host, port } = host.addr();
+        let ip = if host == "localhost" { Ok(Ipv4Addr::LOCALHOST.into()) } else { host.parse::<IpAddr>() };
+        ip.is_ok_and(|ip| self.is_listener((ip, *port).into(), None))
+    }
+
+    /// What [`Dialer::dial`] leads to was looked at: whether it `is_barred`, because it leads back.
+    pub fn bar(&self, is_barred: bool) {
+        self.is_barred.send_replace(Some(is_barred));
+    }
+
+    /// Opens a connection for a client, as [`Dialer::dial_store`], but not before the store's own connection has shown
+    /// what is there: one that leads back here would be opened again and again, by each connection anew.
+    ///
+    /// # Errors
+    /// As [`Dialer::dial_store`]; and what is there leads back.
+    pub async fn dial(&self, timeout: Duration) -> io::Result<Stream> {
+        let begun = Instant::now();
+        let mut is_barred = self.is_barred.subscribe();
+        match tokio::time::timeout(timeout, is_barred.wait_for(Option::is_some)).await {
+            Ok(Ok(is_barred)) if *is_barred == Some(true) => return Err(io::Error::other(LeadsHere)),
+            _ => {}
+        }
+        self.dial_store(timeout.saturating_sub(begun.elapsed())).await
+    }
+
     /// Opens a connection, without a word of RESP spoken on it. Of several addresses that the name has, one that is
     /// silent does not take the time of the others.
     ///
     /// # Errors
-    /// Redis cannot be reached within `timeout`, or TLS cannot be agreed on. One that came too late holds a [`Late`].
-    pub async fn dial(&self, timeout: Duration) -> io::Result<Stream> {
+    /// Redis cannot be reached within `timeout`, or TLS cannot be agreed on. One that came too late holds a [`Late`], one
+    /// that leads to this process itself [`LeadsHere`].
+    pub async fn dial_store(&self, timeout: Duration) -> io::Result<Stream> {
         let stage = Cell::new(Late::Lookup);
         let attempt = async {
             match &self.target {
@@ -165,6 +233,9 @@ impl Dialer {
 
     async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let stream = TcpStream::connect(address).await?;
+        if self.is_listener(address, Some(stream.local_addr()?.ip())) {
+            return Err(io::Error::other(LeadsHere));
+        }
         stream.set_nodelay(true)?;
         let outcomes = [
             self.tcp_keepalive.map(|idle| net::set_keepalive(&stream, idle)),
@@ -175,6 +246,17 @@ impl Dialer {
             debug!(%address, %error, "cannot set socket options");
         }
         Ok(stream)
+    }
+
+    /// Whether a connection to `peer` leads to this process, from `local` if that is known. Who listens on all addresses
+    /// listens on those of its own machine.
+    fn is_listener(&self, peer: SocketAddr, local: Option<IpAddr>) -> bool {
+        // Elsewhere somebody else may listen on one address of a port of which all are listened on.
+        let is_all_ours = cfg!(target_os = "linux") && (peer.ip().is_loopback() || local == Some(peer.ip()));
+        self.listeners.get().into_iter().flatten().any(|listener| {
+            let is_wide = listener.ip().is_unspecified() && listener.is_ipv4() == peer.is_ipv4();
+            listener.port() == peer.port() && (listener.ip() == peer.ip() || (is_wide && is_all_ours))
+        })
     }
 
     fn experience(&self) -> MutexGuard<'_, Experience> {

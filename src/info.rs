@@ -4,6 +4,7 @@ pub mod process;
 
 use crate::config::Config;
 use crate::limiter::Limiter;
+use crate::run_id::run_id;
 use crate::stats::{Counter, Histogram, Stats};
 use crate::worker::Shared;
 use std::fmt::Write;
@@ -171,6 +172,7 @@ fn human(bytes: u64) -> String {
 
 fn tollgate(shared: &Shared, text: &mut String) {
     line(text, "tollgate_version", env!("CARGO_PKG_VERSION"));
+    line(text, "tollgate_run_id", run_id());
     let Config { server, .. } = &shared.config;
     line(text, "workers", server.workers);
     line(text, "log_lines_dropped", crate::log::dropped_lines());
@@ -182,11 +184,16 @@ fn tollgate(shared: &Shared, text: &mut String) {
         }
         Limiter::Redis(remote) => {
             let known = remote.known();
+            let is_up = remote.breaker.is_closed();
+            let (problem, advice) = known.problem_and_advice();
             line(text, "store", "redis");
-            line(text, "store_up", u8::from(remote.breaker.is_closed()));
+            line(text, "store_up", u8::from(is_up));
             line(text, "breaker_state", remote.breaker.name());
             line(text, "store_down_seconds", known.down_since.map_or(0, |since| since.elapsed().as_secs()));
             line(text, "store_last_error", known.last_error.unwrap_or_default());
+            line(text, "store_problem", problem);
+            line(text, "store_advice", advice);
+            line(text, "store_chain", known.chain.filter(|_| is_up).unwrap_or_default());
             for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
                 let times = shared.stats.iter().map(|stats| &stats.store_latency);
                 line(text, &format!("store_latency_us_{name}"), Histogram::quantile(times, share));

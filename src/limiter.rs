@@ -7,16 +7,24 @@ pub mod batcher;
 pub mod breaker;
 mod connect;
 pub mod deny_cache;
+pub mod diagnosis;
+mod facts;
 pub mod fallback;
+pub mod health;
 mod job;
 pub mod mailbox;
+mod needs;
 mod pipeline;
+pub mod preflight;
+mod probe;
 pub mod resets;
 mod settle;
 
 use crate::config::{Config, FallbackMode};
 use crate::dial::Dialer;
+use crate::log_limit::LogLimit;
 use crate::quota::{Check, Quota, WindowState, decide_and_name};
+use crate::stats::Stats;
 use crate::store::embedded::Embedded;
 use crate::store::ledger::Ledger;
 use crate::store::redis::{RedisStore, WindowAnswer};
@@ -24,13 +32,13 @@ use ahash::RandomState;
 use breaker::Breaker;
 use deny_cache::{Denial, DenyCache};
 use fallback::Fallback;
+use health::Known;
 
 use mailbox::{Answer, Refusal};
-use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
-use tracing::{info, warn};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::watch;
 
 /// The limiter's state that workers share.
 pub enum Limiter {
@@ -38,17 +46,6 @@ pub enum Limiter {
     Embedded(Embedded),
     /// All is counted in Redis, as long as it answers.
     Redis(Box<Remote>),
-}
-
-/// What is known of the Redis behind.
-#[derive(Debug, Clone, Default)]
-pub struct Known {
-    /// The version that it last said it has.
-    pub version: Option<String>,
-    /// Since when it has not been asked.
-    pub down_since: Option<Instant>,
-    /// What it last failed with.
-    pub last_error: Option<String>,
 }
 
 /// Redis as the store, and what stands in for it.
@@ -73,9 +70,15 @@ pub struct Remote {
     pub timeout_us: u64,
     /// Whether resets on other proxies are heard of. Only then are denials kept.
     pub hears_resets: AtomicBool,
+    /// Each worker's counters.
+    stats: Vec<Arc<Stats>>,
     /// When a deadline last passed that counted as a failure.
     last_timeout_us: AtomicU64,
     known: Mutex<Known>,
+    /// Whether a look at Redis has shown that it can be used, and it was not lost since.
+    is_up: watch::Sender<bool>,
+    /// Connections that were not made for a lack of Tollgate's own.
+    own_failures: LogLimit,
     /// Redis was reached when it last failed, and answered with an error.
     refuses: AtomicBool,
     /// Redis's clock less this process's, as last seen.
@@ -83,11 +86,11 @@ pub struct Remote {
 }
 
 impl Limiter {
-    /// A limiter as configured. Asks nothing yet.
+    /// A limiter as configured, which counts in `stats`, one for each worker. Asks nothing yet.
     ///
     /// # Errors
     /// Certificates for Redis that cannot be used.
-    pub fn new(config: &Config) -> Result<Self, String> {
+    pub fn new(config: &Config, stats: &[Arc<Stats>]) -> Result<Self, String> {
         if config.embedded.enabled {
             return Ok(Self::Embedded(Embedded::new(config.embedded.max_keys, config.embedded.max_entries)));
         }
@@ -109,8 +112,11 @@ impl Limiter {
             mode: config.fallback.mode,
             timeout_us: us(config.redis.timeout),
             hears_resets: AtomicBool::new(false),
+            stats: stats.to_vec(),
             last_timeout_us: AtomicU64::new(0),
             known: Mutex::default(),
+            is_up: watch::Sender::new(false),
+            own_failures: LogLimit::default(),
             refuses: AtomicBool::new(false),
             clock_offset_us: AtomicI64::new(0),
         })))
@@ -185,45 +191,6 @@ impl Remote {
     /// offset is never too old.
     fn note_clock(&self, redis_now_us: i64, sent_us: u64) {
         self.clock_offset_us.store(redis_now_us.saturating_sub_unsigned(sent_us), Relaxed);
-    }
-
-    /// What is known of Redis.
-    pub fn known(&self) -> Known {
-        self.lock_known().clone()
-    }
-
-    fn lock_known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Whether a connection to Redis is worth trying. That it refuses to run scripts says nothing against it.
-    pub fn is_reachable(&self) -> bool {
-        self.breaker.is_closed() || self.refuses.load(Relaxed)
-    }
-
-    /// Redis works again: told in the log if that is news.
-    fn on_up(&self) {
-        if self.breaker.success() {
-            let down = self.lock_known().down_since.take();
-            let down_ms = down.map_or(0, |since| since.elapsed().as_millis() as u64);
-            info!(redis = ?self.dialer, down_ms, "redis answers again");
-        }
-    }
-
-    /// Redis does not work: told in the log if that is news. It `refuses` if it was reached and said so.
-    pub fn on_down(&self, is_news: bool, error: &dyn fmt::Display, refuses: bool) {
-        self.refuses.store(refuses, Relaxed);
-        {
-            let mut known = self.lock_known();
-            known.last_error = Some(error.to_string());
-            if is_news {
-                known.down_since = Some(Instant::now());
-            }
-        }
-        // Without the lock, which INFO waits for.
-        if is_news {
-            warn!(redis = ?self.dialer, %error, mode = %self.mode, "redis is down: the fallback answers");
-        }
     }
 
     /// Forgets what is known here of a key that was reset.

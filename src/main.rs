@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tollgate::cli::{self, Command};
 use tollgate::config::Config;
+use tollgate::limiter::{Limiter, preflight};
 use tollgate::log;
 use tollgate::server::Server;
 use tracing::{error, info, warn};
@@ -16,6 +17,7 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(config, warnings)) => run(*config, &warnings),
         Ok(Command::CheckConfig(report)) => print(&report),
+        Ok(Command::CheckConnection(report, config)) => check_connection(&report, &config),
         Ok(Command::Help) => print(cli::HELP),
         Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
         Err(text) => {
@@ -35,6 +37,28 @@ fn print(text: &str) -> ExitCode {
 /// listens.
 fn complain(text: &dyn Display) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Says how the Redis of the configuration does. What is said of it stands in the report, so the log stays off.
+fn check_connection(report: &str, config: &Config) -> ExitCode {
+    let limiter = match Limiter::new(config, &[]) {
+        Ok(limiter) => limiter,
+        Err(text) => {
+            complain(&text);
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    match runtime.map(|runtime| runtime.block_on(preflight::report(&limiter))) {
+        Ok((lines, is_well)) => {
+            print(&format!("{report}\n{lines}"));
+            if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn run(config: Config, warnings: &[String]) -> ExitCode {

@@ -6,8 +6,11 @@
 
 use crate::auth::{self, Auth};
 use crate::client_list::{ClientList, Entry, Said};
+use crate::clock::now_us;
 use crate::config::{Config, HostPort};
-use crate::limiter::{Limiter, resets};
+use crate::descriptors;
+use crate::limiter::diagnosis::{self, Problem};
+use crate::limiter::{Limiter, health, resets};
 use crate::log_limit::LogLimit;
 use crate::net::{Stream, set_keepalive};
 use crate::resp::reply;
@@ -79,8 +82,23 @@ impl Server {
                 listeners.push((listen(resolved, config.server.backlog).map_err(cannot)?, speaks_tls));
             }
         }
-        let limiter = Arc::new(Limiter::new(&config)?);
-        let stats = (0..config.server.workers.get()).map(|_| Arc::default()).collect();
+        let workers = config.server.workers.get();
+        let max_clients = config.server.max_clients;
+        if let Err((needed, allowed)) = descriptors::make_room(max_clients, workers, !config.embedded.enabled) {
+            let advice = "raise the limit (ulimit -Hn, LimitNOFILE of systemd), or lower server.max_clients";
+            warn!(needed, allowed, max_clients, advice, "too few file descriptors for all clients");
+        }
+        let stats: Vec<_> = (0..workers).map(|_| Arc::default()).collect();
+        let limiter = Arc::new(Limiter::new(&config, &stats)?);
+        if let Limiter::Redis(remote) = &*limiter {
+            remote
+                .dialer
+                .set_listeners(listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect());
+            if remote.dialer.leads_here() {
+                let Problem { what, advice, .. } = diagnosis::leads_here();
+                return Err(format!("{what} ({:?}): {advice}", remote.dialer));
+            }
+        }
         let shared = Shared {
             auth: Auth::new(&config.auth)?,
             tls: config.tls.as_ref().map(Acceptor::load).transpose()?,
@@ -125,10 +143,12 @@ impl Server {
         }
         let desks = Rc::new(desks);
         let mut accepting = JoinSet::new();
+        let failures = Rc::<LogLimit>::default();
         let local = LocalSet::new();
         for (listener, speaks_tls) in listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local_on(accept(listener, speaks_tls, shared.clone(), desks.clone()), &local);
+            accepting
+                .spawn_local_on(accept(listener, speaks_tls, shared.clone(), desks.clone(), failures.clone()), &local);
         }
         local
             .run_until(async {
@@ -136,6 +156,7 @@ impl Server {
                     () = stop.cancelled() => {}
                     () = sweep(&shared) => {}
                     () = hear_resets(&shared) => {}
+                    () = health::remind(&shared.limiter) => {}
                 }
                 accepting.shutdown().await;
             })
@@ -174,13 +195,22 @@ fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener
     Ok(socket.into())
 }
 
-async fn accept(listener: TcpListener, speaks_tls: bool, shared: Arc<Shared>, desks: Rc<Vec<Desk>>) {
+async fn accept(
+    listener: TcpListener,
+    speaks_tls: bool,
+    shared: Arc<Shared>,
+    desks: Rc<Vec<Desk>>,
+    failures: Rc<LogLimit>,
+) {
     loop {
         match listener.accept().await {
             Ok((stream, peer)) => hand_over(stream, peer, speaks_tls, &shared, &desks).await,
             Err(error) => {
                 // Out of file descriptors, most likely: clients that leave give some back.
-                warn!(%error, "cannot accept a client");
+                if let Some(times) = failures.due(now_us()) {
+                    let advice = "raise the limit of file descriptors (ulimit -n), or lower server.max_clients";
+                    warn!(%error, times, advice, "cannot accept clients");
+                }
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
@@ -306,6 +336,6 @@ async fn sweep(shared: &Shared) {
     let mut every = tokio::time::interval(SWEEP_EVERY);
     loop {
         every.tick().await;
-        embedded.sweep(crate::clock::now_us(), SWEEP_PLACES);
+        embedded.sweep(now_us(), SWEEP_PLACES);
     }
 }

@@ -77,7 +77,7 @@ impl Batcher {
                 let had_state = keys.iter().filter(|key| embedded.reset(key, now_us)).count();
                 Some(Answer::Reset(had_state as u64))
             }
-            Limiter::Redis(remote) if !remote.breaker.is_closed() => Some(Answer::Refused(Refusal::Unavailable)),
+            Limiter::Redis(remote) if !remote.breaker.is_closed() => Some(Answer::Refused(remote.refusal())),
             Limiter::Redis(remote) => {
                 let mut job = self.new_job(Work::Reset { keys: keys.iter().map(|key| key.to_vec()).collect() });
                 let due_us = now_us + remote.timeout_us;

@@ -2,45 +2,34 @@
 
 use super::Remote;
 use super::batcher::Batcher;
+use super::diagnosis::{self, Kind, Problem};
 use super::pipeline::MAX_RECORDS;
+use super::probe;
 use crate::clock::now_us;
-use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error, Reply};
-use crate::store::redis::Answers;
 use crate::store::script::Run;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 use tracing::warn;
 
 /// A connection on which the scripts run and to which nothing is owed.
-pub(super) async fn open_and_probe(batcher: &Batcher, remote: &Remote) -> Result<Connection, Error> {
-    let begun = Instant::now();
-    let mut link = Connection::dial(&remote.dialer, remote.connect_timeout).await?;
-    let left = remote.connect_timeout.saturating_sub(begun.elapsed());
-    let outcome = timeout(left, probe(remote, &mut link)).await.unwrap_or_else(|_| Err(Error::late()));
-    remote.dialer.note(link.peer_addr(), outcome.is_ok());
-    outcome?;
-    write_back(batcher, remote, &mut link).await?;
+pub(super) async fn open_and_probe(batcher: &Batcher, remote: &Remote) -> Result<Connection, Problem> {
+    let diagnose = |error: Error| diagnosis::of(&error, remote.about());
+    let mut link = probe(remote).await.inspect_err(|problem| remote.dialer.bar(problem.kind == Kind::Tollgate))?;
+    remote.dialer.bar(false);
+    write_back(batcher, remote, &mut link).await.map_err(diagnose)?;
     Ok(link)
 }
 
-async fn probe(remote: &Remote, link: &mut Connection) -> Result<(), Error> {
-    link.log_in(&remote.dialer).await?;
-    for script in remote.store.scripts() {
-        // Where that is not allowed, each is sent with the first job that needs it.
-        let _ = link.call(&[&b"SCRIPT"[..], b"LOAD", script.source.as_bytes()]).await;
-    }
-    // A script is what has to work: a Redis that is loading or busy, or asks for a password, says so here. And in time:
-    // a Redis that answers only after the deadline would close the breaker for nothing.
-    let (nothing, sent_us) = (Batch::default(), now_us());
-    let reply = run(link, remote.store.check(&nothing, ""), Duration::from_micros(remote.timeout_us)).await?;
-    remote.note_clock(Answers::read(reply, 0)?.redis_now_us, sent_us);
-    if let Ok(Reply::Text(text)) = link.call(&[&b"INFO"[..], b"server"]).await {
-        let text = String::from_utf8_lossy(&text);
-        let version = text.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        remote.lock_known().version = version.map(|version| version.trim().to_owned());
-    }
-    Ok(())
+async fn probe(remote: &Remote) -> Result<Connection, Problem> {
+    let late = |_| Err(diagnosis::of(&Error::late(), remote.about()));
+    let begun = Instant::now();
+    let link = Connection::dial(&remote.dialer, remote.connect_timeout).await;
+    let mut link = link.map_err(|error| diagnosis::of(&error, remote.about()))?;
+    let left = remote.connect_timeout.saturating_sub(begun.elapsed());
+    let outcome = timeout(left, probe::examine(remote, &mut link, &mut |_, _| {})).await.unwrap_or_else(late);
+    remote.dialer.note(link.peer_addr(), outcome.is_ok());
+    outcome.map(|()| link)
 }
 
 async fn write_back(batcher: &Batcher, remote: &Remote, link: &mut Connection) -> Result<(), Error> {
@@ -67,7 +56,7 @@ pub(super) fn warn_of_loss(error: &Error, records: usize) {
     warn!(%error, records, "what the fallback admitted cannot be written to redis");
 }
 
-async fn run(link: &mut Connection, run: Run<'_>, within: Duration) -> Result<Reply, Error> {
+pub(super) async fn run(link: &mut Connection, run: Run<'_>, within: Duration) -> Result<Reply, Error> {
     let attempt = async {
         run.write(link.output(), false);
         match link.reply().await {

@@ -29,6 +29,8 @@ impl Answer {
 pub enum Refusal {
     /// Redis is down, and this cannot be answered without it.
     Unavailable,
+    /// The same of a Redis that will not serve as all is set up.
+    Unusable,
     /// A key of the log's name holds something else.
     WrongType,
     /// The embedded log has no room to count it.
@@ -39,6 +41,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unavailable => f.write_str("UNAVAILABLE Redis cannot be reached"),
+            Self::Unusable => {
+                f.write_str("UNAVAILABLE Redis cannot be used as it is set up: INFO tollgate says why (store_problem)")
+            }
             Self::WrongType => f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value"),
             Self::Full(full) => write!(f, "ERR {full}"),
         }

@@ -2,6 +2,7 @@
 //! answered in that order, a few under way at once.
 
 use super::batcher::Batcher;
+use super::diagnosis::{Kind as ProblemKind, Problem};
 use super::job::{Job, Work};
 use super::{Kind, Remote, connect};
 use crate::clock::now_us;
@@ -25,10 +26,12 @@ pub(super) const MAX_RECORDS: usize = 64;
 const RETRY_US: u64 = 100_000;
 /// By then Redis runs what it is sent, as a rule. If it does not, it has to ask itself what it was told to last.
 const MAX_STALL_US: i64 = 10_000;
+/// Wait before a connection is tried again for which Tollgate had no file descriptor.
+const STARVED_US: u64 = 100_000;
 /// Longest time without a look at the breaker, which other workers share.
 const LONGEST_SLEEP_US: u64 = 1_000_000;
 
-type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Error>> + 'a>>;
+type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Problem>> + 'a>>;
 
 /// One worker's way to Redis.
 pub(super) struct Pipeline<'a> {
@@ -43,6 +46,8 @@ pub(super) struct Pipeline<'a> {
     pub(super) missed: u32,
     /// When records may be offered to Redis again.
     pub(super) next_write_us: u64,
+    /// Tollgate itself could not make a connection, and tries again then.
+    starved_until_us: Option<u64>,
 }
 
 impl<'a> Pipeline<'a> {
@@ -56,6 +61,7 @@ impl<'a> Pipeline<'a> {
             lifetimes: Lifetimes::default(),
             missed: 0,
             next_write_us: 0,
+            starved_until_us: None,
         }
     }
 
@@ -87,6 +93,7 @@ impl<'a> Pipeline<'a> {
     fn set_alarm(&self, alarm: Pin<&mut Sleep>, now_us: u64) {
         let queue = self.batcher.queue.borrow();
         let due_us = self.under_way.iter().chain(queue.front()).filter_map(Job::next_due_us);
+        let due_us = due_us.chain(self.starved_until_us.filter(|until_us| *until_us > now_us));
         let due_us = due_us.chain(self.remote.breaker.next_probe_us()).min().unwrap_or(u64::MAX);
         let wait = Duration::from_micros(due_us.saturating_sub(now_us).min(LONGEST_SLEEP_US));
         let deadline = Instant::now() + wait;
@@ -126,6 +133,10 @@ impl<'a> Pipeline<'a> {
     fn on_timeout(&mut self, now_us: u64) {
         let (remote, timeout_us) = (self.remote, self.remote.timeout_us);
         self.batcher.stats.timeouts.add(1);
+        if self.starved_until_us.is_some() {
+            // It is not Redis that is late.
+            return;
+        }
         // All that waits when Redis stalls is due at about the same time, which is one failure and not several.
         let is_another = |last_us| (now_us.saturating_sub(last_us) >= timeout_us).then_some(now_us);
         if remote.last_timeout_us.fetch_update(Relaxed, Relaxed, is_another).is_err() {
@@ -149,14 +160,16 @@ impl<'a> Pipeline<'a> {
             // Only a probe may close it, and a probe is a connection made anew.
             self.disconnect(&Error::late());
         }
-        let is_wanted = self.link.is_none() && self.connecting.is_none();
+        let is_starved = self.starved_until_us.is_some_and(|until_us| now_us < until_us);
+        let is_wanted = self.link.is_none() && self.connecting.is_none() && !is_starved;
         if is_wanted && (!is_open || self.remote.breaker.probe_due(now_us)) {
             self.connecting = Some(Box::pin(connect::open_and_probe(self.batcher, self.remote)));
         }
     }
 
-    fn on_connected(&mut self, outcome: Result<Connection, Error>) {
+    fn on_connected(&mut self, outcome: Result<Connection, Problem>) {
         self.connecting = None;
+        self.starved_until_us = None;
         match outcome {
             Ok(link) => {
                 self.remote.on_up();
@@ -164,7 +177,11 @@ impl<'a> Pipeline<'a> {
                 self.lifetimes.clear();
                 self.link = Some(link);
             }
-            Err(error) => self.remote.on_down(self.remote.breaker.lost(now_us()), &error, error.is_answer()),
+            Err(problem) if problem.kind == ProblemKind::Own && self.remote.breaker.is_closed() => {
+                self.starved_until_us = Some(now_us() + STARVED_US);
+                self.remote.on_own_failure(&problem);
+            }
+            Err(problem) => self.remote.on_problem(self.remote.breaker.lost(now_us()), problem),
         }
     }
 
@@ -254,7 +271,7 @@ async fn reply_at_hand(link: &mut Option<Connection>) -> Option<Result<Reply, Er
     }
 }
 
-async fn connected(attempt: &mut Option<Attempt<'_>>) -> Result<Connection, Error> {
+async fn connected(attempt: &mut Option<Attempt<'_>>) -> Result<Connection, Problem> {
     match attempt {
         Some(attempt) => attempt.await,
         None => std::future::pending().await,

@@ -19,9 +19,9 @@ impl Pipeline<'_> {
             let answer = match work {
                 Work::Ask { kind, batch, .. } => match batch.items().get(waiter.item) {
                     Some(item) => self.remote.fall_back(*kind, &batch.check_of(item), now_us),
-                    None => Answer::Refused(Refusal::Unavailable),
+                    None => Answer::Refused(self.remote.refusal()),
                 },
-                _ => Answer::Refused(Refusal::Unavailable),
+                _ => Answer::Refused(self.remote.refusal()),
             };
             waiter.admitted_here = answer.is_admission() && work.counts();
             self.batcher.stats.by_fallback.add(1);
@@ -157,7 +157,7 @@ impl Pipeline<'_> {
         self.give_up(job, now_us);
         // Else it is known to be down, and why.
         if was_up && !is_counted {
-            remote.on_down(remote.breaker.failure(now_us), error, error.is_answer());
+            remote.on_failed(remote.breaker.failure(now_us), error);
         }
     }
 
@@ -173,7 +173,7 @@ impl Pipeline<'_> {
         // One refusal is enough. A Redis out of memory takes some checks and refuses others, and its answers to those do
         // not know of what the fallback admits in place of these.
         let is_news = self.remote.breaker.lost(now_us);
-        self.remote.on_down(is_news, error, error.is_answer());
+        self.remote.on_failed(is_news, error);
         if is_news {
             self.disconnect(error);
         }

@@ -19,6 +19,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Longest reply, in bytes. The scripts' are a few kilobytes.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
+/// As much is shown of an answer that is none of Redis's.
+const SHOWN_BYTES: usize = 60;
 /// Bytes that are read at once.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -49,6 +51,30 @@ impl From<io::Error> for Error {
     }
 }
 
+/// What answers in something other than RESP: how it begins, at most [`SHOWN_BYTES`] of it.
+#[derive(Debug)]
+pub struct NoResp(pub Vec<u8>);
+
+impl fmt::Display for NoResp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "what is there does not answer in RESP: '{}'", self.0.escape_ascii())
+    }
+}
+
+impl std::error::Error for NoResp {}
+
+/// The connection was closed before a word was said on it.
+#[derive(Debug)]
+pub struct Wordless(pub io::Error);
+
+impl fmt::Display for Wordless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} before the first answer", self.0)
+    }
+}
+
+impl std::error::Error for Wordless {}
+
 impl Error {
     /// No answer came in time.
     pub fn late() -> Self {
@@ -62,9 +88,22 @@ impl Error {
         is_full || CODES.iter().any(|code| self.has_code(code))
     }
 
+    /// Without what a server that does not know a command repeats of its arguments, which may be a password.
+    fn without_args(self) -> Self {
+        match self {
+            Self::Refused(text) => Self::Refused(text.split(", with args").next().unwrap_or_default().to_owned()),
+            other => other,
+        }
+    }
+
     /// Whether it is Redis's own answer, and not the lack of one.
     pub fn is_answer(&self) -> bool {
         matches!(self, Self::Refused(_))
+    }
+
+    /// Whether Redis does not know the command.
+    pub fn is_unknown_command(&self) -> bool {
+        matches!(self, Self::Refused(text) if text.to_ascii_lowercase().starts_with("err unknown"))
     }
 
     /// Whether Redis answered with an error that begins with this code.
@@ -95,13 +134,15 @@ pub struct Connection {
     /// Where in `input` the reply that is being read ends, as far as `scanned`.
     scanner: Scanner,
     scanned: usize,
+    /// Something was answered.
+    has_answered: bool,
 }
 
 impl Connection {
     /// A connection on which nothing was said yet.
     pub fn new(stream: Stream) -> Self {
         let (output, input) = (BytesMut::new(), BytesMut::new());
-        Self { stream, output, input, scanner: Scanner::default(), scanned: 0 }
+        Self { stream, output, input, scanner: Scanner::default(), scanned: 0, has_answered: false }
     }
 
     /// The stream, for others to speak on. All that was asked must have been answered.
@@ -126,9 +167,9 @@ impl Connection {
     /// Connects, without a word spoken.
     ///
     /// # Errors
-    /// As [`Dialer::dial`].
+    /// As [`Dialer::dial_store`].
     pub async fn dial(dialer: &Dialer, timeout: Duration) -> Result<Self, Error> {
-        Ok(Self::new(dialer.dial(timeout).await?))
+        Ok(Self::new(dialer.dial_store(timeout).await?))
     }
 
     /// Says who we are and which database we want.
@@ -137,14 +178,15 @@ impl Connection {
     /// As [`Connection::reply`].
     pub async fn log_in(&mut self, dialer: &Dialer) -> Result<(), Error> {
         if let Some(words) = dialer.auth() {
-            self.call(&words).await?;
+            self.call(&words).await.map_err(Error::without_args)?;
         }
         if dialer.db() != 0 {
             self.call(&[&b"SELECT"[..], dialer.db().to_string().as_bytes()]).await?;
         }
-        // For whoever reads CLIENT LIST; a user who may not say so is let in all the same.
+        // For whoever reads CLIENT LIST; a user who may not say so is let in all the same. But it may be the first that is
+        // said, and Redis's answer to it about something else.
         match self.call(&[&b"CLIENT"[..], b"SETNAME", b"tollgate"]).await {
-            Err(error @ Error::Io(_)) => Err(error),
+            Err(error) if !error.has_code("NOPERM") && !error.is_unknown_command() => Err(error),
             _ => Ok(()),
         }
     }
@@ -183,15 +225,35 @@ impl Connection {
 
     /// As [`Connection::reply`].
     pub fn poll_reply(&mut self, cx: &mut Context<'_>) -> Poll<Result<Reply, Error>> {
-        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
-            return Poll::Ready(Err(error.into()));
-        }
+        // A Redis that closes says why before it does. That is still there to be read when nothing can be sent any more.
+        let unsent = match self.poll_send(cx) {
+            Poll::Ready(Err(error)) => Some(error),
+            _ => None,
+        };
         loop {
             if let Some(reply) = self.take_reply() {
+                self.has_answered = true;
                 return Poll::Ready(reply);
             }
-            ready!(self.poll_read(cx))?;
+            let unread = match self.poll_read(cx) {
+                Poll::Ready(Ok(())) => continue,
+                Poll::Ready(Err(error)) => Some(error),
+                Poll::Pending => None,
+            };
+            return match unsent.or(unread) {
+                Some(error) => Poll::Ready(Err(self.ended_by(error))),
+                None => Poll::Pending,
+            };
         }
+    }
+
+    fn ended_by(&self, error: io::Error) -> Error {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+        let is_end = matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof);
+        Error::Io(match is_end && !self.has_answered && self.input.is_empty() {
+            true => io::Error::new(error.kind(), Wordless(error)),
+            false => error,
+        })
     }
 
     /// Sends what is written, as far as the connection takes it.
@@ -217,6 +279,10 @@ impl Connection {
     }
 
     fn take_reply(&mut self) -> Option<Result<Reply, Error>> {
+        // Somebody else may say something that has no end as RESP has it.
+        if !self.has_answered && self.input.first().is_some_and(|kind| !b"+-:$*_#,(!=%~>|".contains(kind)) {
+            return Some(Err(no_resp(&self.input)));
+        }
         let unread = self.input.get(self.scanned..).unwrap_or_default();
         match self.scanner.scan(unread) {
             Ok((taken, true)) => {
@@ -226,15 +292,16 @@ impl Connection {
             }
             Ok((taken, false)) => {
                 self.scanned += taken;
-                (self.scanned > MAX_REPLY_BYTES).then(|| Err(malformed()))
+                (self.scanned > MAX_REPLY_BYTES).then(|| Err(no_resp(&self.input)))
             }
-            Err(_) => Some(Err(malformed())),
+            Err(_) => Some(Err(no_resp(&self.input))),
         }
     }
 }
 
-fn malformed() -> Error {
-    Error::Io(io::Error::new(io::ErrorKind::InvalidData, "redis does not answer in RESP"))
+fn no_resp(input: &[u8]) -> Error {
+    let shown = input.get(..SHOWN_BYTES).unwrap_or(input).to_vec();
+    Error::Io(io::Error::new(io::ErrorKind::InvalidData, NoResp(shown)))
 }
 
 /// Reads a value that is whole.
@@ -289,5 +356,25 @@ mod tests {
         let error = read(b"-NOSCRIPT No matching script.\r\n").unwrap_err();
         assert!(error.has_code("NOSCRIPT") && !error.has_code("NO"));
         assert_eq!(error.to_string(), "NOSCRIPT No matching script.");
+    }
+
+    /// A Redis that has as many clients as it takes says so and closes. What was then sent failed, with `Broken pipe`, and
+    /// that was all that anybody learnt.
+    #[test]
+    fn what_redis_said_before_it_closed_is_heard_when_nothing_can_be_sent() {
+        use std::io::Write;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut server = listener.accept().unwrap().0;
+        server.write_all(b"-ERR max number of clients reached\r\n").unwrap();
+        drop(server);
+        while client.write_all(b"PING\r\n").is_ok() {}
+        client.set_nonblocking(true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let error = runtime.block_on(async {
+            let stream = tokio::net::TcpStream::from_std(client).unwrap();
+            Connection::new(Stream::Tcp(stream)).call(&["PING"]).await.unwrap_err()
+        });
+        assert_eq!(error.to_string(), "ERR max number of clients reached");
     }
 }

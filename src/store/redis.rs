@@ -47,7 +47,7 @@ impl WindowAnswer {
 /// What to ask Redis, in its own terms. Shared by the workers, which send it on connections of their own.
 #[derive(Debug)]
 pub struct RedisStore {
-    prefix: Vec<u8>,
+    prefix: String,
     check: Script,
     peek: Script,
     reset: Script,
@@ -69,7 +69,7 @@ impl RedisStore {
         let log = include_str!("../../lua/log.lua");
         let decide = include_str!("../../lua/decide.lua");
         Self {
-            prefix: prefix.as_bytes().to_vec(),
+            prefix: prefix.to_owned(),
             check: Script::new(&[clock, log, decide, include_str!("../../lua/check.lua")]),
             peek: Script::new(&[clock, log, decide, include_str!("../../lua/peek.lua")]),
             reset: Script::new(&[clock, include_str!("../../lua/reset.lua")]),
@@ -139,6 +139,16 @@ impl RedisStore {
         run
     }
 
+    /// What its keys begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// A name of its own that is never given to a key.
+    pub fn unused_key(&self) -> Vec<u8> {
+        self.name("probe")
+    }
+
     /// The channel that a reset is told on; its messages are keys.
     pub fn reset_channel(&self) -> Vec<u8> {
         self.name("reset")
@@ -191,7 +201,7 @@ impl RedisStore {
     }
 
     fn name(&self, suffix: &str) -> Vec<u8> {
-        [&self.prefix, suffix.as_bytes()].concat()
+        [self.prefix.as_bytes(), suffix.as_bytes()].concat()
     }
 
     /// The name of a key's logs up to the window. All of a key's logs share a cluster slot, which is chosen by what
@@ -199,7 +209,7 @@ impl RedisStore {
     /// does not count: such keys get a tag of their own, and an ending that no other name has.
     fn write_base(&self, out: &mut Vec<u8>, key: &[u8]) {
         let (open, close): (&[u8], &[u8]) = if key.first() == Some(&b'}') { (b"{:}", b"|") } else { (b"{", b"}") };
-        out.extend_from_slice(&self.prefix);
+        out.extend_from_slice(self.prefix.as_bytes());
         out.extend_from_slice(open);
         out.extend_from_slice(key);
         out.extend_from_slice(close);

@@ -1,0 +1,436 @@
+//! What keeps Redis from being used, in plain words, and what to do about it. The errors of sockets, of TLS and of Redis
+//! name a symptom; here each is led back to the setting, or the state of Redis, that it comes from.
+//!
+//! Does no input or output and remembers nothing.
+
+mod tls;
+
+use crate::dial::{Late, LeadsHere};
+use crate::store::connection::{Error, NoResp, Wordless};
+use std::io;
+
+/// How a problem is to be taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Redis is away, or too slow. It may come back by itself.
+    Outage,
+    /// Redis is there and refuses for now.
+    Refusal,
+    /// Redis is there, and will never serve as all is set up.
+    Setup,
+    /// There is something that is no Redis, or that cannot be spoken to as configured.
+    Stranger,
+    /// There is this Tollgate itself, or one that has no Redis either.
+    Tollgate,
+    /// It is Tollgate's own: Redis has nothing to do with it.
+    Own,
+    /// It works, but less well than it could, or not for ever.
+    Warning,
+}
+
+/// What is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// How it is to be taken.
+    pub kind: Kind,
+    /// What it is, in plain words.
+    pub what: String,
+    /// What to do about it; empty if there is nothing but to wait.
+    pub advice: String,
+    /// How whoever noticed says it, word for word; empty if nobody did.
+    pub error: String,
+}
+
+/// Whom Redis is asked as, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct About<'a> {
+    /// The user of `redis.addr`, or Redis's `default`.
+    pub user: &'a str,
+    /// The host of `redis.addr`, or the path of the socket.
+    pub host: &'a str,
+    /// `redis.prefix`.
+    pub prefix: &'a str,
+}
+
+impl Problem {
+    /// A problem of this kind.
+    pub fn new(kind: Kind, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { kind, what: what.into(), advice: advice.into(), error: String::new() }
+    }
+
+    /// The same, noticed by what was said so.
+    pub fn said(self, error: impl Into<String>) -> Self {
+        Self { error: error.into(), ..self }
+    }
+
+    /// Whether Redis was reached and said so: a client's own connection may do better.
+    pub fn is_answer(&self) -> bool {
+        matches!(self.kind, Kind::Refusal | Kind::Setup)
+    }
+
+    /// Whether it goes away only when somebody changes something.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self.kind, Kind::Setup | Kind::Stranger | Kind::Tollgate)
+    }
+}
+
+/// The problem that an error shows.
+pub fn of(error: &Error, about: About<'_>) -> Problem {
+    let problem = match error {
+        Error::Io(error) => of_io(error, about),
+        Error::Refused(text) => of_reply(text, about),
+        Error::Unexpected => Problem::new(
+            Kind::Stranger,
+            "what is there does not answer as Redis does",
+            "have redis.addr lead to a Redis, or to a Valkey",
+        ),
+    };
+    problem.said(error.to_string())
+}
+
+/// What to do about that.
+pub const OTHER_REDIS: &str = "redis.addr must lead to a Redis that is in no cluster, or to its primary";
+
+/// What Redis says, and what is meant. The first row holds of which the text has the words, at the beginning of a word:
+/// inside of a script older versions put the error's code behind words of their own.
+const REPLIES: [(&str, Kind, &str, &str); 29] = {
+    use Kind::{Outage, Refusal, Setup, Stranger};
+    [
+        (
+            "NOAUTH",
+            Setup,
+            "Redis asks for a password, and redis.addr has none",
+            "put it into redis.addr: redis://user:password@host:port, best by the variable REDIS_ADDR",
+        ),
+        ("WRONGPASS", Setup, WRONG_PASSWORD, CORRECT_PASSWORD),
+        ("invalid password", Setup, WRONG_PASSWORD, CORRECT_PASSWORD),
+        ("without any password configured", Setup, NEEDLESS_PASSWORD, DROP_PASSWORD),
+        ("no password is set", Setup, NEEDLESS_PASSWORD, DROP_PASSWORD),
+        (
+            "max number of clients",
+            Outage,
+            "Redis has as many clients as it takes",
+            "raise maxclients of Redis, or have fewer clients connect",
+        ),
+        (
+            "DENIED",
+            Stranger,
+            "what is there is in protected mode and lets nobody in from here",
+            "have Redis ask for a password (requirepass or ACL SETUSER), which redis.addr then holds",
+        ),
+        ("READONLY", Setup, "it is a replica, which takes no writes", PRIMARY),
+        ("MASTERDOWN", Setup, "it is a replica that has lost its primary", PRIMARY),
+        ("MOVED ", Setup, CLUSTER, OTHER_REDIS),
+        ("ASK ", Setup, CLUSTER, OTHER_REDIS),
+        ("CROSSSLOT", Setup, CLUSTER, OTHER_REDIS),
+        ("CLUSTERDOWN", Setup, CLUSTER, OTHER_REDIS),
+        ("SELECT is not allowed in cluster mode", Setup, CLUSTER, OTHER_REDIS),
+        (
+            "DB index is out of range",
+            Setup,
+            "Redis has no database of the number in redis.addr",
+            "take another number behind the / of redis.addr, or raise `databases` of Redis",
+        ),
+        ("NOPERM", Setup, NO_RIGHT, GIVE_RIGHT),
+        ("The user executing the script can't", Setup, NO_RIGHT, GIVE_RIGHT),
+        ("ACL failure in script", Setup, NO_RIGHT, GIVE_RIGHT),
+        (
+            "this Tollgate is embedded",
+            Setup,
+            "it is a Tollgate with --embedded, which has no Redis for others",
+            "have redis.addr lead to a Redis",
+        ),
+        (
+            "UNAVAILABLE",
+            Kind::Tollgate,
+            "it is another Tollgate, which has no Redis itself",
+            "have redis.addr lead to the Redis, not to a Tollgate",
+        ),
+        (
+            "unknown command",
+            Setup,
+            "Redis does not know a command that is needed",
+            "Redis 6.2 or later is needed, with none of its commands renamed or switched off",
+        ),
+        (
+            "WRONGTYPE",
+            Setup,
+            "a key of Tollgate's holds something else",
+            "set redis.prefix to what no key of others begins with",
+        ),
+        ("OOM ", Refusal, "Redis is out of memory, and may not make room", "raise maxmemory of Redis, or remove keys"),
+        (
+            "MISCONF",
+            Refusal,
+            "Redis takes no writes because it cannot save its data",
+            "see Redis's log: its disk may be full, or its folder not writable",
+        ),
+        (
+            "NOREPLICAS",
+            Refusal,
+            "Redis takes no writes because too few replicas follow it",
+            "see min-replicas-to-write of Redis",
+        ),
+        ("LOADING", Refusal, "Redis is loading its data", ""),
+        (
+            "BUSY ",
+            Refusal,
+            "a script or function of somebody's holds Redis up",
+            "it ends by itself, or by SCRIPT KILL or FUNCTION KILL",
+        ),
+        ("TRYAGAIN", Setup, CLUSTER, OTHER_REDIS),
+        ("NOPROTO", Stranger, "what is there speaks another protocol than Redis", "have redis.addr lead to a Redis"),
+    ]
+};
+const WRONG_PASSWORD: &str = "Redis does not take the user and password of redis.addr";
+const CORRECT_PASSWORD: &str =
+    "correct redis.addr (redis://user:password@host:port), or the user by ACL SETUSER in Redis";
+const NEEDLESS_PASSWORD: &str = "redis.addr has a password, and Redis has none for its user default";
+const DROP_PASSWORD: &str = "take the password out of redis.addr, or set requirepass in Redis";
+const PRIMARY: &str = "have redis.addr lead to the primary";
+/// What a node of a cluster is.
+pub const CLUSTER: &str = "it is a node of a Redis Cluster, which is not supported";
+const NO_RIGHT: &str = "Redis's user lacks a right that checks need";
+const GIVE_RIGHT: &str = "the README has the line for ACL SETUSER with all that is needed";
+
+/// The problem that Redis names with an error.
+pub fn of_reply(text: &str, about: About<'_>) -> Problem {
+    let begins_word = |at: usize| text.get(..at).is_none_or(|before| !before.ends_with(|c: char| c.is_alphanumeric()));
+    let is_said = |words: &str| text.match_indices(words).any(|(at, _)| begins_word(at));
+    let problem = match REPLIES.iter().find(|(words, ..)| is_said(words)) {
+        Some((_, kind, NO_RIGHT, advice)) => {
+            Problem::new(*kind, format!("the user '{}' lacks a right that checks need", about.user), *advice)
+        }
+        Some((_, kind, what, advice)) => Problem::new(*kind, *what, *advice),
+        None => Problem::new(Kind::Refusal, format!("Redis refuses: {text}"), ""),
+    };
+    problem.said(text)
+}
+
+fn of_io(error: &io::Error, about: About<'_>) -> Problem {
+    use io::ErrorKind::{ConnectionRefused, NotFound, PermissionDenied};
+    if is_own(error) {
+        return Problem::new(
+            Kind::Own,
+            "Tollgate has no file descriptors left",
+            "raise its limit (ulimit -n, LimitNOFILE of systemd), or lower server.max_clients",
+        );
+    }
+    if let Some(error) = inner(error) {
+        return tls::of(error, about);
+    }
+    if let Some(stranger) = inner(error).and_then(of_no_resp) {
+        return stranger;
+    }
+    let outage = |what: String, advice: &str| Problem::new(Kind::Outage, what, advice);
+    match (inner(error), error.kind()) {
+        (Some(Late::Lookup), _) => outage(format!("nobody says where '{}' is", about.host), "see to DNS"),
+        (Some(Late::Connect), _) => outage(
+            "nothing answers there".to_owned(),
+            "see whether redis.addr is right, Redis runs, and no firewall is between",
+        ),
+        (Some(Late::Handshake), _) => Problem::new(
+            Kind::Stranger,
+            "what is there does not begin TLS",
+            "a Redis without TLS is reached by redis:// in place of rediss://",
+        ),
+        (None, NotFound) if error.raw_os_error().is_none() => {
+            outage(format!("the name '{}' leads nowhere", about.host), "see whether redis.addr is right, and to DNS")
+        }
+        (None, NotFound) => {
+            outage("there is no such socket".to_owned(), "see whether redis.addr is right and Redis runs")
+        }
+        (None, ConnectionRefused) => {
+            outage("nobody listens there".to_owned(), "see whether redis.addr is right and Redis runs")
+        }
+        (None, PermissionDenied) => Problem::new(
+            Kind::Stranger,
+            "Tollgate may not open the socket",
+            "see to the rights of the socket: unixsocketperm of Redis",
+        ),
+        _ if inner::<LeadsHere>(error).is_some() => leads_here(),
+        _ if inner::<Wordless>(error).is_some() => outage(
+            "what is there closes the connection without a word".to_owned(),
+            "a port that wants TLS does so, which is reached by rediss:// in place of redis://; so does a proxy before no Redis",
+        ),
+        _ => outage(error.to_string(), ""),
+    }
+}
+
+/// Redis's address is Tollgate's own.
+pub fn leads_here() -> Problem {
+    Problem::new(
+        Kind::Tollgate,
+        "redis.addr leads to this Tollgate itself",
+        "have it lead to the Redis that is to be behind",
+    )
+}
+
+/// Whether it is for lack of something that this process, or its machine, has not enough of.
+pub fn is_own(error: &io::Error) -> bool {
+    let codes = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
+fn inner<E: std::error::Error + 'static>(error: &io::Error) -> Option<&E> {
+    error.get_ref()?.downcast_ref()
+}
+
+fn of_no_resp(NoResp(said): &NoResp) -> Option<Problem> {
+    let (what, advice) = if said.starts_with(b"HTTP/") {
+        ("it is a web server", "have redis.addr lead to a Redis".to_owned())
+    } else if let [0x14..=0x17, 3, ..] = said.as_slice() {
+        ("it wants TLS", "a Redis with TLS is reached by rediss:// in place of redis://".to_owned())
+    } else {
+        ("it is no Redis", format!("have redis.addr lead to a Redis: what is there says '{}'", said.escape_ascii()))
+    };
+    Some(Problem::new(Kind::Stranger, what, advice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config;
+    use crate::limiter::Limiter;
+    use std::collections::BTreeSet;
+    use std::ffi::OsString;
+    use std::sync::Arc;
+    use tokio_rustls::rustls::{self, AlertDescription, CertificateError, InvalidMessage};
+
+    const ABOUT: About<'_> = About { user: "app", host: "redis.test", prefix: "rl:" };
+
+    fn refused(text: &str) -> Error {
+        Error::Refused(text.to_owned())
+    }
+
+    fn os(code: i32) -> Error {
+        Error::Io(io::Error::from_raw_os_error(code))
+    }
+
+    fn wrapping(kind: io::ErrorKind, error: impl std::error::Error + Send + Sync + 'static) -> Error {
+        Error::Io(io::Error::new(kind, error))
+    }
+
+    fn tls(error: rustls::Error) -> Error {
+        wrapping(io::ErrorKind::InvalidData, error)
+    }
+
+    fn certificate(error: CertificateError) -> Error {
+        tls(rustls::Error::InvalidCertificate(error))
+    }
+
+    fn other_certificate(text: &'static str) -> Error {
+        #[derive(Debug)]
+        struct Other(#[expect(dead_code, reason = "its text is what Debug shows")] &'static str);
+        impl std::fmt::Display for Other {
+            fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                Ok(())
+            }
+        }
+        impl std::error::Error for Other {}
+        certificate(CertificateError::Other(rustls::OtherError(Arc::new(Other(text)))))
+    }
+
+    /// What is said of each error as it comes, and what it is to be taken for.
+    #[test]
+    fn each_error_is_led_back_to_its_cause() {
+        use Kind::{Outage, Own, Refusal, Setup, Stranger, Tollgate};
+        use io::ErrorKind::{InvalidData, NotFound, TimedOut, UnexpectedEof};
+        let eof = || io::Error::from(UnexpectedEof);
+        let table = [
+            (refused("NOAUTH Authentication required."), Setup, "asks for a password"),
+            (refused("WRONGPASS invalid username-password pair or user is disabled."), Setup, "does not take the user"),
+            (refused("ERR invalid password"), Setup, "does not take the user"),
+            (refused("ERR AUTH <password> called without any password configured for the"), Setup, "Redis has none"),
+            (refused("ERR max number of clients reached"), Outage, "as many clients as it takes"),
+            (refused("ERR max number of clients + cluster connections reached"), Outage, "as many clients"),
+            (refused("DENIED Redis is running in protected mode"), Stranger, "protected mode"),
+            (refused("READONLY You can't write against a read only replica."), Setup, "a replica"),
+            (refused("ERR Error running script (call to f_1): @user_script:9: -READONLY You"), Setup, "a replica"),
+            (refused("MASTERDOWN Link with MASTER is down"), Setup, "lost its primary"),
+            (refused("MOVED 3999 127.0.0.1:6381"), Setup, "Cluster"),
+            (refused("CROSSSLOT Keys in request don't hash to the same slot"), Setup, "Cluster"),
+            (refused("CLUSTERDOWN Hash slot not served"), Setup, "Cluster"),
+            (refused("ERR SELECT is not allowed in cluster mode"), Setup, "Cluster"),
+            (refused("ERR DB index is out of range"), Setup, "no database"),
+            (refused("NOPERM this user has no permissions to run the 'zadd' command"), Setup, "'app' lacks a right"),
+            (refused("ERR The user executing the script can't run this command"), Setup, "'app' lacks a right"),
+            (refused("ERR ACL failure in script: User app has no permissions"), Setup, "'app' lacks a right"),
+            (refused("ERR this Tollgate is embedded: there is no Redis"), Setup, "--embedded"),
+            (refused("UNAVAILABLE Redis cannot be reached"), Tollgate, "another Tollgate"),
+            (refused("ERR unknown command 'EVALSHA'"), Setup, "does not know a command"),
+            (refused("WRONGTYPE Operation against a key holding"), Setup, "holds something else"),
+            (refused("OOM command not allowed when used memory > 'maxmemory'."), Refusal, "out of memory"),
+            (refused("MISCONF Redis is configured to save RDB"), Refusal, "cannot save"),
+            (refused("NOREPLICAS Not enough good replicas to write."), Refusal, "too few replicas"),
+            (refused("LOADING Redis is loading the dataset in memory"), Refusal, "loading"),
+            (refused("BUSY Redis is busy running a script."), Refusal, "holds Redis up"),
+            (refused("ERR SOMETHING else, UNBUSY as it is"), Refusal, "Redis refuses: ERR SOMETHING else"),
+            (Error::Unexpected, Stranger, "does not answer as Redis does"),
+            (os(libc::EMFILE), Own, "no file descriptors"),
+            (os(libc::ENFILE), Own, "no file descriptors"),
+            (os(libc::ECONNREFUSED), Outage, "nobody listens"),
+            (os(libc::ENOENT), Outage, "no such socket"),
+            (os(libc::EACCES), Stranger, "may not open the socket"),
+            (os(libc::EHOSTUNREACH), Outage, "host"),
+            (wrapping(NotFound, eof()), Outage, "'redis.test' leads nowhere"),
+            (wrapping(TimedOut, Late::Lookup), Outage, "nobody says where 'redis.test' is"),
+            (wrapping(TimedOut, Late::Connect), Outage, "nothing answers there"),
+            (wrapping(TimedOut, Late::Handshake), Stranger, "does not begin TLS"),
+            (Error::late(), Outage, "no answer"),
+            (wrapping(io::ErrorKind::Other, LeadsHere), Tollgate, "leads to this Tollgate itself"),
+            (wrapping(UnexpectedEof, Wordless(eof())), Outage, "without a word"),
+            (wrapping(InvalidData, NoResp(b"HTTP/1.1 400 Bad Request".to_vec())), Stranger, "web server"),
+            (wrapping(InvalidData, NoResp(b"\x15\x03\x01\0\x02\x02\x46".to_vec())), Stranger, "wants TLS"),
+            (wrapping(InvalidData, NoResp(b"220 mail".to_vec())), Stranger, "no Redis"),
+            (certificate(CertificateError::UnknownIssuer), Stranger, "not trusted"),
+            (certificate(CertificateError::NotValidForName), Stranger, "not for 'redis.test'"),
+            (certificate(CertificateError::Expired), Stranger, "expired"),
+            (certificate(CertificateError::NotValidYet), Stranger, "not valid yet"),
+            (certificate(CertificateError::Revoked), Stranger, "not taken"),
+            (other_certificate("UnsupportedCertVersion"), Stranger, "version 1"),
+            (other_certificate("CaUsedAsEndEntity"), Stranger, "that of an authority"),
+            (tls(rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType)), Stranger, "speaks no TLS"),
+            (
+                tls(rustls::Error::AlertReceived(AlertDescription::CertificateRequired)),
+                Stranger,
+                "asks for a certificate",
+            ),
+            (tls(rustls::Error::AlertReceived(AlertDescription::UnknownCA)), Stranger, "does not take the certificate"),
+            (tls(rustls::Error::AlertReceived(AlertDescription::HandshakeFailure)), Stranger, "ends TLS"),
+            (tls(rustls::Error::HandshakeNotComplete), Stranger, "TLS fails"),
+        ];
+        for (error, kind, what) in table {
+            let problem = of(&error, ABOUT);
+            assert_eq!(problem.kind, kind, "{error}");
+            assert!(problem.what.contains(what), "{error} is told as {}", problem.what);
+            assert_eq!(problem.error, error.to_string());
+            let needs_advice = problem.is_lasting() || kind == Own;
+            assert!(!needs_advice || !problem.advice.is_empty() || problem.what.contains("TLS fails"), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_row_of_replies_can_be_reached() {
+        let mut seen = BTreeSet::new();
+        for (words, _, what, _) in REPLIES {
+            let problem = of_reply(&format!("ERR {words} x"), ABOUT);
+            assert!(problem.what == what || what == NO_RIGHT, "{words} is told as {}", problem.what);
+            assert!(seen.insert(words), "{words} twice");
+        }
+    }
+
+    /// A Tollgate without file descriptors took each client that it could not connect for a failure of Redis's, and
+    /// stopped asking over the connections that it had.
+    #[test]
+    fn what_tollgate_lacks_does_not_open_the_breaker() {
+        let redis = [(OsString::from("REDIS_ADDR"), OsString::from("127.0.0.1:1"))];
+        let limiter = Limiter::new(&config::load(None, redis, &[]).unwrap().config, &[]).unwrap();
+        let Limiter::Redis(remote) = limiter else { unreachable!() };
+        (0..10).for_each(|_| remote.on_client_failed(&os(libc::EMFILE)));
+        assert!(remote.breaker.is_closed());
+        (0..3).for_each(|_| remote.on_client_failed(&os(libc::ECONNREFUSED)));
+        assert!(!remote.breaker.is_closed());
+        assert_eq!(remote.known().problem.unwrap().what, "nobody listens there");
+    }
+}

@@ -1,0 +1,72 @@
+//! Tries all that Tollgate will need of Redis, for an operator to see before anything relies on it.
+
+use super::diagnosis::{self, Problem};
+use super::{Limiter, Remote, connect, needs, probe};
+use crate::store::batch::Batch;
+use crate::store::connection::{Connection, Error};
+use crate::store::script::Run;
+use std::fmt::Write;
+use tokio::time::timeout;
+
+/// What was tried, a line each, and whether Redis can be used. Writes no key.
+pub async fn report(limiter: &Limiter) -> (String, bool) {
+    let Limiter::Redis(remote) = limiter else {
+        return ("connect: nothing to connect to, the log is embedded\n".to_owned(), true);
+    };
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let mut told = |step: &str, shown: &str| {
+        let _ = writeln!(text, "{step}: {shown}");
+    };
+    let outcome = run(remote, &mut told).await;
+    let known = remote.known();
+    for Problem { what, advice, .. } in known.warnings.iter().chain(&known.deafness) {
+        let _ = writeln!(text, "warning: {what}\n  advice: {advice}");
+    }
+    if let Err(Problem { what, advice, error, .. }) = &outcome {
+        let _ = writeln!(text, "failed: {what}");
+        for (name, value) in [("advice", advice), ("error", error)] {
+            if !value.is_empty() {
+                let _ = writeln!(text, "  {name}: {value}");
+            }
+        }
+    }
+    (text, outcome.is_ok())
+}
+
+async fn run(remote: &Remote, told: probe::Told<'_>) -> Result<(), Problem> {
+    let diagnose = |error: Error| diagnosis::of(&error, remote.about());
+    let mut link = Connection::dial(&remote.dialer, remote.connect_timeout).await.map_err(diagnose)?;
+    let peer = link.peer_addr().map_or_else(|| remote.dialer.host().to_owned(), |peer| peer.to_string());
+    told("connect", &peer);
+    let looked = timeout(remote.connect_timeout, probe::examine(remote, &mut link, told)).await;
+    looked.unwrap_or_else(|_| Err(diagnose(Error::late())))?;
+    for (name, script) in scripts(remote, &Batch::default()) {
+        connect::run(&mut link, script, remote.connect_timeout).await.map_err(diagnose)?;
+        told("script", name);
+    }
+    let channel = remote.store.reset_channel();
+    let subscribed = timeout(remote.connect_timeout, link.call(&[&b"SUBSCRIBE"[..], &channel])).await;
+    match subscribed.unwrap_or_else(|_| Err(Error::late())) {
+        Err(error) if error.has_code("NOPERM") => {
+            let deafness = needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, remote.about());
+            remote.on_deafness(Some(deafness));
+        }
+        outcome => {
+            outcome.map_err(diagnose)?;
+            told("subscribe", &channel.escape_ascii().to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Each script, run on nothing.
+fn scripts<'a>(remote: &'a Remote, nothing: &Batch) -> [(&'static str, Run<'a>); 4] {
+    let store = &remote.store;
+    [
+        ("check", store.check(nothing, "")),
+        ("peek", store.peek(nothing)),
+        ("reset", store.reset(&[])),
+        ("record", store.record(&[], 0)),
+    ]
+}
