@@ -44,17 +44,26 @@ pub struct Known {
 /// What an outage is measured by.
 #[derive(Debug, Clone)]
 struct Outage {
-    /// When the log last spoke of it.
+    /// When the log last spoke of it, and of what cause.
     told: Instant,
+    told_what: String,
+    /// When the cause that it had told was last found to be another.
+    corrected: Option<Instant>,
     /// How many answers the fallback had given before, and how many records had been written to Redis.
     degraded_before: u64,
     written_before: u64,
 }
 
 impl Outage {
-    /// Whether the log is to speak of it again: it lasts, or its cause `is_another` than was told.
-    fn is_due(&self, now: Instant, is_another: bool) -> bool {
-        now.saturating_duration_since(self.told) >= if is_another { CORRECT_EVERY } else { REMIND_EVERY }
+    /// Whether the log is to speak of it again, because it lasts.
+    fn is_reminder_due(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.told) >= REMIND_EVERY
+    }
+
+    /// Whether the log is to speak of it again, because of this cause.
+    fn is_correction_due(&self, now: Instant, problem: &Problem) -> bool {
+        let is_time = |corrected| now.saturating_duration_since(corrected) >= CORRECT_EVERY;
+        problem.is_lasting() && self.told_what != problem.what && self.corrected.is_none_or(is_time)
     }
 }
 
@@ -155,15 +164,19 @@ impl Remote {
             known.down_since = Some(now);
             known.outage = Some(Outage {
                 told: now,
+                told_what: String::new(),
+                corrected: None,
                 degraded_before: self.count(|stats| &stats.by_fallback),
                 written_before: self.count(|stats| &stats.written_back),
             });
             self.is_up.send_replace(false);
         }
-        let is_another = problem.is_lasting() && known.problem.as_ref().is_none_or(|known| known.what != problem.what);
         let Some(outage) = &mut known.outage else { return };
-        if is_news || (is_another && outage.is_due(now, true)) {
+        let is_correction = !is_news && outage.is_correction_due(now, &problem);
+        if is_news || is_correction {
             outage.told = now;
+            outage.told_what.clone_from(&problem.what);
+            outage.corrected = is_correction.then_some(now);
             let Problem { what, advice, error, .. } = &problem;
             let (redis, mode) = (&self.dialer, self.mode);
             match problem.kind {
@@ -197,7 +210,7 @@ impl Remote {
         let mut known = self.lock_known();
         let down_s = known.down_since.map_or(0, |since| now.saturating_duration_since(since).as_secs());
         let (problem, advice) = known.problem_and_advice();
-        let Some(outage) = known.outage.as_mut().filter(|outage| outage.is_due(now, false)) else { return };
+        let Some(outage) = known.outage.as_mut().filter(|outage| outage.is_reminder_due(now)) else { return };
         outage.told = now;
         let degraded = self.count(|stats| &stats.by_fallback).saturating_sub(outage.degraded_before);
         let (redis, mode) = (&self.dialer, self.mode);
@@ -231,10 +244,21 @@ mod tests {
     #[test]
     fn an_outage_is_told_of_once_a_minute_and_another_cause_of_it_sooner() {
         let told = Instant::now();
-        let outage = Outage { told, degraded_before: 0, written_before: 0 };
-        let is_due = |seconds, is_another| outage.is_due(told + Duration::from_secs(seconds), is_another);
-        assert!(!is_due(59, false) && is_due(60, false));
-        assert!(!is_due(9, true) && is_due(10, true));
+        let after = |seconds| told + Duration::from_secs(seconds);
+        let problem = |kind, what: &str| Problem::new(kind, what, "");
+        let told_what = "gone".to_owned();
+        let mut outage = Outage { told, told_what, corrected: None, degraded_before: 0, written_before: 0 };
+        assert!(!outage.is_reminder_due(after(59)) && outage.is_reminder_due(after(60)));
+        assert!(outage.is_correction_due(told, &problem(Kind::Setup, "no password")));
+        assert!(
+            !outage.is_correction_due(told, &problem(Kind::Outage, "too slow")),
+            "it may take turns with the other"
+        );
+        outage.corrected = Some(told);
+        outage.told_what = "no password".to_owned();
+        assert!(!outage.is_correction_due(after(60), &problem(Kind::Setup, "no password")));
+        assert!(!outage.is_correction_due(after(9), &problem(Kind::Setup, "a replica")));
+        assert!(outage.is_correction_due(after(10), &problem(Kind::Setup, "a replica")));
     }
 
     #[test]

@@ -95,6 +95,12 @@ impl RedisServer {
         assert!(self.wait_until_ready(), "redis-server does not start again: {}", self.log());
     }
 
+    /// The same with more options.
+    pub fn start_again_with(&mut self, options: &[&str]) {
+        self.options.extend(options.iter().map(ToString::to_string));
+        self.start_again();
+    }
+
     /// The same at another address, on the same port.
     pub fn start_again_at(&mut self, ip: IpAddr) {
         self.addr.set_ip(ip);
