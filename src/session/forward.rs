@@ -9,6 +9,7 @@ use crate::auth::Auth;
 use crate::command::Name;
 use crate::config::{Commands, WhenDown};
 use crate::limiter::Limiter;
+use crate::limiter::mailbox::Refusal;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
 use tokio::time::sleep;
@@ -16,6 +17,8 @@ use tokio::time::sleep;
 /// What a command is answered that needs Redis, while it cannot be had. Client libraries take the code for that of a
 /// server which will be there soon: they try again, or let their own callers do so as after a lost connection.
 const OUTAGE: &str = "LOADING Redis cannot be reached: only RL commands are answered until it is back";
+/// The same of a Redis that will not serve as all is set up.
+const UNUSABLE: &str = "LOADING Redis cannot be used as it is set up: INFO tollgate says why (store_problem)";
 
 impl Session {
     /// Carries out a command that is not Tollgate's own. `raw` is the request as it came, and `count` the number of its
@@ -78,8 +81,12 @@ impl Session {
 
     /// Answers a command that needs Redis, which cannot be had.
     pub(super) fn tell_outage(&mut self) {
+        let text = match &*self.worker.shared.limiter {
+            Limiter::Redis(remote) if remote.refusal() == Refusal::Unusable => UNUSABLE,
+            _ => OUTAGE,
+        };
         match self.worker.shared.config.upstream.when_down {
-            WhenDown::Loading => reply::error(self.replies(), OUTAGE),
+            WhenDown::Loading => reply::error(self.replies(), text),
             WhenDown::Close => self.closing = true,
         }
     }

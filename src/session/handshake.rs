@@ -102,9 +102,10 @@ impl Step {
     /// What Redis's answer to it means.
     fn judge<T>(&self, outcome: Result<T, Error>) -> Result<(), Failure> {
         match (outcome, self.says) {
-            (Ok(_), _) | (Err(Error::Refused(_)), Says::Attribute) => Ok(()),
+            (Ok(_), _) => Ok(()),
             // It is Redis as a whole that does not answer yet, or not any more, and not the client that it refuses.
-            (Err(error), Says::Client) if error.is_about_redis() => Err(Failure::Redis(error)),
+            (Err(error), _) if error.is_about_redis() => Err(Failure::Redis(error)),
+            (Err(Error::Refused(_)), Says::Attribute) => Ok(()),
             (Err(Error::Refused(text)), Says::Client) => Err(Failure::Client(text)),
             (Err(error), _) => Err(Failure::Redis(error)),
         }

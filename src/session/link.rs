@@ -8,6 +8,7 @@ use crate::clock::now_us;
 use crate::limiter::{Limiter, Remote};
 use crate::net::Stream;
 use crate::resp::reply;
+use crate::store::connection::Error;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -143,7 +144,7 @@ impl Session {
             (Failure::Redis(error), _, Limiter::Redis(remote)) => {
                 debug!(client = self.client.id, %error, "no connection to redis");
                 // Else every command of every client would wait for a Redis that does not answer.
-                remote.on_down(remote.breaker.failure(now_us()), error, error.is_answer());
+                remote.on_client_failed(error);
             }
             (Failure::Client(text), Auth::Redis(_), _) => {
                 debug!(client = self.client.id, text, "redis takes a login back");
@@ -208,7 +209,7 @@ impl Session {
         }
         let is_late = due.as_mut().poll(cx).is_ready();
         if let (true, Limiter::Redis(remote)) = (is_late, &*self.worker.shared.limiter) {
-            remote.on_down(remote.breaker.lost(now_us()), &"no answer to a login", false);
+            remote.on_failed(remote.breaker.lost(now_us()), &Error::late());
         }
         is_late
     }
