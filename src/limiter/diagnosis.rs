@@ -44,7 +44,7 @@ pub struct Problem {
 /// Whom Redis is asked as, and where.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
-    /// The user of `redis.addr`, or Redis's `default`.
+    /// The user that is set, or Redis's `default`.
     pub user: &'a str,
     /// The host of `redis.addr`, or the path of the socket.
     pub host: &'a str,
@@ -99,8 +99,8 @@ const REPLIES: [(&str, Kind, &str, &str); 29] = {
         (
             "NOAUTH",
             Setup,
-            "Redis asks for a password, and redis.addr has none",
-            "put it into redis.addr: redis://user:password@host:port, best by the variable REDIS_ADDR",
+            "Redis asks for a password, and none is set",
+            "set redis.password or redis.password_file, and redis.user unless it is `default`",
         ),
         ("WRONGPASS", Setup, WRONG_PASSWORD, CORRECT_PASSWORD),
         ("invalid password", Setup, WRONG_PASSWORD, CORRECT_PASSWORD),
@@ -116,7 +116,7 @@ const REPLIES: [(&str, Kind, &str, &str); 29] = {
             "DENIED",
             Stranger,
             "what is there is in protected mode and lets nobody in from here",
-            "have Redis ask for a password (requirepass or ACL SETUSER), which redis.addr then holds",
+            "have Redis ask for a password (requirepass or ACL SETUSER), which redis.password then holds",
         ),
         ("READONLY", Setup, "it is a replica, which takes no writes", PRIMARY),
         ("MASTERDOWN", Setup, "it is a replica that has lost its primary", PRIMARY),
@@ -182,11 +182,11 @@ const REPLIES: [(&str, Kind, &str, &str); 29] = {
         ("NOPROTO", Stranger, "what is there speaks another protocol than Redis", "have redis.addr lead to a Redis"),
     ]
 };
-const WRONG_PASSWORD: &str = "Redis does not take the user and password of redis.addr";
+const WRONG_PASSWORD: &str = "Redis does not take the user and password that are set";
 const CORRECT_PASSWORD: &str =
-    "correct redis.addr (redis://user:password@host:port), or the user by ACL SETUSER in Redis";
-const NEEDLESS_PASSWORD: &str = "redis.addr has a password, and Redis has none for its user default";
-const DROP_PASSWORD: &str = "take the password out of redis.addr, or set requirepass in Redis";
+    "correct redis.user and redis.password (or redis.addr, if they stand there), or the user by ACL SETUSER in Redis";
+const NEEDLESS_PASSWORD: &str = "a password is set, and Redis has none for its user `default`";
+const DROP_PASSWORD: &str = "take it out of redis.password and redis.addr, or set requirepass in Redis";
 const PRIMARY: &str = "have redis.addr lead to the primary";
 /// What a node of a cluster is.
 pub const CLUSTER: &str = "it is a node of a Redis Cluster, which is not supported";

@@ -8,9 +8,8 @@ use crate::clock::now_us;
 use crate::stats::{Counter, Stats};
 use crate::store::connection::Error;
 use std::fmt;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -112,10 +111,13 @@ impl Remote {
         if !self.breaker.success() {
             return;
         }
-        let mut known = self.lock_known();
-        let down_ms = known.down_since.take().map_or(0, |since| since.elapsed().as_millis() as u64);
-        known.problem = None;
-        if let Some(outage) = known.outage.take() {
+        let (down_since, outage) = {
+            let mut known = self.lock_known();
+            known.problem = None;
+            (known.down_since.take(), known.outage.take())
+        };
+        if let (Some(down_since), Some(outage)) = (down_since, outage) {
+            let down_ms = down_since.elapsed().as_millis() as u64;
             let degraded = self.count(|stats| &stats.by_fallback).saturating_sub(outage.degraded_before);
             let written_back = self.count(|stats| &stats.written_back).saturating_sub(outage.written_before);
             let unwritten = self.ledger.len();
@@ -156,6 +158,24 @@ impl Remote {
     /// Redis cannot be used, and why: told in the log if that is news, or another cause than was told.
     pub(super) fn on_problem(&self, is_news: bool, problem: Problem) {
         self.refuses.store(problem.is_answer(), Relaxed);
+        if is_news {
+            self.is_up.send_replace(false);
+        }
+        // The log is not written under the lock, which INFO waits for.
+        if self.note_problem(is_news, &problem) {
+            let Problem { what, advice, error, .. } = &problem;
+            let (redis, mode) = (&self.dialer, self.mode);
+            match problem.kind {
+                Kind::Outage => {
+                    warn!(?redis, problem = what, advice, error, %mode, "redis is down: the fallback answers");
+                }
+                _ => warn!(?redis, problem = what, advice, error, %mode, "redis cannot be used: the fallback answers"),
+            }
+        }
+    }
+
+    /// Whether the log is to tell of it.
+    fn note_problem(&self, is_news: bool, problem: &Problem) -> bool {
         let mut known = self.lock_known();
         known.last_error = Some(if problem.error.is_empty() { &problem.what } else { &problem.error }.clone());
         let now = Instant::now();
@@ -169,24 +189,16 @@ impl Remote {
                 degraded_before: self.count(|stats| &stats.by_fallback),
                 written_before: self.count(|stats| &stats.written_back),
             });
-            self.is_up.send_replace(false);
         }
-        let Some(outage) = &mut known.outage else { return };
-        let is_correction = !is_news && outage.is_correction_due(now, &problem);
+        let Some(outage) = &mut known.outage else { return false };
+        let is_correction = !is_news && outage.is_correction_due(now, problem);
         if is_news || is_correction {
             outage.told = now;
             outage.told_what.clone_from(&problem.what);
             outage.corrected = is_correction.then_some(now);
-            let Problem { what, advice, error, .. } = &problem;
-            let (redis, mode) = (&self.dialer, self.mode);
-            match problem.kind {
-                Kind::Outage => {
-                    warn!(?redis, problem = what, advice, error, %mode, "redis is down: the fallback answers");
-                }
-                _ => warn!(?redis, problem = what, advice, error, %mode, "redis cannot be used: the fallback answers"),
-            }
         }
-        known.problem = Some(problem);
+        known.problem = Some(problem.clone());
+        is_news || is_correction
     }
 
     /// A look at Redis has shown this, which is told in the log as far as it is news.
@@ -207,12 +219,16 @@ impl Remote {
 
     /// Says again, if that is due, that Redis is still away.
     fn remind(&self, now: Instant) {
-        let mut known = self.lock_known();
+        let known = {
+            let mut known = self.lock_known();
+            let Some(outage) = known.outage.as_mut().filter(|outage| outage.is_reminder_due(now)) else { return };
+            outage.told = now;
+            known.clone()
+        };
         let down_s = known.down_since.map_or(0, |since| now.saturating_duration_since(since).as_secs());
+        let degraded_before = known.outage.as_ref().map_or(0, |outage| outage.degraded_before);
+        let degraded = self.count(|stats| &stats.by_fallback).saturating_sub(degraded_before);
         let (problem, advice) = known.problem_and_advice();
-        let Some(outage) = known.outage.as_mut().filter(|outage| outage.is_reminder_due(now)) else { return };
-        outage.told = now;
-        let degraded = self.count(|stats| &stats.by_fallback).saturating_sub(outage.degraded_before);
         let (redis, mode) = (&self.dialer, self.mode);
         warn!(?redis, down_s, degraded, problem, advice, %mode, "redis can still not be used: the fallback answers");
     }

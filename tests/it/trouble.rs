@@ -85,8 +85,8 @@ fn a_login_that_fails_is_told_for_what_it_is() {
     let addr = redis.addr();
     assert_told(
         &format!("redis://:s3cret@{addr}"),
-        "redis.addr has a password, and Redis has none",
-        "take the password",
+        "a password is set, and Redis has none",
+        "take it out of redis.password",
     );
     assert_told(
         &format!("redis://{addr}/99"),
@@ -94,8 +94,8 @@ fn a_login_that_fails_is_told_for_what_it_is() {
         "raise `databases`",
     );
     redis.command("CONFIG SET requirepass word");
-    assert_told(&addr.to_string(), "Redis asks for a password, and redis.addr has none", "REDIS_ADDR");
-    assert_told(&format!("redis://:s3cret@{addr}"), "Redis does not take the user and password", "correct redis.addr");
+    assert_told(&addr.to_string(), "Redis asks for a password, and none is set", "set redis.password");
+    assert_told(&format!("redis://:s3cret@{addr}"), "Redis does not take the user and password", "correct redis.user");
 }
 
 /// A user who may not all that checks need was found out by the first check, and then again and again: `bad argument #1
