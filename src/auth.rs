@@ -103,6 +103,13 @@ impl Auth {
         }
     }
 
+    /// A connection that had logged in so was open until now. What Redis has refused meanwhile stays refused.
+    pub fn confirmed(&self, user: &[u8], password: &[u8]) {
+        if let Self::Redis(remembered) = self {
+            remembered.confirmed(user, password);
+        }
+    }
+
     /// Redis has refused a client that logged in so: a password that was changed lets nobody in any more.
     pub fn refused(&self, user: &[u8], password: &[u8]) {
         if let Self::Redis(remembered) = self {
@@ -236,6 +243,13 @@ impl Remembered {
         self.permissions.clone()
     }
 
+    fn confirmed(&self, user: &[u8], password: &[u8]) {
+        let login = self.login(user, password);
+        if let Some(confirmed) = self.logins().known.get_mut(&login) {
+            *confirmed = Instant::now();
+        }
+    }
+
     fn refused(&self, user: &[u8], password: &[u8]) {
         let login = self.login(user, password);
         let mut logins = self.logins();
@@ -334,8 +348,11 @@ mod tests {
         }
         auth.refused(b"ab", b"other");
         assert!(auth.check(b"ab", b"c", None).is_some());
+        auth.confirmed(b"ab", b"c");
+        assert!(auth.check(b"ab", b"c", None).is_some());
         auth.refused(b"ab", b"c");
-        assert_eq!(auth.check(b"ab", b"c", None), None);
+        auth.confirmed(b"ab", b"c");
+        assert_eq!(auth.check(b"ab", b"c", None), None, "another connection that still had it says nothing");
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl Session {
         let Link::Open(upstream) = std::mem::take(&mut self.link) else { return };
         if let Some(login) = &self.client.login {
             // It was good as long as the connection lasted. Whether it still is, is asked soon.
-            self.worker.shared.auth.accepted(login.user(), login.password());
+            self.worker.shared.auth.confirmed(login.user(), login.password());
         }
         let is_bound = self.slots.await_upstream() || !upstream.scanner.is_between() || upstream.has_state();
         if is_bound {
