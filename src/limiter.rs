@@ -11,6 +11,7 @@ pub mod diagnosis;
 mod facts;
 pub mod fallback;
 pub mod health;
+mod in_flight;
 mod job;
 pub mod mailbox;
 mod needs;
@@ -19,6 +20,7 @@ pub mod preflight;
 mod probe;
 pub mod resets;
 mod settle;
+mod write_back;
 
 use crate::config::{Config, FallbackMode};
 use crate::dial::Dialer;

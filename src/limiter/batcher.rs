@@ -1,8 +1,8 @@
-//! How a worker asks Redis: whatever its clients ask while a batch is under way, or in one turn of the event loop,
+//! How a worker asks Redis: whatever its clients ask while there is no room on the way, or in one turn of the event loop,
 //! goes out together as the next batch.
 //!
 //! ```text
-//! check ──► queue: [ batch ][ reset ][ batch ] ──► under way (at most MAX_UNDER_WAY) ──► mailboxes
+//! check ──► queue: [ batch ][ reset ][ batch ] ──► in flight (`in_flight.rs`) ──► mailboxes
 //!              └──────────── deadline passed ──────────────┴──► fallback ──────────────────┘
 //! ```
 //! Jobs leave in the order in which they were asked, all on one connection, so a client's pipelined questions are
@@ -33,7 +33,7 @@ pub struct Batcher {
     pub(super) stats: Arc<Stats>,
     pub(super) queue: RefCell<VecDeque<Job>>,
     jobs: Cell<u64>,
-    /// Questions in the queue and under way.
+    /// Questions in the queue and in flight.
     pub(super) waiting: Cell<usize>,
     /// The memory of a batch that is done, for the next one.
     pub(super) spare: Cell<Option<Batch>>,
@@ -144,7 +144,17 @@ impl Batcher {
     pub(super) fn new_job(&self, work: Work) -> Job {
         self.jobs.set(self.jobs.get() + 1);
         let (waiters, number) = (Waiters::default(), self.jobs.get());
-        Job { work, waiters, number, sent_us: 0, with_source: false, resent: false }
+        Job {
+            work,
+            waiters,
+            number,
+            sent_us: 0,
+            awaited_since_us: 0,
+            is_excused: false,
+            ahead: 0,
+            with_source: false,
+            resent: false,
+        }
     }
 
     fn on_enqueued(&self) {

@@ -59,6 +59,12 @@ pub struct Job {
     pub number: u64,
     /// When it was sent: microseconds.
     pub sent_us: u64,
+    /// Since when Redis has had the time to answer it that it is judged by: microseconds.
+    pub awaited_since_us: u64,
+    /// That time has begun anew, because this thread was late in looking for the answer.
+    pub is_excused: bool,
+    /// How many jobs were in flight when it was sent.
+    pub ahead: usize,
     /// Redis does not know its script, which is sent along.
     pub with_source: bool,
     /// It was sent before, on a connection that broke.
@@ -86,6 +92,8 @@ pub enum Work {
     Record {
         /// What was admitted.
         records: Vec<Record>,
+        /// No question is asked behind it that needs it.
+        at_leisure: bool,
         /// When a connection that has not answered is given up.
         due_us: u64,
     },
@@ -114,6 +122,14 @@ impl Job {
         match self.work {
             Work::Record { due_us, .. } => Some(due_us),
             _ => self.waiters.next_due_us(),
+        }
+    }
+
+    /// This thread was late in looking for the answer. Once, or a thread that always is would never notice that none
+    /// comes.
+    pub fn excuse(&mut self, now_us: u64) {
+        if !self.is_excused {
+            (self.awaited_since_us, self.is_excused) = (now_us, true);
         }
     }
 

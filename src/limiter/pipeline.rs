@@ -1,12 +1,14 @@
 //! A worker's jobs on their way to Redis and back: sent on one connection in the order in which they were asked, and
-//! answered in that order, a few under way at once.
+//! answered in that order, as many in flight as the round trip holds.
 
 use super::batcher::Batcher;
 use super::diagnosis::{Kind as ProblemKind, Problem};
+use super::in_flight::InFlight;
 use super::job::{Job, Work};
 use super::{Kind, Remote, connect};
 use crate::clock::now_us;
 use crate::store::connection::{Connection, Error, Reply};
+use crate::store::ledger::Writer;
 use crate::store::lifetimes::Lifetimes;
 use std::collections::VecDeque;
 use std::future::ready;
@@ -16,20 +18,16 @@ use std::time::Duration;
 use tokio::task;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Most jobs under way at once: while Redis runs one, the next is already on its way.
-const MAX_UNDER_WAY: usize = 2;
 /// Deadlines missed in a row after which a connection is made anew.
 const MAX_MISSED: u32 = 3;
-/// Most records in one script: it bounds the time that the script holds Redis up.
-pub(super) const MAX_RECORDS: usize = 64;
-/// Wait before records that Redis did not take are offered again.
-const RETRY_US: u64 = 100_000;
 /// By then Redis runs what it is sent, as a rule. If it does not, it has to ask itself what it was told to last.
 const MAX_STALL_US: i64 = 10_000;
 /// Wait before a connection is tried again for which Tollgate had no file descriptor.
 const STARVED_US: u64 = 100_000;
 /// Longest time without a look at the breaker, which other workers share.
 const LONGEST_SLEEP_US: u64 = 1_000_000;
+/// Time until another look at a job that has to wait for what other workers have in flight.
+const HELD_US: u64 = 1_000;
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Problem>> + 'a>>;
 
@@ -37,15 +35,23 @@ type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Problem>> + 'a
 pub(super) struct Pipeline<'a> {
     pub(super) batcher: &'a Batcher,
     pub(super) remote: &'a Remote,
-    link: Option<Connection>,
+    pub(super) link: Option<Connection>,
     connecting: Option<Attempt<'a>>,
+    /// Since when: microseconds.
+    connecting_since_us: u64,
     /// In the order in which they were sent.
-    under_way: VecDeque<Job>,
+    pub(super) in_flight: VecDeque<Job>,
+    pub(super) limit: InFlight,
+    /// The next job waits for what other workers have in flight.
+    is_held: bool,
+    /// By these names the ledger knows what is in flight here, in front of questions and at leisure.
+    pub(super) writer: Writer,
+    pub(super) leisure_writer: Writer,
+    /// Runs that may be in flight at leisure.
+    pub(super) most_at_leisure: usize,
     pub(super) lifetimes: Lifetimes,
     /// Deadlines missed since this connection last answered.
     pub(super) missed: u32,
-    /// When records may be offered to Redis again.
-    pub(super) next_write_us: u64,
     /// Tollgate itself could not make a connection, and tries again then.
     starved_until_us: Option<u64>,
 }
@@ -57,10 +63,15 @@ impl<'a> Pipeline<'a> {
             remote,
             link: None,
             connecting: None,
-            under_way: VecDeque::new(),
+            connecting_since_us: 0,
+            in_flight: VecDeque::new(),
+            limit: InFlight::new(remote.timeout_us),
+            is_held: false,
+            writer: remote.ledger.new_writer(),
+            leisure_writer: remote.ledger.new_writer(),
+            most_at_leisure: 1,
             lifetimes: Lifetimes::default(),
             missed: 0,
-            next_write_us: 0,
             starved_until_us: None,
         }
     }
@@ -69,9 +80,12 @@ impl<'a> Pipeline<'a> {
     pub(super) async fn run(mut self) {
         let mut alarm = pin!(sleep(Duration::ZERO));
         loop {
-            // What has come is in time, even if this thread is late.
-            while let Some(outcome) = reply_at_hand(&mut self.link).await {
-                self.on_reply(outcome);
+            self.take_replies().await;
+            if self.next_due_us() <= now_us() {
+                // A thread that was stopped, or that a long turn kept, sees what time it is before it hears of what has
+                // come meanwhile. What has come is in time, even if this thread is late.
+                task::yield_now().await;
+                self.take_replies().await;
             }
             let now_us = now_us();
             self.expire_late(now_us);
@@ -83,18 +97,29 @@ impl<'a> Pipeline<'a> {
                 outcome = next_reply(&mut self.link) => self.on_reply(outcome),
                 outcome = connected(&mut self.connecting) => self.on_connected(outcome),
                 () = self.batcher.wake.notified() => {}
-                // A thread that was stopped may hear of the time before it hears of what has come meanwhile.
-                () = &mut alarm => task::yield_now().await,
+                () = &mut alarm => {}
             }
         }
     }
 
+    async fn take_replies(&mut self) {
+        while let Some(outcome) = reply_at_hand(&mut self.link).await {
+            self.on_reply(outcome);
+        }
+    }
+
+    /// When the first is due who waits, or a connection that has not answered.
+    fn next_due_us(&self) -> u64 {
+        let queue = self.batcher.queue.borrow();
+        self.in_flight.iter().chain(queue.front()).filter_map(Job::next_due_us).min().unwrap_or(u64::MAX)
+    }
+
     /// Set anew only if it would ring too late: most answers come in time, and their deadlines need no alarm.
     fn set_alarm(&self, alarm: Pin<&mut Sleep>, now_us: u64) {
-        let queue = self.batcher.queue.borrow();
-        let due_us = self.under_way.iter().chain(queue.front()).filter_map(Job::next_due_us);
-        let due_us = due_us.chain(self.starved_until_us.filter(|until_us| *until_us > now_us));
-        let due_us = due_us.chain(self.remote.breaker.next_probe_us()).min().unwrap_or(u64::MAX);
+        let held_us = self.is_held.then_some(now_us + HELD_US);
+        let starved_us = self.starved_until_us.filter(|until_us| *until_us > now_us);
+        let others = [self.remote.breaker.next_probe_us(), self.next_leisure_us(), held_us, starved_us];
+        let due_us = others.into_iter().flatten().chain([self.next_due_us()]).min().unwrap_or(u64::MAX);
         let wait = Duration::from_micros(due_us.saturating_sub(now_us).min(LONGEST_SLEEP_US));
         let deadline = Instant::now() + wait;
         if alarm.is_elapsed() || deadline < alarm.deadline() {
@@ -104,11 +129,13 @@ impl<'a> Pipeline<'a> {
 
     /// Answers those for whom Redis is too late.
     fn expire_late(&mut self, now_us: u64) {
+        let late_us = now_us.saturating_sub(self.next_due_us());
         let mut jobs = self.batcher.queue.take();
-        let up = self.remote.breaker.is_closed();
+        // While Redis is down, nobody who has yet to be asked about waits for it.
+        let until_us = if self.remote.breaker.is_closed() { now_us + self.limit.least_us() } else { u64::MAX };
         let mut timed_out = false;
         jobs.retain_mut(|job| {
-            timed_out |= self.expire(job, if up { now_us } else { u64::MAX }, now_us) && up;
+            timed_out |= self.expire(job, until_us, now_us);
             let is_wanted = job.next_due_us().is_some();
             if !is_wanted {
                 self.abandon(job, job.resent, now_us);
@@ -116,25 +143,28 @@ impl<'a> Pipeline<'a> {
             is_wanted
         });
         self.batcher.queue.replace(jobs);
-        let mut under_way = std::mem::take(&mut self.under_way);
-        for job in &mut under_way {
+        let mut in_flight = std::mem::take(&mut self.in_flight);
+        for job in &mut in_flight {
             timed_out |= self.expire(job, now_us, now_us);
         }
-        let stuck = under_way.iter().any(|job| job.is_stuck(now_us));
-        self.under_way = under_way;
-        if timed_out {
-            self.on_timeout(now_us);
+        let stuck = in_flight.iter().any(|job| job.is_stuck(now_us));
+        self.in_flight = in_flight;
+        if timed_out && self.remote.breaker.is_closed() {
+            self.on_timeout(now_us, late_us);
         }
         if stuck {
             self.disconnect(&Error::late());
         }
     }
 
-    fn on_timeout(&mut self, now_us: u64) {
+    /// Somebody could not be answered in time, which this thread noticed so much later.
+    fn on_timeout(&mut self, now_us: u64, late_us: u64) {
         let (remote, timeout_us) = (self.remote, self.remote.timeout_us);
         self.batcher.stats.timeouts.add(1);
-        if self.starved_until_us.is_some() {
-            // It is not Redis that is late.
+        if late_us > timeout_us / 4 {
+            self.in_flight.iter_mut().for_each(|job| job.excuse(now_us));
+        }
+        if self.starved_until_us.is_some() || !self.is_redis_late(now_us) {
             return;
         }
         // All that waits when Redis stalls is due at about the same time, which is one failure and not several.
@@ -153,6 +183,16 @@ impl<'a> Pipeline<'a> {
         }
     }
 
+    /// Whether Redis has had most of a deadline for something and has not answered. What waited here until it was due,
+    /// because this thread was stopped or busy, or because more is asked than Redis can answer, says nothing against it.
+    fn is_redis_late(&self, now_us: u64) -> bool {
+        let since_us = match &self.connecting {
+            Some(_) => Some(self.connecting_since_us),
+            None => self.in_flight.front().map(|job| job.awaited_since_us),
+        };
+        since_us.is_some_and(|since_us| since_us + self.remote.timeout_us / 4 * 3 <= now_us)
+    }
+
     /// Sees to it that there is a connection, as far as the breaker lets.
     fn keep_connected(&mut self, now_us: u64) {
         let is_open = !self.remote.breaker.is_closed();
@@ -163,7 +203,8 @@ impl<'a> Pipeline<'a> {
         let is_starved = self.starved_until_us.is_some_and(|until_us| now_us < until_us);
         let is_wanted = self.link.is_none() && self.connecting.is_none() && !is_starved;
         if is_wanted && (!is_open || self.remote.breaker.probe_due(now_us)) {
-            self.connecting = Some(Box::pin(connect::open_and_probe(self.batcher, self.remote)));
+            self.connecting = Some(Box::pin(connect::open_and_probe(self.remote)));
+            self.connecting_since_us = now_us;
         }
     }
 
@@ -181,14 +222,21 @@ impl<'a> Pipeline<'a> {
                 self.starved_until_us = Some(now_us() + STARVED_US);
                 self.remote.on_own_failure(&problem);
             }
-            Err(problem) => self.remote.on_problem(self.remote.breaker.lost(now_us()), problem),
+            Err(problem) => {
+                let (breaker, now_us) = (&self.remote.breaker, now_us());
+                // What took long this time may be in time the next time, for another worker too.
+                let was_slow = now_us.saturating_sub(self.connecting_since_us) >= self.remote.timeout_us;
+                let is_news = if was_slow { breaker.failure(now_us) } else { breaker.lost(now_us) };
+                self.remote.on_problem(is_news, problem);
+            }
         }
     }
 
-    /// Gives the connection up. What was under way on it has failed.
+    /// Gives the connection up. What was in flight on it has failed.
     pub(super) fn disconnect(&mut self, error: &Error) {
         if self.link.take().is_some() {
-            for job in std::mem::take(&mut self.under_way) {
+            (self.limit, self.most_at_leisure) = (InFlight::new(self.remote.timeout_us), 1);
+            for job in std::mem::take(&mut self.in_flight) {
                 self.on_lost(job, error);
             }
         }
@@ -196,15 +244,26 @@ impl<'a> Pipeline<'a> {
 
     /// Sends what is asked, as far as there is room on the way.
     fn send(&mut self, now_us: u64) {
-        while self.link.is_some() && self.under_way.len() < MAX_UNDER_WAY {
-            let Some(mut job) = self.records_due(now_us).or_else(|| self.next_asked()) else { return };
-            job.sent_us = now_us;
-            self.batcher.stats.batches.add(1);
-            self.send_job(job);
+        self.write_at_leisure(now_us);
+        self.is_held = false;
+        while self.link.is_some() && self.asked_in_flight() < self.limit.limit() {
+            let Some(job) = self.next_asked() else { return };
+            self.write_owed(&job.work, now_us);
+            self.send_job(job, now_us);
         }
     }
 
-    fn send_job(&mut self, mut job: Job) {
+    fn asked_in_flight(&self) -> usize {
+        self.in_flight.iter().filter(|job| job.work.script().is_some()).count()
+    }
+
+    pub(super) fn send_job(&mut self, mut job: Job, now_us: u64) {
+        self.batcher.stats.batches.add(1);
+        (job.sent_us, job.ahead) = (now_us, self.in_flight.len());
+        self.write(job);
+    }
+
+    fn write(&mut self, mut job: Job) {
         let (Some(link), remote) = (&mut self.link, self.remote) else { return };
         let run = match &mut job.work {
             Work::Ask { kind: Kind::Check, batch, id } => {
@@ -216,40 +275,30 @@ impl<'a> Pipeline<'a> {
             Work::Record { records, .. } => remote.store.record(records, remote.clock_offset_us()),
         };
         run.write(link.output(), job.with_source);
-        self.under_way.push_back(job);
+        // Read anew, because this thread may have been stopped since this turn began.
+        (job.awaited_since_us, job.is_excused) = (now_us(), false);
+        self.in_flight.push_back(job);
     }
 
-    fn next_asked(&self) -> Option<Job> {
+    fn next_asked(&mut self) -> Option<Job> {
         let mut queue = self.batcher.queue.borrow_mut();
-        let next = queue.front()?.work.script();
+        let next = &queue.front()?.work;
         // A script that Redis has forgotten is sent again, and must not be overtaken by another one meanwhile.
-        let is_other = |job: &Job| job.work.script().is_some_and(|script| Some(script) != next);
-        if self.under_way.iter().any(is_other) { None } else { queue.pop_front() }
-    }
-
-    /// What single checks that Redis answered too late have left is written while all else goes on.
-    fn records_due(&mut self, now_us: u64) -> Option<Job> {
-        let ledger = &self.remote.ledger;
-        let is_writing = self.under_way.iter().any(|job| matches!(job.work, Work::Record { .. }));
-        if ledger.is_empty() || is_writing || now_us < self.next_write_us {
-            return None;
-        }
-        self.next_write_us = now_us + RETRY_US;
-        let records = ledger.take(MAX_RECORDS, now_us);
-        let due_us = now_us.saturating_add(u64::try_from(self.remote.connect_timeout.as_micros()).unwrap_or(u64::MAX));
-        (!records.is_empty()).then(|| self.batcher.new_job(Work::Record { records, due_us }))
+        let is_other = |job: &Job| job.work.script().is_some_and(|script| Some(script) != next.script());
+        self.is_held = self.is_written_elsewhere(next);
+        if self.is_held || self.in_flight.iter().any(is_other) { None } else { queue.pop_front() }
     }
 
     fn on_reply(&mut self, outcome: Result<Reply, Error>) {
         if let Err(error @ Error::Io(_)) = &outcome {
             return self.disconnect(error);
         }
-        let Some(mut job) = self.under_way.pop_front() else { return self.disconnect(&Error::Unexpected) };
+        let Some(mut job) = self.in_flight.pop_front() else { return self.disconnect(&Error::Unexpected) };
         match outcome {
             Ok(reply) => self.settle(job, reply),
             Err(error) if error.has_code("NOSCRIPT") && !job.with_source => {
                 job.with_source = true;
-                self.send_job(job);
+                self.write(job);
             }
             Err(error) => self.on_refused(job, &error),
         }

@@ -1,6 +1,5 @@
 //! How a job ends: with Redis's answer, with its error, or too late for some of those who wait.
 
-use super::connect::warn_of_loss;
 use super::job::{Job, Waiter, Work};
 use super::mailbox::{Answer, Refusal};
 use super::pipeline::Pipeline;
@@ -9,6 +8,7 @@ use crate::quota::{Check, WindowState, decide};
 use crate::store::batch::Batch;
 use crate::store::connection::{Error, Reply};
 use crate::store::redis::{Answers, WindowAnswer, entry_id};
+use tracing::warn;
 
 impl Pipeline<'_> {
     /// Answers those who are due by `until_us` in Redis's place. Whether there was any.
@@ -41,16 +41,16 @@ impl Pipeline<'_> {
 
     /// A job is over for all who waited, without an answer. What the fallback admitted meanwhile is owed to Redis,
     /// which, if it was `sent`, may have counted it already.
-    pub(super) fn abandon(&self, job: &mut Job, sent: bool, now_us: u64) {
+    pub(super) fn abandon(&self, job: &Job, sent: bool, now_us: u64) {
         let ledger = &self.remote.ledger;
-        if let Work::Record { records, .. } = &mut job.work {
-            ledger.give_back(std::mem::take(records));
+        if let Work::Record { records, at_leisure, .. } = &job.work {
+            ledger.not_written(records, self.writer(*at_leisure));
         }
         let Work::Ask { batch, id, .. } = &job.work else { return };
         for (index, item) in batch.items().iter().enumerate() {
             let (check, admitted) = (batch.check_of(item), job.admitted_here(index));
             if admitted > 0 && sent {
-                ledger.admitted_of_asked(&check, entry_id(id, index), item.count, admitted, now_us);
+                ledger.admitted_of_asked(&check, &entry_id(id, index), item.count, admitted, now_us);
             } else if admitted > 0 {
                 ledger.admitted(&check, admitted, now_us);
             }
@@ -79,15 +79,20 @@ impl Pipeline<'_> {
             (Work::Reset { .. }, _) => return self.on_refused(job, &Error::Unexpected),
             (Work::Record { records, .. }, _) => {
                 stats.written_back.add(records.len() as u64);
-                self.next_write_us = 0;
+                remote.ledger.written(records);
             }
         }
         self.missed = 0;
+        let took_us = now_us.saturating_sub(job.sent_us);
+        self.limit.on_answer(took_us, job.ahead, now_us);
+        if matches!(job.work, Work::Record { at_leisure: true, .. }) {
+            self.on_written_at_leisure();
+        }
         // An answer too late for anybody is no success: a Redis that is always too slow must open the breaker.
         if job.waiters.expired == 0 {
             remote.breaker.success();
         }
-        stats.store_latency.record(now_us.saturating_sub(job.sent_us));
+        stats.store_latency.record(took_us);
         if let Work::Ask { mut batch, .. } = job.work {
             batch.clear();
             self.batcher.spare.set(Some(batch));
@@ -153,7 +158,8 @@ impl Pipeline<'_> {
             return;
         }
         // A deadline that was missed has been counted as a failure; the connection may have been given up for just that.
-        let is_counted = job.next_due_us().is_none();
+        // Nobody misses what is written at leisure.
+        let is_counted = job.waiters.next_due_us().is_none();
         self.give_up(job, now_us);
         // Else it is known to be down, and why.
         if was_up && !is_counted {
@@ -166,7 +172,9 @@ impl Pipeline<'_> {
         if let Work::Record { records, .. } = &job.work
             && error.has_code("ERR")
         {
-            return warn_of_loss(error, records.len());
+            // By no state of its own but because of what they are: offered again they would keep it away for ever.
+            warn!(%error, records = records.len(), "what the fallback admitted cannot be written to redis");
+            return self.remote.ledger.written(records);
         }
         let now_us = now_us();
         self.give_up(job, now_us);
@@ -181,7 +189,7 @@ impl Pipeline<'_> {
 
     fn give_up(&self, mut job: Job, now_us: u64) {
         self.expire(&mut job, u64::MAX, now_us);
-        self.abandon(&mut job, true, now_us);
+        self.abandon(&job, true, now_us);
     }
 }
 

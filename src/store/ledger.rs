@@ -1,28 +1,47 @@
-//! What the fallback admitted and Redis does not know of yet: written to its logs when it is back, under its own
-//! times, so that an outage leaves no hole in them.
+//! What the fallback admitted and Redis does not know of yet: written to its logs when it answers again, each under its
+//! own time, so that an outage leaves no hole in them.
 //!
-//! Admissions of a key that follow each other closely are kept as one, under the time of the last: it then counts for
-//! a little longer than it must, never for less. So a key holds a bounded number of records, whatever its traffic.
+//! A record stays here until a run that writes it has been acknowledged: what is sent is a copy. A worker that is about
+//! to ask about a key sends all records of the logs that it asks about first, on the same connection, also those that
+//! another worker has under way on another connection, whose runs it need not wait for: a record has an id, and writing
+//! it twice counts once. Only what is under way on the very connection need not be sent again. So, as Redis runs what
+//! one connection sends in order, the question is decided after all that was admitted before it, whichever worker
+//! admitted it, while questions about other keys wait for nothing.
+//!
+//! Memory is bounded by counting more than must be, never less ([`series`]): in a full ledger, admissions that follow
+//! each other are merged further. Only what finds no room even so is dropped, and counted.
+
+mod series;
 
 use crate::quota::{Check, Window};
 use crate::shards::Shards;
 use ahash::RandomState;
 use hashbrown::HashTable;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use series::{Admission, Series};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-/// Admissions within this part of the shortest window count as made at once.
-const PARTS: u64 = 64;
 /// Each with a lock of its own. A power of two.
 const SHARDS: usize = 16;
+/// Most windows of one key, as in the fallback.
+const MAX_WINDOWS_PER_KEY: usize = 32;
+/// Keys of a full shard that are looked at for something to merge before a record is dropped.
+const MERGE_SAMPLES: usize = 8;
+/// Places of a shard's table that one search for records looks at.
+const SLOTS_PER_SEARCH: usize = 256;
+/// Wait between two takes, by whomever. A run of 32 records takes Redis about a quarter of a millisecond, so that writing
+/// takes a quarter of its time.
+const TAKE_EVERY_US: u64 = 1_000;
+/// Takes that were missed for so long are made up for.
+const MAX_BEHIND_US: u64 = 5_000;
 
-/// Something to be counted in Redis.
+/// Something to be counted in one of Redis's logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The key.
-    pub key: Box<[u8]>,
-    /// The windows it counts in.
-    pub windows: Box<[Window]>,
+    pub key: Arc<[u8]>,
+    /// The window of the log.
+    pub window: Window,
     /// When it was admitted, on this process's clock.
     pub time_us: u64,
     /// What it is known by.
@@ -41,38 +60,32 @@ pub enum Id {
     /// It belongs to `asked` checks that Redis was asked about under this id, and may have counted.
     Asked {
         /// The entry's id.
-        id: String,
+        id: Arc<str>,
         /// How many checks there were.
         asked: u32,
     },
 }
 
-/// The records of one key and its windows.
+/// Whoever writes records. What one of them sends runs in the order in which it is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Writer(u32);
+
+/// The records of one key.
 #[derive(Debug)]
 struct Account {
     hash: u64,
-    key: Box<[u8]>,
-    windows: Box<[Window]>,
-    /// Oldest first.
-    admissions: VecDeque<Admission>,
-}
-
-/// Admissions that followed each other closely.
-#[derive(Debug, Clone, Copy)]
-struct Admission {
-    first_us: u64,
-    last_us: u64,
-    id: u64,
-    weight: u64,
+    key: Arc<[u8]>,
+    /// At most [`MAX_WINDOWS_PER_KEY`], none of them empty.
+    series: Vec<Series>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     accounts: HashTable<Account>,
-    /// Accounts that are being written.
-    closed: Vec<Account>,
-    /// Records that cannot be summed up.
-    single: Vec<Record>,
+    /// In all accounts.
+    records: usize,
+    /// Where the next search begins.
+    next_slot: usize,
 }
 
 /// The records, shared by all workers.
@@ -80,209 +93,289 @@ struct Shard {
 pub struct Ledger {
     shards: Shards<Shard>,
     hasher: RandomState,
-    /// Most keys (with their windows) that are kept in one shard.
-    shard_keys: usize,
+    /// Most records in one shard.
+    shard_records: usize,
+    /// In all shards.
     records: AtomicUsize,
+    /// The next search begins in this shard, modulo their number.
+    next_shard: AtomicUsize,
+    /// When the next take may be.
+    next_take_us: AtomicU64,
     next_id: AtomicU64,
+    next_writer: AtomicU32,
     dropped: AtomicU64,
 }
 
 impl Ledger {
-    /// An empty ledger of at most about `max_keys` keys. What is admitted beyond is not written back.
-    pub fn new(max_keys: usize) -> Self {
+    /// An empty ledger of at most about `max_records` records.
+    pub fn new(max_records: usize) -> Self {
         Self {
             shards: Shards::new(SHARDS),
             hasher: RandomState::new(),
-            shard_keys: max_keys.div_ceil(SHARDS),
+            shard_records: max_records.div_ceil(SHARDS),
             records: AtomicUsize::new(0),
+            next_shard: AtomicUsize::new(0),
+            next_take_us: AtomicU64::new(0),
             next_id: AtomicU64::new(0),
+            next_writer: AtomicU32::new(0),
             dropped: AtomicU64::new(0),
         }
     }
 
-    /// Whether there is nothing to write.
+    /// Somebody else who writes records.
+    pub fn new_writer(&self) -> Writer {
+        Writer(self.next_writer.fetch_add(1, Relaxed))
+    }
+
+    /// Whether all is written. One atomic load.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// How many records there are.
+    /// How many records are unwritten, those under way included.
     pub fn len(&self) -> usize {
         self.records.load(Relaxed)
     }
 
-    /// How many admissions found no room.
+    /// How many admissions to a log found no room.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Relaxed)
     }
 
     /// So many such checks were admitted that Redis was not asked about.
     pub fn admitted(&self, check: &Check<'_>, count: u32, now_us: u64) {
-        let hash = self.hasher.hash_one(check.key);
-        let mut shard = self.shards.of(hash);
-        let is_same = |account: &Account| {
-            *account.key == *check.key && account.windows.iter().eq(check.quotas.iter().map(|quota| &quota.window))
-        };
-        let shortest_us = check.quotas.iter().map(|quota| quota.window.us()).min().unwrap_or(0);
-        let longest_us = check.quotas.iter().map(|quota| quota.window.us()).max().unwrap_or(0);
-        let weight = u64::from(check.cost) * u64::from(count);
-        let admission =
-            || Admission { first_us: now_us, last_us: now_us, id: self.next_id.fetch_add(1, Relaxed), weight };
-        if let Some(account) = shard.accounts.find_mut(hash, is_same) {
-            while account.admissions.front().is_some_and(|oldest| oldest.last_us + longest_us <= now_us) {
-                account.admissions.pop_front();
-                self.records.fetch_sub(1, Relaxed);
-            }
-            match account.admissions.back_mut() {
-                Some(last) if now_us.saturating_sub(last.first_us) < shortest_us / PARTS => {
-                    last.last_us = now_us;
-                    last.weight += weight;
-                    return;
-                }
-                _ => account.admissions.push_back(admission()),
-            }
-        } else if shard.accounts.len() < self.shard_keys {
-            let account = Account {
-                hash,
-                key: check.key.into(),
-                windows: check.quotas.iter().map(|quota| quota.window).collect(),
-                admissions: [admission()].into(),
-            };
-            shard.accounts.insert_unique(hash, account, |account| account.hash);
-        } else {
-            self.dropped.fetch_add(1, Relaxed);
-            return;
-        }
-        self.records.fetch_add(1, Relaxed);
+        self.add(check, || Admission::new(Id::New(self.new_id()), u64::from(check.cost) * u64::from(count), 1, now_us));
     }
 
     /// Of `asked` checks that Redis was asked about under `id`, and did not answer, so many were admitted here.
-    pub fn admitted_of_asked(&self, check: &Check<'_>, id: String, asked: u32, admitted: u32, now_us: u64) {
-        let hash = self.hasher.hash_one(check.key);
-        let mut shard = self.shards.of(hash);
-        if shard.single.len() >= self.shard_keys {
-            self.dropped.fetch_add(1, Relaxed);
-            return;
-        }
-        shard.single.push(Record {
-            key: check.key.into(),
-            windows: check.quotas.iter().map(|quota| quota.window).collect(),
-            time_us: now_us,
-            id: Id::Asked { id, asked },
-            cost: u64::from(check.cost),
-            admitted,
-        });
-        self.records.fetch_add(1, Relaxed);
+    pub fn admitted_of_asked(&self, check: &Check<'_>, id: &str, asked: u32, admitted: u32, now_us: u64) {
+        let id = Id::Asked { id: id.into(), asked };
+        self.add(check, || Admission::new(id.clone(), u64::from(check.cost), admitted, now_us));
     }
 
-    /// Takes up to `max` records, to be written; those that have expired are dropped.
-    pub fn take(&self, max: usize, now_us: u64) -> Vec<Record> {
+    /// Adds to `out` what is to be written before `check` is decided, and notes that `writer` has it under way.
+    pub fn take_of(&self, check: &Check<'_>, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
+        let hash = self.hasher.hash_one(check.key);
+        let is_asked = |window| check.quotas.iter().any(|quota| quota.window == window);
+        self.change(hash, |shard| {
+            shard.with_account(hash, check.key, |account| {
+                let asked = account.series.iter_mut().filter(|series| is_asked(series.window));
+                asked.for_each(|series| series.lend(&account.key, writer, now_us, out));
+            });
+        });
+    }
+
+    /// Up to `max` records that nobody has under way, which `writer` has from now on. None if it is too soon after the
+    /// last time.
+    pub fn take(&self, max: usize, writer: Writer, now_us: u64) -> Vec<Record> {
         let mut taken = Vec::new();
-        for mut shard in self.shards.iter() {
-            while taken.len() < max {
-                let Some(record) = shard.take_one() else { break };
-                self.records.fetch_sub(1, Relaxed);
-                let longest_us = record.windows.iter().map(|window| window.us()).max().unwrap_or(0);
-                if record.time_us + longest_us > now_us {
-                    taken.push(record);
-                }
+        let after = |due_us: u64| due_us.max(now_us.saturating_sub(MAX_BEHIND_US)) + TAKE_EVERY_US;
+        let claim = |due_us| (due_us <= now_us).then(|| after(due_us));
+        if self.is_empty() || self.next_take_us.fetch_update(Relaxed, Relaxed, claim).is_err() {
+            return taken;
+        }
+        let first = self.next_shard.fetch_add(1, Relaxed);
+        for index in (0..SHARDS).map(|step| first.wrapping_add(step)) {
+            self.change_at(index, |shard| shard.take(max, writer, now_us, &mut taken));
+            if taken.len() >= max {
+                break;
             }
         }
         taken
     }
 
-    /// Gives back what could not be written.
-    pub fn give_back(&self, records: Vec<Record>) {
+    /// When something may be taken next; `None` while all is written.
+    pub fn next_take_us(&self) -> Option<u64> {
+        (!self.is_empty()).then(|| self.next_take_us.load(Relaxed))
+    }
+
+    /// Whether anybody but `writer` has records of the key under way.
+    pub fn is_under_way_elsewhere(&self, key: &[u8], writer: Writer) -> bool {
+        let hash = self.hasher.hash_one(key);
+        let shard = self.shards.of(hash);
+        let account = shard.accounts.find(hash, |account| *account.key == *key);
+        account.is_some_and(|account| account.series.iter().any(|series| series.is_under_way_elsewhere(writer)))
+    }
+
+    /// Redis has these.
+    pub fn written(&self, records: &[Record]) {
         for record in records {
             let hash = self.hasher.hash_one(&*record.key);
-            self.shards.of(hash).single.push(record);
-            self.records.fetch_add(1, Relaxed);
+            self.change(hash, |shard| {
+                shard.with_series(hash, record, |series| series.remove(&record.id));
+            });
+        }
+    }
+
+    /// Whether Redis has these is not known. `writer` has them under way no longer.
+    pub fn not_written(&self, records: &[Record], writer: Writer) {
+        for record in records {
+            let hash = self.hasher.hash_one(&*record.key);
+            self.change(hash, |shard| {
+                shard.with_series(hash, record, |series| series.take_back(&record.id, writer));
+            });
         }
     }
 
     /// Drops the records of a key.
     pub fn forget(&self, key: &[u8]) {
         let hash = self.hasher.hash_one(key);
-        let mut shard = self.shards.of(hash);
-        let before = shard.len();
-        shard.single.retain(|record| *record.key != *key);
-        shard.accounts.retain(|account| *account.key != *key);
-        shard.closed.retain(|account| *account.key != *key);
-        self.records.fetch_sub(before - shard.len(), Relaxed);
+        self.change(hash, |shard| shard.with_account(hash, key, |account| account.series.clear()));
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Relaxed)
+    }
+
+    fn add(&self, check: &Check<'_>, admission: impl Fn() -> Admission) {
+        let hash = self.hasher.hash_one(check.key);
+        self.change(hash, |shard| {
+            for quota in check.quotas {
+                if !self.add_to(shard, hash, check.key, quota.window, admission()) {
+                    self.dropped.fetch_add(1, Relaxed);
+                }
+            }
+        });
+    }
+
+    /// Whether there was room.
+    fn add_to(&self, shard: &mut Shard, hash: u64, key: &[u8], window: Window, admission: Admission) -> bool {
+        let now_us = admission.last_us;
+        let mut merged = false;
+        shard.with_account(hash, key, |account| {
+            if let Some(series) = account.series_of(window) {
+                series.expire(now_us);
+                merged = series.merge(&admission);
+                if !merged && series.is_full() {
+                    series.coarsen(|| self.new_id());
+                }
+            }
+        });
+        if !merged && shard.records >= self.shard_records {
+            self.make_room(shard, hash, key, now_us);
+        }
+        merged || (shard.records < self.shard_records && shard.push(hash, key, window, admission))
+    }
+
+    /// Merges what can be, of this key first and then of a few others.
+    fn make_room(&self, shard: &mut Shard, hash: u64, key: &[u8], now_us: u64) {
+        let coarsen = |account: &mut Account| {
+            account.series.iter_mut().for_each(|series| {
+                series.expire(now_us);
+                series.coarsen(|| self.new_id());
+            });
+        };
+        shard.with_account(hash, key, coarsen);
+        let mut looked_at = 0;
+        shard.search(|shard, slot| {
+            looked_at += usize::from(shard.with_account_at(slot, coarsen));
+            shard.records >= self.shard_records && looked_at < MERGE_SAMPLES
+        });
+    }
+
+    fn change(&self, hash: u64, act: impl FnOnce(&mut Shard)) {
+        // As `Shards::of` chooses one.
+        self.change_at((hash >> 32) as usize, act);
+    }
+
+    /// Keeps count of all records while one shard changes.
+    fn change_at(&self, index: usize, act: impl FnOnce(&mut Shard)) {
+        let mut shard = self.shards.at(index);
+        let before = shard.records;
+        act(&mut shard);
+        if shard.accounts.is_empty() {
+            // A large table is slow to search for the little that comes into it later.
+            shard.accounts = HashTable::new();
+        }
+        // Wraps around where there are fewer now, and back.
+        self.records.fetch_add(shard.records.wrapping_sub(before), Relaxed);
     }
 }
 
 impl Shard {
-    fn len(&self) -> usize {
-        let accounts = self.accounts.iter().chain(&self.closed);
-        self.single.len() + accounts.map(|account| account.admissions.len()).sum::<usize>()
+    /// Whether the key may have one more record.
+    fn push(&mut self, hash: u64, key: &[u8], window: Window, admission: Admission) -> bool {
+        let is_key = |account: &Account| *account.key == *key;
+        let new = || Account { hash, key: key.into(), series: Vec::new() };
+        let account = self.accounts.entry(hash, is_key, |account| account.hash).or_insert_with(new).into_mut();
+        let has_room = account.series.len() < MAX_WINDOWS_PER_KEY;
+        let is_pushed = match account.series_of(window) {
+            Some(series) if !series.is_full() => {
+                series.push(admission);
+                true
+            }
+            None if has_room => {
+                account.series.push(Series::of(window, admission));
+                true
+            }
+            _ => false,
+        };
+        self.records += usize::from(is_pushed);
+        is_pushed
     }
 
-    fn take_one(&mut self) -> Option<Record> {
-        if let Some(record) = self.single.pop() {
-            return Some(record);
-        }
-        if self.closed.is_empty() {
-            // All at once: a table that empties is slow to search for what is left in it.
-            self.closed.extend(self.accounts.drain());
-        }
-        let account = self.closed.last_mut()?;
-        let admission = account.admissions.pop_front();
-        let record = admission.map(|admission| Record {
-            key: account.key.clone(),
-            windows: account.windows.clone(),
-            time_us: admission.last_us,
-            id: Id::New(admission.id),
-            cost: admission.weight,
-            admitted: 1,
+    fn with_series(&mut self, hash: u64, record: &Record, act: impl FnOnce(&mut Series)) {
+        self.with_account(hash, &record.key, |account| {
+            if let Some(series) = account.series_of(record.window) {
+                act(series);
+            }
         });
-        if account.admissions.is_empty() {
-            self.closed.pop();
+    }
+
+    fn with_account(&mut self, hash: u64, key: &[u8], act: impl FnOnce(&mut Account)) {
+        if let Some(slot) = self.accounts.find_bucket_index(hash, |account| *account.key == *key) {
+            self.with_account_at(slot, act);
         }
-        record
+    }
+
+    /// Changes the account at a place of the table, which is removed if nothing is left of it. Whether there is one.
+    fn with_account_at(&mut self, slot: usize, act: impl FnOnce(&mut Account)) -> bool {
+        let Ok(mut found) = self.accounts.get_bucket_entry(slot) else { return false };
+        let account = found.get_mut();
+        let before = account.records();
+        act(account);
+        account.series.retain(|series| series.len() > 0);
+        let after = account.records();
+        if after == 0 {
+            found.remove();
+        }
+        self.records = self.records + after - before;
+        true
+    }
+
+    fn take(&mut self, max: usize, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
+        self.search(|shard, slot| {
+            shard.with_account_at(slot, |account| {
+                let key = &account.key;
+                account.series.iter_mut().for_each(|series| series.lend_idle(key, writer, now_us, max, out));
+            });
+            out.len() < max
+        });
+    }
+
+    /// Passes places of the table to `act`, beginning where the last search ended, for as long as it says so.
+    fn search(&mut self, mut act: impl FnMut(&mut Self, usize) -> bool) {
+        let slots = self.accounts.num_buckets();
+        for _ in 0..slots.min(SLOTS_PER_SEARCH) {
+            let slot = self.next_slot % slots;
+            if !act(self, slot) {
+                // There may be more in this place.
+                return;
+            }
+            self.next_slot = slot + 1;
+        }
+    }
+}
+
+impl Account {
+    fn series_of(&mut self, window: Window) -> Option<&mut Series> {
+        self.series.iter_mut().find(|series| series.window == window)
+    }
+
+    fn records(&self) -> usize {
+        self.series.iter().map(Series::len).sum()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::quota::Quota;
-
-    fn quotas(windows_ms: &[u64]) -> Vec<Quota> {
-        windows_ms.iter().map(|ms| Quota { limit: 10, window: Window::from_ms(*ms).unwrap() }).collect()
-    }
-
-    #[test]
-    fn what_was_admitted_is_written_once_under_its_time() {
-        let ledger = Ledger::new(100);
-        let (second, both) = (quotas(&[1000]), quotas(&[1000, 60_000]));
-        ledger.admitted(&Check { key: b"a", quotas: &second, cost: 1 }, 1, 5_000_000);
-        ledger.admitted(&Check { key: b"a", quotas: &second, cost: 2 }, 1, 5_010_000);
-        ledger.admitted(&Check { key: b"a", quotas: &second, cost: 1 }, 1, 5_500_000);
-        ledger.admitted(&Check { key: b"a", quotas: &both, cost: 1 }, 1, 5_000_000);
-        assert_eq!(ledger.len(), 3, "10 ms are less than a 64th of a second, 500 ms are more");
-        let mut taken = ledger.take(10, 5_600_000);
-        taken.sort_by_key(|record| (record.windows.len(), record.time_us));
-        let summed: Vec<_> = taken.iter().map(|record| (record.time_us, record.cost, record.windows.len())).collect();
-        assert_eq!(summed, [(5_010_000, 3, 1), (5_500_000, 1, 1), (5_000_000, 1, 2)]);
-        assert!(ledger.is_empty());
-        ledger.give_back(taken.clone());
-        assert_eq!(ledger.take(10, 6_100_000).len(), 2, "one has expired meanwhile");
-    }
-
-    #[test]
-    fn a_steady_stream_keeps_few_records_and_a_full_ledger_says_what_it_dropped() {
-        let ledger = Ledger::new(SHARDS);
-        let quotas = quotas(&[1000]);
-        for us in (0..10_000_000).step_by(100) {
-            ledger.admitted(&Check { key: b"a", quotas: &quotas, cost: 1 }, 1, us);
-        }
-        assert!(ledger.len() as u64 <= PARTS + 1, "{}", ledger.len());
-        for number in 0..1000 {
-            ledger.admitted(&Check { key: format!("k{number}").as_bytes(), quotas: &quotas, cost: 1 }, 1, 10_000_000);
-        }
-        assert!(ledger.dropped() >= 1000 - SHARDS as u64);
-        ledger.forget(b"a");
-        assert!(ledger.take(10_000, 10_000_001).iter().all(|record| *record.key != *b"a"));
-        assert!(ledger.is_empty());
-    }
-}
+mod tests;

@@ -100,27 +100,26 @@ impl RedisStore {
     /// Counts what was admitted without Redis, under its own times. `offset_us` leads from the records' clock to
     /// Redis's. A record that is written twice counts once.
     pub fn record(&self, records: &[Record], offset_us: i64) -> Run<'_> {
-        let windows: usize = records.iter().map(|record| record.windows.len()).sum();
-        let mut run = Run::new(&self.record, 1 + windows);
+        let mut run = Run::new(&self.record, 1 + records.len());
         run.word(&self.name("windows"));
         let mut name = Vec::new();
         for record in records {
-            self.add_names(&mut run, &mut name, &record.key, record.windows.iter().copied());
+            self.add_names(&mut run, &mut name, &record.key, [record.window].into_iter());
         }
         run.word(b"");
         for record in records {
             let (id, asked) = match &record.id {
                 // The dash is no digit of a batch's number, so this is no batch's id.
                 Id::New(number) => (format!("{}-{}", self.process_id, base62(*number)), 1),
-                Id::Asked { id, asked } => (id.clone(), *asked),
+                Id::Asked { id, asked } => (id.to_string(), *asked),
             };
             run.word(id.as_bytes());
             run.number(record.time_us.saturating_add_signed(offset_us));
             run.number(record.cost);
             run.number(record.admitted.into());
             run.number(asked.into());
-            run.number(record.windows.len() as u64);
-            record.windows.iter().for_each(|window| run.number(window.ms()));
+            run.number(1);
+            run.number(record.window.ms());
         }
         run
     }

@@ -14,6 +14,8 @@
 
 pub mod load;
 mod names;
+mod no_fault;
+mod way_back;
 
 use crate::common::{
     Builder, Decision, PATIENCE, Proxy, RedisServer, Tollgate, Weather, free_port, is_thorough, wait_until,

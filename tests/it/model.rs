@@ -228,8 +228,8 @@ fn what_is_written_back_never_meets_what_was_checked() {
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let record = Record {
-            key: (*b"k").into(),
-            windows: [quotas[0].window].into(),
+            key: b"k"[..].into(),
+            window: quotas[0].window,
             time_us: u64::try_from(now.as_micros()).unwrap(),
             id: Id::New(number),
             cost: 1,

@@ -3,9 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What happens to bytes on their way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Weather {
     BlackHole,
     /// Each piece takes so long, and holds up those behind it.
     Slow(Duration),
+    /// Each piece takes so long, and holds up nobody: a long way.
+    Far(Duration),
 }
 
 /// A proxy on a free port. It ends, with all its connections, when dropped.
@@ -109,13 +112,16 @@ impl Shared {
         self.state.lock().unwrap()
     }
 
-    /// Waits for as long as the weather says.
-    fn wait(&self) {
+    /// Waits for as long as the weather says, and returns when what has come is to arrive.
+    fn wait(&self) -> Instant {
         let state = self.changed.wait_while(self.lock(), |state| state.weather == Weather::BlackHole && !state.ended);
         let weather = state.unwrap().weather;
-        if let Weather::Slow(delay) = weather {
-            thread::sleep(delay);
+        match weather {
+            Weather::Slow(delay) => thread::sleep(delay),
+            Weather::Far(delay) => return Instant::now() + delay,
+            Weather::Fair | Weather::BlackHole => {}
         }
+        Instant::now()
     }
 }
 
@@ -145,18 +151,34 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-fn pump(shared: &Shared, mut from: &TcpStream, mut to: &TcpStream, forgotten: &AtomicBool) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(read @ 1..) = from.read(&mut buffer) {
-        shared.wait();
-        if !forgotten.load(Relaxed) && to.write_all(&buffer[..read]).is_err() {
-            break;
+fn pump(shared: &Shared, mut from: &TcpStream, to: &TcpStream, forgotten: &AtomicBool) {
+    let (sender, receiver) = channel();
+    thread::scope(|scope| {
+        scope.spawn(move || deliver(&receiver, to, forgotten));
+        let mut buffer = [0; 16 * 1024];
+        while let Ok(read @ 1..) = from.read(&mut buffer) {
+            if sender.send((shared.wait(), buffer[..read].to_vec())).is_err() {
+                break;
+            }
         }
-    }
-    // The end of a connection is not told across a black hole, nor for one that is forgotten.
-    shared.wait();
+        // The end of a connection is not told across a black hole, nor for one that is forgotten.
+        shared.wait();
+        drop(sender);
+    });
     if !forgotten.load(Relaxed) {
         let _ = to.shutdown(Shutdown::Both);
     }
     let _ = from.shutdown(Shutdown::Both);
+}
+
+/// Passes on what has come, each piece when it is to arrive, until one cannot be.
+fn deliver(pieces: &Receiver<(Instant, Vec<u8>)>, mut to: &TcpStream, forgotten: &AtomicBool) {
+    for (at, piece) in pieces {
+        thread::sleep(at.saturating_duration_since(Instant::now()));
+        if !forgotten.load(Relaxed) && to.write_all(&piece).is_err() {
+            // So that the other half ends, which has nobody to read for.
+            let _ = to.shutdown(Shutdown::Both);
+            break;
+        }
+    }
 }

@@ -1,0 +1,158 @@
+//! The records of one key and window.
+//!
+//! Admissions that follow each other closely are one record, under the time of the last: it counts for a little longer
+//! than it must, never for less. So a log is owed a bounded number of records, whatever its traffic:
+//!
+//! ```text
+//!   admissions      x xx   x        x  xx x
+//!   time ----------[ first step ]--[ next step ]---->
+//!   records                 4                 4
+//! ```
+//!
+//! A record that has been sent is not changed any more, because Redis may know it. Where room is needed even so, such a
+//! record is merged under a new id and may then count twice: more than it must, never less.
+
+use super::{Id, Record, Writer};
+use crate::quota::{MAX_LIMIT, Window};
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// Admissions within this part of the window count as made at once.
+pub(super) const PARTS: u64 = 64;
+/// Most records of one key and window: those that an outage leaves, and as many that were sent and not acknowledged.
+pub(super) const MAX_RECORDS: usize = 2 * PARTS as usize;
+
+/// Admissions that followed each other closely.
+#[derive(Debug)]
+pub(super) struct Admission {
+    first_us: u64,
+    pub(super) last_us: u64,
+    id: Id,
+    /// Of each.
+    cost: u64,
+    admitted: u32,
+    /// Redis may have it.
+    is_sealed: bool,
+    /// Who has it under way.
+    writers: Vec<Writer>,
+}
+
+/// The records, oldest first. Never empty for long.
+#[derive(Debug)]
+pub(super) struct Series {
+    pub(super) window: Window,
+    admissions: VecDeque<Admission>,
+}
+
+impl Admission {
+    pub(super) fn new(id: Id, cost: u64, admitted: u32, now_us: u64) -> Self {
+        let is_sealed = matches!(id, Id::Asked { .. });
+        Self { first_us: now_us, last_us: now_us, id, cost, admitted, is_sealed, writers: Vec::new() }
+    }
+
+    /// More than the highest limit fills a log no further.
+    fn weight(&self) -> u64 {
+        self.cost.saturating_mul(self.admitted.into()).min(MAX_LIMIT.into())
+    }
+
+    fn absorb(&mut self, later: &Self) {
+        (self.cost, self.admitted) = ((self.weight() + later.weight()).min(MAX_LIMIT.into()), 1);
+        self.last_us = self.last_us.max(later.last_us);
+    }
+
+    fn lend(&mut self, key: &Arc<[u8]>, window: Window, writer: Writer) -> Record {
+        self.is_sealed = true;
+        self.writers.push(writer);
+        let Self { last_us, id, cost, admitted, .. } = self;
+        Record { key: key.clone(), window, time_us: *last_us, id: id.clone(), cost: *cost, admitted: *admitted }
+    }
+}
+
+impl Series {
+    pub(super) fn of(window: Window, admission: Admission) -> Self {
+        Self { window, admissions: [admission].into() }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.admissions.len()
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.admissions.len() >= MAX_RECORDS
+    }
+
+    pub(super) fn push(&mut self, admission: Admission) {
+        self.admissions.push_back(admission);
+    }
+
+    /// Counts an admission with the one before, if it is close enough.
+    pub(super) fn merge(&mut self, admission: &Admission) -> bool {
+        let step_us = self.window.us() / PARTS;
+        let is_close = |last: &&mut Admission| admission.last_us.saturating_sub(last.first_us) < step_us;
+        let is_open = |last: &&mut Admission| !last.is_sealed && !admission.is_sealed;
+        let last = self.admissions.back_mut().filter(is_open).filter(is_close);
+        last.map(|last| last.absorb(admission)).is_some()
+    }
+
+    /// Drops what counts no longer.
+    pub(super) fn expire(&mut self, now_us: u64) {
+        let window_us = self.window.us();
+        self.admissions.retain(|admission| admission.last_us + window_us > now_us);
+    }
+
+    /// Makes one record of each two that follow each other and are not under way.
+    pub(super) fn coarsen(&mut self, new_id: impl Fn() -> u64) {
+        let mut is_single = false;
+        for admission in std::mem::take(&mut self.admissions) {
+            match self.admissions.back_mut() {
+                Some(last) if is_single && last.writers.is_empty() && admission.writers.is_empty() => {
+                    last.absorb(&admission);
+                    (last.id, last.is_sealed, is_single) = (Id::New(new_id()), false, false);
+                }
+                _ => {
+                    self.admissions.push_back(admission);
+                    is_single = true;
+                }
+            }
+        }
+    }
+
+    /// Adds to `out` all that still counts and is not under way by `writer`.
+    pub(super) fn lend(&mut self, key: &Arc<[u8]>, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
+        self.expire(now_us);
+        let unsent = self.admissions.iter_mut().filter(|admission| !admission.writers.contains(&writer));
+        out.extend(unsent.map(|admission| admission.lend(key, self.window, writer)));
+    }
+
+    /// Adds to `out`, up to `max` there, what still counts and nobody has under way.
+    pub(super) fn lend_idle(
+        &mut self,
+        key: &Arc<[u8]>,
+        writer: Writer,
+        now_us: u64,
+        max: usize,
+        out: &mut Vec<Record>,
+    ) {
+        self.expire(now_us);
+        let idle = self.admissions.iter_mut().filter(|admission| admission.writers.is_empty());
+        let room = max.saturating_sub(out.len());
+        out.extend(idle.take(room).map(|admission| admission.lend(key, self.window, writer)));
+    }
+
+    pub(super) fn is_under_way_elsewhere(&self, writer: Writer) -> bool {
+        self.admissions.iter().any(|admission| admission.writers.iter().any(|other| *other != writer))
+    }
+
+    /// Redis has it.
+    pub(super) fn remove(&mut self, id: &Id) {
+        self.admissions.retain(|admission| admission.id != *id);
+    }
+
+    /// `writer` has it under way no longer.
+    pub(super) fn take_back(&mut self, id: &Id, writer: Writer) {
+        let admission = self.admissions.iter_mut().find(|admission| admission.id == *id);
+        if let Some(admission) = admission {
+            admission.writers.retain(|other| *other != writer);
+        }
+    }
+}
