@@ -27,7 +27,7 @@ const STARVED_US: u64 = 100_000;
 /// Longest time without a look at the breaker, which other workers share.
 const LONGEST_SLEEP_US: u64 = 1_000_000;
 /// Time until another look at a job that has to wait for what other workers have in flight.
-const HELD_US: u64 = 1_000;
+const HELD_US: u64 = 2_000;
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Problem>> + 'a>>;
 
@@ -285,8 +285,11 @@ impl<'a> Pipeline<'a> {
         let next = &queue.front()?.work;
         // A script that Redis has forgotten is sent again, and must not be overtaken by another one meanwhile.
         let is_other = |job: &Job| job.work.script().is_some_and(|script| Some(script) != next.script());
-        self.is_held = self.is_written_elsewhere(next);
-        if self.is_held || self.in_flight.iter().any(is_other) { None } else { queue.pop_front() }
+        if self.in_flight.iter().any(is_other) {
+            return None;
+        }
+        self.is_held = self.must_wait(next);
+        if self.is_held { None } else { queue.pop_front() }
     }
 
     fn on_reply(&mut self, outcome: Result<Reply, Error>) {

@@ -29,15 +29,10 @@ impl Pipeline<'_> {
         if ledger.is_empty() {
             return;
         }
+        let Work::Ask { batch, .. } = work else { return };
         let mut owed = Vec::new();
-        match work {
-            Work::Ask { batch, .. } => {
-                let checks = batch.items().iter().map(|item| batch.check_of(item));
-                checks.for_each(|check| ledger.take_of(&check, self.writer, now_us, &mut owed));
-            }
-            // What was admitted before a reset is forgotten with the rest, and is not to come after it.
-            Work::Reset { keys } => keys.iter().for_each(|key| ledger.forget(key)),
-            Work::Record { .. } => {}
+        for item in batch.items() {
+            ledger.take_of(&batch.check_of(item), self.writer, now_us, &mut owed);
         }
         while !owed.is_empty() {
             let rest = owed.split_off(owed.len().min(MAX_RECORDS));
@@ -74,13 +69,14 @@ impl Pipeline<'_> {
         if at_leisure { self.leisure_writer } else { self.writer }
     }
 
-    /// Whether what other connections have in flight may come after this, and must not: a record behind the reset of its
-    /// key.
-    pub(super) fn is_written_elsewhere(&self, work: &Work) -> bool {
+    /// What was admitted before a reset of its key is dropped with it. Whether some of it is on its way elsewhere, and
+    /// might come after the reset.
+    pub(super) fn must_wait(&self, work: &Work) -> bool {
         let (ledger, writer) = (&self.remote.ledger, self.writer);
         match work {
             Work::Reset { keys } if !ledger.is_empty() => {
-                keys.iter().any(|key| ledger.is_under_way_elsewhere(key, writer))
+                // All of them, so that none is given out meanwhile.
+                keys.iter().filter(|key| ledger.begin_reset(key, writer)).count() > 0
             }
             _ => false,
         }

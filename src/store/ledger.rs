@@ -189,12 +189,18 @@ impl Ledger {
         (!self.is_empty()).then(|| self.next_take_us.load(Relaxed))
     }
 
-    /// Whether anybody but `writer` has records of the key under way.
-    pub fn is_under_way_elsewhere(&self, key: &[u8], writer: Writer) -> bool {
+    /// Drops the records of a key that `writer` is about to reset. Whether others have some of them under way, which are
+    /// kept: the reset has to wait for those, or they might come after it.
+    pub fn begin_reset(&self, key: &[u8], writer: Writer) -> bool {
         let hash = self.hasher.hash_one(key);
-        let shard = self.shards.of(hash);
-        let account = shard.accounts.find(hash, |account| *account.key == *key);
-        account.is_some_and(|account| account.series.iter().any(|series| series.is_under_way_elsewhere(writer)))
+        let mut is_under_way = false;
+        self.change(hash, |shard| {
+            shard.with_account(hash, key, |account| {
+                account.series.iter_mut().for_each(|series| series.keep_others(writer));
+                is_under_way = account.records() > 0;
+            });
+        });
+        is_under_way
     }
 
     /// Redis has these.

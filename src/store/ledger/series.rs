@@ -139,8 +139,9 @@ impl Series {
         out.extend(idle.take(room).map(|admission| admission.lend(key, self.window, writer)));
     }
 
-    pub(super) fn is_under_way_elsewhere(&self, writer: Writer) -> bool {
-        self.admissions.iter().any(|admission| admission.writers.iter().any(|other| *other != writer))
+    /// Drops all but what others than `writer` have under way.
+    pub(super) fn keep_others(&mut self, writer: Writer) {
+        self.admissions.retain(|admission| admission.writers.iter().any(|other| *other != writer));
     }
 
     /// Redis has it.

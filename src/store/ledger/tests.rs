@@ -57,7 +57,6 @@ fn whoever_asks_sends_what_others_have_under_way_too() {
     assert_eq!(taken_of(&ledger, &asked, one, 0), [], "ahead on the same connection");
     assert_eq!(taken_of(&ledger, &asked, other, 0), first);
     assert_eq!(take_all(&ledger, other, 0), []);
-    assert!(ledger.is_under_way_elsewhere(b"a", one) && !ledger.is_under_way_elsewhere(b"b", one));
     // What follows closely on a record that was sent is a record of its own: the other must not change any more.
     ledger.admitted(&asked, 1, 1);
     let second = taken_of(&ledger, &asked, one, 1);
@@ -67,8 +66,25 @@ fn whoever_asks_sends_what_others_have_under_way_too() {
     assert_eq!(taken_of(&ledger, &asked, one, 1), first, "again, under the same id");
     ledger.written(&first);
     ledger.written(&second);
-    assert!(ledger.is_empty() && !ledger.is_under_way_elsewhere(b"a", one));
+    assert!(ledger.is_empty());
     ledger.not_written(&first, other);
+    assert!(ledger.is_empty());
+}
+
+#[test]
+fn a_reset_waits_for_what_others_have_under_way_and_drops_the_rest() {
+    let ledger = Ledger::new(100);
+    let (one, other) = (ledger.new_writer(), ledger.new_writer());
+    let quotas = quotas(&[1000, 60_000]);
+    ledger.admitted(&check(b"a", &quotas, 1), 1, 0);
+    let taken = taken_of(&ledger, &check(b"a", &quotas[..1], 1), other, 0);
+    assert!(ledger.begin_reset(b"a", one) && !ledger.begin_reset(b"b", one));
+    assert_eq!(ledger.len(), 1, "that of the minute is gone");
+    ledger.written(&taken);
+    assert!(!ledger.begin_reset(b"a", one));
+    ledger.admitted(&check(b"a", &quotas, 1), 1, 0);
+    assert_eq!(taken_of(&ledger, &check(b"a", &quotas, 1), one, 0).len(), 2);
+    assert!(!ledger.begin_reset(b"a", one), "ahead on the same connection");
     assert!(ledger.is_empty());
 }
 

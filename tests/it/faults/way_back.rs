@@ -106,12 +106,8 @@ fn takes_no_longer_for_what_is_asked_meanwhile() {
     }
 }
 
-/// Each key's records are written by whichever worker comes first, while both ask: no check may be decided without them,
-/// and none of them may count twice.
-#[test]
-fn what_was_admitted_without_redis_counts_for_every_worker() {
-    const KEYS: usize = 3000;
-    const LIMIT: usize = 4;
+/// A Redis that is down, and a Tollgate of two workers that has admitted half of the limit of each of the keys.
+fn spent_without_redis(keys: usize, limit: usize) -> (RedisServer, Proxy, Tollgate, RawClient) {
     let mut redis = RedisServer::start();
     let proxy = Proxy::before(redis.addr());
     proxy.set_weather(Weather::Far(Duration::from_millis(2)));
@@ -120,6 +116,37 @@ fn what_was_admitted_without_redis_counts_for_every_worker() {
     let builder = builder_before(&proxy.addr().to_string()).env("TOLLGATE_REDIS__TIMEOUT_MS", "5000");
     let tollgate =
         builder.arg("--workers").arg("2").env("TOLLGATE_BREAKER__PROBE_MAX_MS", &PROBE_MS.to_string()).start();
+    let mut client = tollgate.client();
+    wait_until(PATIENCE, || client.decide("RL.PEEK k 10 1h").degraded);
+    for key in 0..keys {
+        let admitted = client.decide(&format!("RL.CHECK k{key} {limit} 1h COST {}", limit / 2));
+        assert!(admitted.allowed && admitted.degraded);
+    }
+    (redis, proxy, tollgate, client)
+}
+
+/// Records that one worker had in flight were written after the reset that another one had sent.
+#[test]
+fn a_reset_leaves_nothing_of_what_was_admitted_before() {
+    const KEYS: usize = 3000;
+    let (mut redis, _proxy, tollgate, mut client) = spent_without_redis(KEYS, 4);
+    let keys: Vec<String> = (0..KEYS).map(|key| format!("k{key}")).collect();
+    redis.start_again();
+    let reset: Vec<&str> = ["RL.RESET"].into_iter().chain(keys.iter().map(String::as_str)).collect();
+    wait_until(PATIENCE, || matches!(client.cmd(&reset), Reply::Integer(_)));
+    wait_until(PATIENCE, || client.line("INFO tollgate").text().contains("fallback_unwritten:0\r\n"));
+    let left: Vec<_> = redis.keys().into_iter().filter(|name| name.starts_with(b"rl:{")).collect();
+    assert!(left.is_empty(), "{} logs, such as {}", left.len(), left[0].escape_ascii());
+    drop(tollgate);
+}
+
+/// Each key's records are written by whichever worker comes first, while both ask: no check may be decided without them,
+/// and none of them may count twice.
+#[test]
+fn what_was_admitted_without_redis_counts_for_every_worker() {
+    const KEYS: usize = 3000;
+    const LIMIT: usize = 4;
+    let (mut redis, _proxy, tollgate, _client) = spent_without_redis(KEYS, LIMIT);
     // Each key as often as it may pass at all, so that whoever is asked first would admit too many.
     let checks = |key| format!("RL.CHECK k{key} {LIMIT} 1h\r\n").repeat(LIMIT);
     let all: String = (0..KEYS).map(checks).collect();
@@ -128,8 +155,7 @@ fn what_was_admitted_without_redis_counts_for_every_worker() {
         (0..KEYS * LIMIT).map(|_| client.read().decision()).collect()
     };
     // Each has a worker of its own.
-    let mut clients = [tollgate.client(), tollgate.client()];
-    wait_until(PATIENCE, || ask(&mut clients[0]).iter().all(|decision| decision.degraded && !decision.allowed));
+    let clients = [tollgate.client(), tollgate.client()];
     let admitted: Vec<AtomicUsize> = (0..KEYS).map(|_| AtomicUsize::new(LIMIT / 2)).collect();
     let are_exact = AtomicUsize::new(0);
     thread::scope(|scope| {
