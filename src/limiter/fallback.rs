@@ -10,11 +10,24 @@
 //! ```
 //!
 //! No bucket is the same as a full one. So memory is bounded by forgetting buckets, and those go first that have had
-//! the most time to refill; after a whole window without a request a bucket is full, and nothing is lost with it.
+//! the most time to refill; after a whole window without a request a bucket is full, and nothing is lost with it. Of
+//! one that is not, [`overflow`] remembers when it would be, in a place that it shares with others, so that the promise
+//! holds for any number of keys. Proof: charge a bucket of unbounded memory with just what is admitted here. For each
+//! key and window, what is kept here is never fuller than that bucket:
+//!
+//! - a bucket is charged and refills as that one does
+//! - evicted, it is full again when that one is, at the earliest, and its place says no earlier time
+//! - made anew, it lacks what its place says: of the window that is left until then, the share that would refill
+//!
+//! So what fits here fits there. The other way round it need not: where more keys than `max_keys` are in use, a key that
+//! comes back, or comes for the first time, may find less than it is due, because another of its place has used more.
+//! It gets all of it a window after the last bucket of its place was evicted, at the latest.
 //!
 //! Levels are integers, in tokens times microseconds of window, in which a bucket gains `capacity` a microsecond:
 //! refills lose nothing to rounding, however often they are counted, and `retry_after` is exact. The limit is not
 //! part of the state. `now_us` is any clock of microseconds; where it steps back, nothing refills.
+
+mod overflow;
 
 use std::array;
 
@@ -23,6 +36,7 @@ use hashbrown::HashTable;
 
 use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide_and_name, us_to_ms_ceil};
 use crate::shards::Shards;
+use overflow::Overflow;
 
 /// Most shards.
 const MAX_SHARDS: usize = 64;
@@ -48,6 +62,7 @@ pub struct Fallback {
 #[derive(Default)]
 struct Shard {
     buckets: HashTable<Bucket>,
+    overflow: Overflow,
     evicted: u64,
 }
 
@@ -58,6 +73,8 @@ struct Bucket {
     /// capacity when the limit was lowered since.
     level: u128,
     time_us: u64,
+    /// By the limit that it was last asked about with.
+    capacity: u32,
 }
 
 /// What one quota's bucket has now. All levels are in tokens times microseconds of window.
@@ -102,7 +119,7 @@ impl Fallback {
         let decision = decide_by(&levels, check);
         if decision.allowed {
             for (quota, level) in check.quotas.iter().zip(levels) {
-                self.set(&mut shard, hash, check.key, quota.window, level.less(check.cost).level, now_us);
+                self.set(&mut shard, hash, check.key, quota.window, level.less(check.cost), now_us);
             }
         }
         decision
@@ -121,9 +138,9 @@ impl Fallback {
         let full = Level::full(quota, self.ratio);
         let mut shard = self.shards.of(hash);
         if remaining < full.capacity {
-            self.set(&mut shard, hash, key, quota.window, full.units(remaining), now_us);
+            self.set(&mut shard, hash, key, quota.window, Level { level: full.units(remaining), ..full }, now_us);
         } else if let Some(bucket) = shard.find_mut(hash, key, quota.window) {
-            bucket.set(full.level, now_us);
+            bucket.set(full, now_us);
         }
     }
 
@@ -151,24 +168,33 @@ impl Fallback {
         let level = |quota: &Quota| {
             let full = Level::full(*quota, self.ratio);
             let same = |bucket: &Bucket| bucket.is_of(check.key, quota.window);
-            shard.buckets.find(hash, same).map_or(full, |bucket| full.refill(bucket, now_us))
+            match shard.buckets.find(hash, same) {
+                Some(bucket) => full.refill(bucket, now_us),
+                None => full.full_at(shard.overflow.full_at_us(hash, quota.window), now_us),
+            }
         };
         array::from_fn(|index| check.quotas.get(index).map_or(Level::default(), level))
     }
 
     /// Sets the level of a bucket, which is made, at the cost of another when there are too many.
-    fn set(&self, shard: &mut Shard, hash: u64, key: &[u8], window: Window, level: u128, now_us: u64) {
+    fn set(&self, shard: &mut Shard, hash: u64, key: &[u8], window: Window, level: Level, now_us: u64) {
         if let Some(bucket) = shard.find_mut(hash, key, window) {
             return bucket.set(level, now_us);
         }
+        let hash_of = |bucket: &Bucket| self.hasher.hash_one(&*bucket.key);
         if let Some(slot) = shard.slot_to_evict(hash, key, self.shard_buckets, now_us)
             && let Ok(found) = shard.buckets.get_bucket_entry(slot)
         {
-            found.remove();
+            let (bucket, _) = found.remove();
             shard.evicted += 1;
+            let full_at_us = bucket.full_at_us();
+            if full_at_us > now_us {
+                shard.overflow.note(hash_of(&bucket), bucket.window, full_at_us);
+            }
         }
-        let bucket = Bucket { key: key.into(), window, level, time_us: now_us };
-        shard.buckets.insert_unique(hash, bucket, |bucket| self.hasher.hash_one(&*bucket.key));
+        let Level { level, capacity, .. } = level;
+        let bucket = Bucket { key: key.into(), window, level, time_us: now_us, capacity };
+        shard.buckets.insert_unique(hash, bucket, hash_of);
     }
 }
 
@@ -208,9 +234,16 @@ impl Bucket {
         self.window == window && *self.key == *key
     }
 
-    fn set(&mut self, level: u128, now_us: u64) {
-        self.level = level;
+    fn set(&mut self, level: Level, now_us: u64) {
+        (self.level, self.capacity) = (level.level, level.capacity);
         self.time_us = self.time_us.max(now_us);
+    }
+
+    /// When it is full, if it is left alone.
+    fn full_at_us(&self) -> u64 {
+        let window_us = self.window.us();
+        let full = Level { capacity: self.capacity, window_us, level: self.level };
+        self.time_us.saturating_add(full.full_in_us())
     }
 
     /// For how many windows the bucket has been left alone. From 1 on it is full, whatever the limit.
@@ -232,6 +265,12 @@ impl Level {
         let elapsed_us = now_us.saturating_sub(bucket.time_us);
         let level = bucket.level + u128::from(elapsed_us) * u128::from(self.capacity);
         Self { level: level.min(self.level), ..self }
+    }
+
+    /// This full level, lowered to that of a bucket which is full at `full_at_us`.
+    fn full_at(self, full_at_us: u64, now_us: u64) -> Self {
+        let lacking_us = full_at_us.saturating_sub(now_us).min(self.window_us);
+        Self { level: u128::from(self.window_us - lacking_us) * u128::from(self.capacity), ..self }
     }
 
     /// So many tokens, as a level.
