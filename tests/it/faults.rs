@@ -249,6 +249,23 @@ fn out_of_memory() {
     });
 }
 
+/// A probe that wrote nothing found such a Redis well, and the next check found it down: ten times a second.
+#[test]
+fn out_of_memory_with_nothing_to_write() {
+    let redis = RedisServer::start_with(&["--maxmemory-policy", "noeviction"]);
+    let tollgate = builder_before(&redis.addr().to_string()).env("TOLLGATE_FALLBACK__MODE", "closed").start();
+    let mut client = tollgate.client();
+    wait_until(PATIENCE, || !client.decide("RL.CHECK k 1000000 1h").degraded);
+    redis.command("CONFIG SET maxmemory 1");
+    let end = Instant::now() + duration();
+    while Instant::now() < end {
+        client.decide("RL.CHECK k 1000000 1h");
+    }
+    redis.command("CONFIG SET maxmemory 0");
+    wait_until(PATIENCE, || !client.decide("RL.CHECK k 1000000 1h").degraded);
+    assert_few_warnings(&tollgate);
+}
+
 #[test]
 fn failed_over_behind_the_same_address() {
     let (old, new) = (RedisServer::start(), RedisServer::start());
