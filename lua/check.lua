@@ -1,53 +1,56 @@
 -- Decides a batch of items and counts what it admits.
 --
--- KEYS   [1] the registry; then the logs, in the order of the items and, in each, of its windows
+-- KEYS   the logs, in the order of the items and, in each, of its windows
 -- ARGV   [1] id of the batch, with neither ':' nor '.'
 --        [2] unix time in us
---        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: 1 if
---        an earlier run saw that its logs, if they are still there, live as long as any entry counts that is made until
---        [2], else 0, of 8 bits; number of checks and cost of one, and for each window its limit, all of 32 bits, and
---        its length in ms, a double. That is read in a tenth of the time that text takes
+--        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: of 8
+--        bits, 1 if an earlier run saw that its logs, if they are still there, live as long as any entry counts that
+--        is made until [2], and 2 if the batch may have run before; number of checks, at most 1024, and cost of one,
+--        and for each window its limit, all of 32 bits, and its length in ms, a double. That is read in a tenth of the
+--        time that text takes
 -- Reply  integers: now_us; for each log
 --          used         weight in the window before the item; -1 for all windows of an item if one of its keys holds
---                       no sorted set, in which case nothing of the item is written
+--                       no log, in which case nothing of the item is written
 --        then, for each log of each item of which a check was denied
 --          place        of the log among the logs, from 0
 --          fits_in_us   if this window denies one of the checks: until so many of the oldest entries have expired,
---                       those just made included, that one such check fits; 0 if those have expired and only await
---                       being forgotten; too short if more than MAX_WALKED entries are needed. Else 0
+--                       those just made included, that one such check fits; too short if more entries are needed than
+--                       may be read; 0 if `used` may be too much, which the next run knows better. Else 0
 --          empty_in_us  until the newest entry expires, those just made included; 0 if there is none
 --          covered      with fits_in_us: weight that will have expired by then, or somewhat less. Whatever fits once
 --                       this much has expired, and does not fit before the check does, fits at the same time. Else 0
 --        Where all were admitted the newest entry is the one just made. Should the clock have stepped back it may not
 --        be; a call for each check, to learn that, is not made.
--- Cost   for each window 3 calls if all are admitted and 4 if all are denied, 5 if both occur; 2 more if entries have
+--        `used` may be too much where entries are heavier than 1 and more have expired than may be read (decide.lua),
+--        while more count than half of those.
+-- Cost   for each window 3 calls if all are admitted, and 4 if all are denied, 5 if both occur; 1 more if entries have
 --        expired, 1 more if t is there, 4 more if both; if something is admitted, 1 more unless the logs are known to
---        last, 1 more again to extend the TTL, and then 2 or 3 for the registry, once a run and length. A denied check
---        that needs more than the oldest entry to expire costs up to 9 more if t is there.
+--        last, and 1 more again to extend the TTL. A denied check that needs more than the oldest entry to expire
+--        costs 1 more if t is there, and 1 for each 100 entries. For an item that may have run before, 1 call for the
+--        names of its members, of which there are as many as checks. What is read and forgotten one by one is bounded
+--        (decide.lua).
 --
 -- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
--- for the others. So a batch that runs again because its answer was lost writes the same members, and they count once.
--- It is decided anew, though: an item of which another number is admitted than before is counted twice.
+-- for the others. So a batch that runs again because its answer was lost finds what it made, and answers what it did.
 
 local batch_id, now_score = ARGV[1], score_of(now_us)
 
 -- A number in base 62. Lua would print it in base 10 at three times the cost.
-local sub, DIGITS = string.sub, '0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz'
+local sub = string.sub
 local function base62(number)
   local digit = number % 62
-  local last = sub(DIGITS, digit + 1, digit + 1)
+  local last = sub('0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1)
   return number < 62 and last or base62((number - digit) / 62) .. last
-end
-
--- The member that a batch's item of this number makes, if so much of it is admitted.
-local function member_of(number, weight)
-  local id = number == 0 and batch_id or batch_id .. '.' .. base62(number)
-  return weight == 1 and id or id .. ':' .. weight
 end
 
 -- Forgets what has expired of a log. Returns what t says then, or false if there is none.
 local function prune(key, window)
   local gone, excess = window.gone, window.excess
+  if window.over then
+    -- Nothing counts: however much that is, Redis frees it apart.
+    call('UNLINK', key)
+    return false
+  end
   if gone > 0 then
     local first = excess and 1 or 0
     call('ZREMRANGEBYRANK', key, -first - gone, -first - 1)
@@ -61,32 +64,41 @@ local function prune(key, window)
   return excess
 end
 
-local number, at = 0, 1
+local number, at = 0, 0
 for arg = 3, #ARGV, 2 do
   local question = read_question(ARGV[arg + 1])
   local checks, cost, lasts = question.checks, question.cost, question.lasts
   for _ = 1, ARGV[arg] do
-    local admitted = measure(question, at)
-    local weight = (admitted or 0) * cost
-    local member = weight > 0 and member_of(number, weight)
+    local admitted, known, member = measure(question, at), 0, nil
+    if admitted and (admitted > 0 or question.is_resent) then
+      local id = number == 0 and batch_id or batch_id .. '.' .. base62(number)
+      if question.is_resent then
+        seldom = seldom or define_seldom()
+        known = seldom.recall(question, at, id)
+      end
+      admitted = known > 0 and known / cost or admitted
+      member = known == 0 and admitted > 0 and member_of(id, admitted * cost)
+    end
     for i = 1, #question do
       local place, window = at + i, question[i]
       local key, used = keys[place], window.used
       if admitted then
-        reply[place] = used
-        local excess, added = window.oldest ~= 0 and prune(key, window), 0
+        reply[place + 1] = used
+        local excess, added = window.oldest ~= 0 and prune(key, window), known
         if member then
-          added = add_entry(key, excess, weight, now_score, member)
+          added = add_entry(key, excess, admitted * cost, now_score, member)
           -- A log that was empty begins anew, with no end.
           if not lasts or used == 0 then
             keep_alive(key, window)
           end
         end
         if admitted < checks then
-          append_denial(place, window, cost, used + added, 0, excess or added > 1)
+          local left, has_t = window.oldest ~= 0 and window.left or 0, excess or added > 1
+          seldom = seldom or define_seldom()
+          seldom.append_denial(place, window, cost, used + added, left, has_t, true)
         end
       else
-        reply[place] = -1
+        reply[place + 1] = -1
       end
     end
     number, at = number + 1, at + #question

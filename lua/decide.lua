@@ -1,19 +1,25 @@
 -- Decides items: what check and peek share. An item is a number of identical checks (of the same key, windows and
 -- cost), decided one after another in one step: as many of them are admitted as fit into every window.
+--
+-- What a run may do is bounded, whatever its items ask and whatever their logs hold. An item costs some calls for each
+-- window; beyond those a run reads READABLE entries at most and forgets FORGETTABLE more without reading them, over all
+-- its items, each of which takes about half a microsecond. What that does not suffice for is answered with a bound,
+-- never by an admission.
 
-local keys = KEYS
-local reply, reply_size = { now_us }, #KEYS
+local keys, reply = KEYS, { now_us }
 
--- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, and a window for each quota }. Most
--- items of a batch ask the same of other keys, so that what was read before need not be read again.
+-- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, whether it was asked before, and a
+-- window for each quota }. Most items of a batch ask the same of other keys, so that what was read before need not be
+-- read again.
 local questions = {}
 local function read_question(packed)
   local question = questions[packed]
   if question then
     return question
   end
-  local lasts, checks, cost, at = struct.unpack('<BI4I4', packed)
-  question = { checks = checks, cost = cost, lasts = lasts == 1 and now_us <= tonumber(ARGV[2]) }
+  local flags, checks, cost, at = struct.unpack('<BI4I4', packed)
+  local lasts = flags % 2 == 1 and now_us <= tonumber(ARGV[2])
+  question = { checks = checks, cost = cost, lasts = lasts, is_resent = flags >= 2 }
   while at <= #packed do
     local limit, window_ms
     limit, window_ms, at = struct.unpack('<I4d', packed, at)
@@ -23,23 +29,157 @@ local function read_question(packed)
   return question
 end
 
--- Reads on where a log holds t or expired entries.
-local function measure_oldest(key, window)
-  -- Most entries that are forgotten, per log and run. What is left over goes on counting, which can only deny.
-  local MAX_PRUNED = 500
-  local size, oldest = window.used, window.oldest
-  local excess = call('ZSCORE', key, 't')
-  if not excess then
-    local gone = math.min(oldest, MAX_PRUNED)
-    window.used, window.gone, window.excess = size - gone, gone, false
-    return
+-- What only some items need: for logs that hold t or expired entries, and for denials. Lua makes a function anew in each
+-- run that comes by its definition, which costs as much as a fifth of a call; so these are made when they are first
+-- needed.
+local seldom
+local function define_seldom()
+  local READABLE, FORGETTABLE = 2000, 2000
+  local readable, forgettable = READABLE, FORGETTABLE
+  local reply_size = #keys + 1
+
+  -- What is not the weight of an entry weighs 1. None weighs more than 1e12: a limit is at most 1e9, and the largest
+  -- group of checks 1024.
+  local function weight_of(member)
+    local colon = string.find(member, ':', 1, true)
+    local weight = colon and tonumber(string.sub(member, colon + 1))
+    return weight and weight >= 1 and weight <= 1e12 and weight % 1 == 0 and weight or 1
   end
-  excess = excess + 0
-  local expired = oldest > 1 and call('ZRANGE', key, '1', math.min(oldest - 1, MAX_PRUNED), 'REV') or {}
-  for i = 1, #expired do
-    excess = excess - weight_of(expired[i]) + 1
+
+  -- The weight of a log's entries from one rank to another, counted from the end, as all ranks here.
+  local function weight_between(key, first, last)
+    local entries, weight = first <= last and call('ZRANGE', key, first, last, 'REV') or {}, 0
+    readable = readable - #entries
+    for i = 1, #entries do
+      weight = weight + weight_of(entries[i])
+    end
+    return weight
   end
-  window.used, window.gone, window.excess = size - 1 - #expired + excess, #expired, excess
+
+  -- Reads on where entries of a log have expired.
+  local function measure_expired(key, window)
+    local size, oldest, excess = window.used, window.oldest, window.excess
+    if oldest == size then
+      window.used, window.excess, window.over = 0, false, true
+    elseif not excess then
+      window.gone = math.min(oldest, forgettable)
+      forgettable = forgettable - window.gone
+      window.left, window.used = oldest - window.gone, size - oldest
+    else
+      -- What counts weighs its number and the excess that is not of the expired. Where too many have expired, those
+      -- that count may be few enough to be read instead, and leave something for forgetting some of the expired.
+      local expired, live = oldest - 1, size - oldest
+      local weight = expired > readable and live <= readable / 2 and weight_between(key, oldest, size - 1)
+      window.gone = math.min(expired, readable)
+      window.left = expired - window.gone
+      window.excess = math.max(0, excess + window.gone - weight_between(key, 1, window.gone))
+      window.used = weight or live + window.excess
+      window.vague = window.left > 0 and not weight
+    end
+  end
+
+  -- Looks from rank `first` for the last of the least number of oldest entries that weigh `needed` together. Returns
+  -- its rank and their weight. If those that may be read do not weigh enough it returns the last of them: a request
+  -- that needs more cannot fit before that one expires.
+  local function walk(key, first, needed)
+    local STEP = 100
+    local next_rank, covered = first, 0
+    while covered < needed and readable > 0 do
+      -- No entry weighs less than 1, so no more of them can be needed.
+      local step = math.min(STEP, needed - covered, readable)
+      local entries = call('ZRANGE', key, next_rank, next_rank + step - 1, 'REV')
+      readable = readable - step
+      for i = 1, #entries do
+        next_rank, covered = next_rank + 1, covered + weight_of(entries[i])
+        if covered >= needed then
+          break
+        end
+      end
+      if #entries < step then
+        break
+      end
+    end
+    return math.max(first, next_rank - 1), math.max(1, covered)
+  end
+
+  -- Entries that are dated more than a window ahead were made before the clock stepped back, which was not later than
+  -- now: dates them now, so that they count for one window more. Whether that is all of them.
+  local function redate(key, window)
+    -- That many reads take as long as dating one entry anew.
+    local WORTH = 4
+    local ahead = call('ZCOUNT', key, '-inf', '(' .. score_of(now_us + window.us))
+    local count = math.min(ahead, math.floor(readable / WORTH))
+    readable = readable - count * WORTH
+    if count > 0 then
+      local words, now_score = {}, score_of(now_us)
+      for i, member in ipairs(call('ZRANGE', key, '0', count - 1)) do
+        words[2 * i - 1], words[2 * i] = now_score, member
+      end
+      call('ZADD', key, 'XX', unpack(words))
+    end
+    return count == ahead
+  end
+
+  -- Replies on a log, keys[place], of an item of which a check is denied. The log weighs `total`, still holds `kept`
+  -- entries that have expired, and holds t or does not. Nothing is written unless it `may_write`.
+  local function append_denial(place, window, cost, total, kept, has_t, may_write)
+    local key, fits_in_us, empty_in_us, covered = keys[place], 0, 0, 0
+    local needed = total + cost - window.limit
+    local newest_score = total > 0 and call('ZRANGE', key, '0', '0', 'WITHSCORES')[2]
+    if newest_score then
+      local newest_us = -newest_score
+      local is_vague, latest_us = window.oldest ~= 0 and window.vague, newest_us
+      if newest_us > now_us + window.us then
+        is_vague = may_write and not redate(key, window) or is_vague
+        newest_us, latest_us = now_us + window.us, now_us
+      end
+      empty_in_us = math.max(0, newest_us + window.us - now_us)
+      if needed > 0 and not is_vague then
+        -- Where every entry weighs 1, the rank tells.
+        local rank = kept + needed - 1
+        covered = needed
+        if has_t then
+          rank, covered = walk(key, kept + 1, needed)
+        end
+        rank = string.format('%d', rank)
+        local score = call('ZRANGE', key, rank, rank, 'REV', 'WITHSCORES')[2]
+        local time_us = score and math.min(latest_us, -score) or now_us
+        fits_in_us = math.max(0, time_us + window.us - now_us)
+      end
+    end
+    local n = reply_size
+    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = place - 1, fits_in_us, empty_in_us, covered
+    reply_size = n + 4
+  end
+
+  -- The weight with which an item of this id was counted when its batch ran before, or 0. If it was, what its windows
+  -- say is made so that as many of its checks are admitted as then, though something may have expired since, and
+  -- something else been counted under a higher limit.
+  local function recall(question, at, id)
+    local cost, longest = question.cost, 1
+    for i = 2, #question do
+      longest = question[i].ms > question[longest].ms and i or longest
+    end
+    -- All its windows counted it alike, and the longest remembers it for longest.
+    local weight = counted(keys[at + longest], id, cost, question.checks)
+    local member, least_free, tightest = member_of(id, weight), math.huge, nil
+    for i = 1, weight > 0 and #question or 0 do
+      local window = question[i]
+      local score = call('ZSCORE', keys[at + i], member)
+      local own = score and tonumber(score) < tonumber(window.expired_score) and weight or 0
+      window.used = math.max(0, math.min(window.used - own, window.limit - weight))
+      local free = window.limit - window.used - weight
+      if free < least_free then
+        least_free, tightest = free, window
+      end
+    end
+    if tightest and weight < question.checks * cost then
+      tightest.used = tightest.used + math.max(0, least_free - cost + 1)
+    end
+    return weight
+  end
+
+  return { measure_expired = measure_expired, append_denial = append_denial, recall = recall }
 end
 
 -- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for, or nil if one of
@@ -52,10 +192,20 @@ local function measure(question, at)
     local oldest = size == 0 and 0 or pcall('ZCOUNT', key, window.expired_score, '+inf')
     window.used, window.oldest = size, oldest
     if oldest ~= 0 then
-      if is_wrong_type(key, size) then
+      local excess
+      if not is_wrong_type(key, size) then
+        excess = excess_of(key)
+      end
+      if excess == nil then
         return nil
       end
-      measure_oldest(key, window)
+      window.excess, window.gone, window.left, window.vague, window.over = excess, 0, 0, false, false
+      if excess and oldest == 1 and size > 1 then
+        window.used = size - 1 + excess
+      else
+        seldom = seldom or define_seldom()
+        seldom.measure_expired(key, window)
+      end
     end
     local free = window.limit - window.used
     if free < room * cost then
@@ -63,53 +213,4 @@ local function measure(question, at)
     end
   end
   return room > 0 and room or 0
-end
-
--- Looks from rank `first`, counted from the end as all ranks here, for the last of the least number of oldest entries
--- that weigh `needed` together. Returns its time and their weight. If MAX_WALKED entries do not weigh enough it returns
--- the last of those: a request that needs more cannot fit before that one expires.
-local function walk(key, first, needed)
-  local MAX_WALKED, STEP = 1000, 100
-  local time_us, covered = now_us, 0
-  for start = first, first + MAX_WALKED - 1, STEP do
-    -- No entry weighs less than 1, so no more of them can be needed.
-    local step = math.min(STEP, needed - covered)
-    local entries = call('ZRANGE', key, start, start + step - 1, 'REV', 'WITHSCORES')
-    for i = 1, #entries, 2 do
-      time_us, covered = -entries[i + 1], covered + weight_of(entries[i])
-      if covered >= needed then
-        return time_us, covered
-      end
-    end
-    if #entries < 2 * step then
-      break
-    end
-  end
-  return time_us, covered
-end
-
--- Replies on a log, keys[place], of an item of which a check is denied. The log weighs `total`, holds t or does not, and
--- still holds `gone` entries that have expired.
-local function append_denial(place, window, cost, total, gone, has_t)
-  local key, fits_in_us, empty_in_us, covered = keys[place], 0, 0, 0
-  if total > 0 then
-    local newest_us = -call('ZRANGE', key, '0', '0', 'WITHSCORES')[2]
-    empty_in_us = math.max(0, newest_us + window.us - now_us)
-  end
-  local needed = total + cost - window.limit
-  if total > 0 and needed > 0 then
-    local first, time_us = gone + (has_t and 1 or 0)
-    if has_t then
-      time_us, covered = walk(key, first, needed)
-    else
-      -- Every entry weighs 1, so the rank tells.
-      local rank = string.format('%d', first + needed - 1)
-      local score = call('ZRANGE', key, rank, rank, 'REV', 'WITHSCORES')[2]
-      time_us, covered = score and -score or now_us, needed
-    end
-    fits_in_us = math.max(0, time_us + window.us - now_us)
-  end
-  local n = reply_size
-  reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = place - 2, fits_in_us, empty_in_us, covered
-  reply_size = n + 4
 end

@@ -4,21 +4,22 @@
 --   <id>           an entry of weight 1; score: minus the unix time in us at which it was made, about -1.7e15
 --   <id>:<weight>  a heavier entry. Ids hold no ':' and are not t
 --   t              only while heavier entries than 1 are in the log. Score: by how much the entries weigh more than
---                  their number, at most about 1e9
+--                  their number
 -- So a log weighs its size plus what t says; and one ZCOUNT from the time at which the window begins, which costs the
 -- same however long the log is, tells of most logs that they hold neither t nor anything expired. Newest first, because
 -- Redis looks for an entry's place from the first on, and in a set of up to zset-max-listpack-entries passes all that
 -- sort before it. Nothing on the way of an admission makes Redis print a score: that costs as much as a call.
 --
--- The registry is one sorted set for all keys: member <window_ms>, score: unix time in ms until which a log of that
--- window may live. It tells reset.lua which logs a key may have, without a scan.
+-- Whoever may write to Redis may write anything under a log's name. What is read from there is never taken for a number
+-- that it is not: an error would end the script, and with it the answers to all other items.
 --
 -- An entry made at t counts for t <= now < t + window:
 --
 --            t                         t + window
 --   time ----[=========================)------->
 --
--- Nothing relies on the entries' times being past. If the clock steps back they count until their own ends.
+-- Nothing relies on the entries' times being past. If the clock steps back they count until their own ends, or, where
+-- those are more than two windows away, for one window from when a check is denied because of them (decide.lua).
 
 local call, pcall = redis.call, redis.pcall
 
@@ -30,8 +31,11 @@ end
 -- What a run needs to know of a window, the limit that holds for it if any does, and, of the log at hand:
 --   used    weight of the entries that have not expired
 --   oldest  number of its last members: entries that have expired, and t. Unless it is 0:
---   gone    number of the entries that have expired and are to be forgotten
+--   gone    number of the oldest entries that have expired and are to be forgotten
+--   left    number of the entries that have expired and stay, because there are too many
 --   excess  what t will say then; false if there is no t
+--   vague   whether `used` may be too much, because too many have expired and too many count for either to be read
+--   over    whether all entries have expired
 local function new_window(ms, limit)
   local us = ms * 1000
   return {
@@ -44,16 +48,26 @@ local function new_window(ms, limit)
     used = 0,
     oldest = 0,
     gone = 0,
+    left = 0,
     excess = false,
+    vague = false,
+    over = false,
   }
 end
 
-local function weight_of(member)
-  local colon = string.find(member, ':', 1, true)
-  return colon and tonumber(string.sub(member, colon + 1)) or 1
+-- What t says; false if there is no t, and nil if it says what it does in no log. Sums that stay below 1e15 are exact.
+local function excess_of(key)
+  local score = call('ZSCORE', key, 't')
+  if not score then
+    return false
+  end
+  local excess = score + 0
+  if excess >= 0 and excess <= 1e15 and excess % 1 == 0 then
+    return excess
+  end
 end
 
--- Whether the key, of which this was answered, holds something other than a log. Any other error ends the script.
+-- Whether the key, of which this was answered, holds something other than a sorted set. Any other error ends the script.
 local function is_wrong_type(key, answer)
   if type(answer) ~= 'table' then
     return false
@@ -67,28 +81,10 @@ end
 
 -- Sees to it that a log lives as long as an entry made now counts, and an eighth of the window longer, so that one made
 -- soon need not look. What is extended is extended by a quarter, so that most runs that look find that it will do.
-local registered
 local function keep_alive(key, window)
   -- Redis rounds what is left down, and the end of the entry must be rounded up. A set that is new has no end: -1.
-  if call('PTTL', key) > window.ms + math.floor(window.ms / 8) then
-    return
-  end
-  local now_ms = math.ceil(now_us / 1000)
-  local until_ms = now_ms + window.ms + math.max(1, math.floor(window.ms / 4))
-  call('PEXPIREAT', key, until_ms)
-  -- All that a run extends by the same window it extends to the same time.
-  registered = registered or {}
-  if registered[window.ms] then
-    return
-  end
-  registered[window.ms] = true
-  local is_new = call('ZADD', KEYS[1], 'GT', until_ms, window.ms) == 1
-  -- 458 days: the registry outlives every log. The longest window is 366 days, its logs last a quarter longer.
-  call('PEXPIRE', KEYS[1], '39571200000')
-  if is_new then
-    -- The windows that clients compute may all differ; those whose logs are gone must not pile up. They stay a minute
-    -- longer, in case the clock steps back.
-    call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms - 60000)
+  if call('PTTL', key) <= window.ms + math.floor(window.ms / 8) then
+    call('PEXPIREAT', key, math.ceil(now_us / 1000) + window.ms + math.max(1, math.floor(window.ms / 4)))
   end
 end
 
@@ -105,4 +101,24 @@ local function add_entry(key, excess, weight, score, member)
     call('ZREM', key, 't')
   end
   return added * weight
+end
+
+-- The member by which a group of checks that was admitted with this weight is known.
+local function member_of(id, weight)
+  return weight == 1 and id or id .. ':' .. weight
+end
+
+-- How much of a group of `asked` checks, of `cost` each, a log has counted: the weight of whichever member the group
+-- made, or 0. The proxy puts no more than 1024 checks into a group, and Lua's stack bears some thousand names.
+local function counted(key, id, cost, asked)
+  local names, weight = {}, 0
+  for checks = 1, asked do
+    names[checks] = member_of(id, checks * cost)
+  end
+  -- What is no log holds none of them.
+  local times = pcall('ZMSCORE', key, unpack(names))
+  for checks = 1, asked do
+    weight = times[checks] and checks * cost or weight
+  end
+  return weight
 end

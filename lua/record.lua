@@ -2,59 +2,44 @@
 --
 -- Each entry is a group of identical checks that Redis may have run after all, late. If a member of the
 -- group's id is there, only what it lacks is added, as `<id>-` or `<id>-:<weight>`: running this again adds nothing.
+-- What is no log is left alone.
 --
--- KEYS   [1] the registry; then the logs, in the order of the entries and, in each, of its windows
--- ARGV   [1] not used; then for each entry: id, unix time in us, cost of one check, number of checks admitted (at
---        least 1), number of checks in the group, number of windows, and the length of each window in ms
+-- KEYS   the logs, in the order of the entries and, in each, of its windows
+-- ARGV   for each entry: id, unix time in us, cost of one check, number of checks admitted (at least 1), number of
+--        checks in the group (at most 1024), number of windows, and the length of each window in ms
 -- Reply  the number of entries that were written to at least one log
--- Cost   for each window 2 calls if there is nothing to add, else 4, and in both 1 more for each further 1000 checks
---        of the group; TTL and registry as in check.lua. An entry that has expired costs nothing
-
--- Names looked up in one call; Lua's stack bounds them.
-local NAMES_PER_CALL = 1000
-
-local function member_of(id, weight)
-  return weight == 1 and id or id .. ':' .. weight
-end
-
--- The weight with which the group has been counted: that of all its possible members that are there.
-local function counted(key, id, cost, asked)
-  local weight = 0
-  for first = 1, asked, NAMES_PER_CALL do
-    local names = {}
-    for checks = first, math.min(asked, first + NAMES_PER_CALL - 1) do
-      names[#names + 1] = member_of(id, checks * cost)
-    end
-    local times = call('ZMSCORE', key, unpack(names))
-    for i = 1, #names do
-      if times[i] then
-        weight = weight + (first + i - 1) * cost
-      end
-    end
-  end
-  return weight
-end
+-- Cost   for each entry 1 call, which looks for as many names as there are checks in the group; for each window 3 calls,
+--        5 if there is something to add, and 1 or 2 more for the TTL. An entry that has expired costs nothing. The
+--        proxy bounds the sums of the windows and of the names
 
 local windows = {}
 local written = 0
-local key_at, arg_at = 2, 2
+local key_at, arg_at = 1, 1
 
 while arg_at <= #ARGV do
   local id, time_us, cost = ARGV[arg_at], math.min(now_us, tonumber(ARGV[arg_at + 1])), tonumber(ARGV[arg_at + 2])
   local admitted, asked = tonumber(ARGV[arg_at + 3]), tonumber(ARGV[arg_at + 4])
   local count = tonumber(ARGV[arg_at + 5])
-  local is_written = false
+  local longest, is_written = 1, false
+  for i = 2, count do
+    if tonumber(ARGV[arg_at + 5 + i]) > tonumber(ARGV[arg_at + 5 + longest]) then
+      longest = i
+    end
+  end
+  -- All windows counted the group alike, and the longest remembers it for longest.
+  local weight = counted(KEYS[key_at + longest - 1], id, cost, asked)
   for i = 1, count do
     local key, ms = KEYS[key_at + i - 1], tonumber(ARGV[arg_at + 5 + i])
     windows[ms] = windows[ms] or new_window(ms)
     local is_due = time_us + windows[ms].us > now_us
-    local excess = is_due and redis.pcall('ZSCORE', key, 't')
-    if is_due and not is_wrong_type(key, excess) then
-      local known = counted(key, id, cost, asked)
+    local is_log = is_due and not is_wrong_type(key, pcall('ZCARD', key))
+    local excess = is_log and excess_of(key)
+    if is_log and excess ~= nil then
+      local known = weight > 0 and call('ZSCORE', key, member_of(id, weight)) and weight or 0
       local missing = admitted * cost - known
       local member = member_of(known > 0 and id .. '-' or id, missing)
       if missing > 0 and not call('ZSCORE', key, member) then
-        add_entry(key, excess and excess + 0, missing, score_of(time_us), member)
+        add_entry(key, excess, missing, score_of(time_us), member)
         keep_alive(key, windows[ms])
         is_written = true
       end

@@ -30,6 +30,7 @@ use crate::stats::Stats;
 use crate::store::embedded::Embedded;
 use crate::store::ledger::Ledger;
 use crate::store::redis::{RedisStore, WindowAnswer};
+use crate::store::windows::Windows;
 use ahash::RandomState;
 use breaker::Breaker;
 use deny_cache::{Denial, DenyCache};
@@ -41,6 +42,9 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
+
+/// Most different windows that may be in use at once: a reset looks for as many logs of each key.
+const MAX_WINDOWS_IN_USE: usize = 4096;
 
 /// The limiter's state that workers share.
 pub enum Limiter {
@@ -58,6 +62,8 @@ pub struct Remote {
     pub connect_timeout: Duration,
     /// The scripts.
     pub store: RedisStore,
+    /// Which windows are in use.
+    pub windows: Windows,
     /// Denials that are certain for a while yet.
     pub deny_cache: DenyCache,
     /// Whether Redis is asked at all.
@@ -102,6 +108,7 @@ impl Limiter {
             dialer: Arc::new(Dialer::new(&config.redis)?),
             connect_timeout: config.redis.connect_timeout,
             store: RedisStore::new(&config.redis.prefix),
+            windows: Windows::new(MAX_WINDOWS_IN_USE),
             deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
             breaker: Breaker::new(
                 config.breaker.failures,
@@ -193,6 +200,11 @@ impl Remote {
     /// offset is never too old.
     fn note_clock(&self, redis_now_us: i64, sent_us: u64) {
         self.clock_offset_us.store(redis_now_us.saturating_sub_unsigned(sent_us), Relaxed);
+    }
+
+    /// When a connection is given up that has not answered what nobody waits for.
+    fn connect_due_us(&self, now_us: u64) -> u64 {
+        now_us.saturating_add(u64::try_from(self.connect_timeout.as_micros()).unwrap_or(u64::MAX))
     }
 
     /// Forgets what is known here of a key that was reset.

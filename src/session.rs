@@ -85,6 +85,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         passing: None,
         holding: false,
         alone: false,
+        reset: None,
         login_due: None,
         recheck: None,
         transaction: None,
@@ -154,6 +155,8 @@ struct Session {
     holding: bool,
     /// The last request forwarded bears no other behind it until its reply has come.
     alone: bool,
+    /// The ticket of the last reset that was not answered at once.
+    reset: Option<u64>,
     /// When Redis has had long enough to answer that request.
     login_due: Option<Pin<Box<Sleep>>>,
     /// When Redis is asked anew about a login that no connection carries.
@@ -459,6 +462,7 @@ impl Session {
         let taken = self.run_in_transaction(args, raw, now_us).or_else(|| self.begin_transaction(args, behind));
         let flow = match (taken, Name::of(args.name())) {
             (Some(flow), _) => flow,
+            (None, Some(_)) if self.awaits_reset() => Flow::Hold,
             (None, Some(name)) => self.run_own(name, args, raw, now_us),
             (None, None) => self.run_other(args, count, raw, true),
         };
@@ -528,8 +532,17 @@ impl Session {
         let keys = if prefixed.is_empty() { keys } else { prefixed };
         let ticket = self.slots.next_ticket();
         let answer = self.worker.batcher.reset(&keys, now_us, &self.mailbox, ticket);
+        if answer.is_none() {
+            self.reset = Some(ticket);
+        }
         self.place(answer, muted);
         Ok(())
+    }
+
+    /// A long reset goes in pieces, between which requests of other clients are answered, but none that stand behind it
+    /// here.
+    fn awaits_reset(&self) -> bool {
+        self.reset.is_some_and(|ticket| self.slots.await_answer(ticket))
     }
 
     /// The key as the client's user has it, if that is another.

@@ -1,5 +1,6 @@
 //! Where requests are counted: in the Redis behind ([`redis`], asked in [`batch`]es by [`script`]s on a
-//! [`connection`], told of the rest by the [`ledger`]) or in this process ([`embedded`]). Stores count and report; what
+//! [`connection`], told of the rest by the [`ledger`], with a registry
+//! of the [`windows`] in use) or in this process ([`embedded`]). Stores count and report; what
 //! an answer means to a client is the limiter's business.
 
 pub mod batch;
@@ -8,4 +9,6 @@ pub mod embedded;
 pub mod ledger;
 pub mod lifetimes;
 pub mod redis;
+pub mod reset;
 pub mod script;
+pub mod windows;

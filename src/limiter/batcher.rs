@@ -16,6 +16,7 @@ use crate::quota::{Check, Decision};
 use crate::stats::Stats;
 use crate::store::batch::Batch;
 use crate::store::embedded::Embedded;
+use crate::store::reset::Reset;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -24,6 +25,8 @@ use tokio::sync::Notify;
 
 /// Most windows in one batch: it bounds the time that one script holds Redis up, to well below a millisecond.
 const MAX_WINDOWS_PER_BATCH: usize = 64;
+/// Most questions in one batch: it bounds what a script has to look for that runs again.
+const MAX_CHECKS_PER_BATCH: usize = 1024;
 /// Most questions that wait in one worker. Beyond it Redis is too slow by far, and the fallback answers at once.
 const MAX_WAITING: usize = 100_000;
 
@@ -79,7 +82,7 @@ impl Batcher {
             }
             Limiter::Redis(remote) if !remote.breaker.is_closed() => Some(Answer::Refused(remote.refusal())),
             Limiter::Redis(remote) => {
-                let mut job = self.new_job(Work::Reset { keys: keys.iter().map(|key| key.to_vec()).collect() });
+                let mut job = self.new_job(Work::Reset(Reset::new(keys.iter().map(|key| key.to_vec()).collect())));
                 let due_us = now_us + remote.timeout_us;
                 job.waiters.list.push(Waiter {
                     mailbox: mailbox.clone(),
@@ -104,6 +107,9 @@ impl Batcher {
         mailbox: &Rc<Mailbox>,
         ticket: u64,
     ) -> Option<Answer> {
+        if kind == Kind::Check && remote.windows.refuses(check) {
+            return Some(Answer::Refused(Refusal::Windows(remote.windows.max())));
+        }
         if !remote.breaker.is_closed() || self.waiting.get() >= MAX_WAITING {
             self.stats.by_fallback.add(1);
             let answer = remote.fall_back(kind, check, now_us);
@@ -124,7 +130,10 @@ impl Batcher {
         let mut queue = self.queue.borrow_mut();
         let has_room = |job: &Job| match &job.work {
             Work::Ask { kind: other, batch, .. } => {
-                *other == kind && !job.resent && batch.windows() + check.quotas.len() <= MAX_WINDOWS_PER_BATCH
+                *other == kind
+                    && !job.resent
+                    && batch.windows() + check.quotas.len() <= MAX_WINDOWS_PER_BATCH
+                    && job.waiters.list.len() < MAX_CHECKS_PER_BATCH
             }
             _ => false,
         };
@@ -154,6 +163,17 @@ impl Batcher {
             ahead: 0,
             with_source: false,
             resent: false,
+        }
+    }
+
+    /// Has the rest of a job wait behind all that was asked meanwhile, or, if that `is_short`, for nothing.
+    pub(super) fn enqueue_rest(&self, job: Job, is_short: bool) {
+        let Job { work, waiters, number, .. } = job;
+        let rest = Job { waiters, ..self.new_job(work) };
+        let mut queue = self.queue.borrow_mut();
+        match is_short {
+            true => queue.push_front(Job { number, ..rest }),
+            false => queue.push_back(rest),
         }
     }
 

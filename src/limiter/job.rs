@@ -2,8 +2,10 @@
 
 use super::Kind;
 use super::mailbox::Mailbox;
+use crate::quota::Window;
 use crate::store::batch::Batch;
 use crate::store::ledger::Record;
+use crate::store::reset::Reset;
 use std::rc::Rc;
 
 /// Who asked, and by when the answer is due.
@@ -83,10 +85,14 @@ pub enum Work {
         /// Begins the ids of what it counts.
         id: String,
     },
-    /// A reset of keys.
-    Reset {
-        /// The keys.
-        keys: Vec<Vec<u8>>,
+    /// A reset of keys; at each time the next piece of it.
+    Reset(Reset),
+    /// Windows are registered, or the registry is read if there are none. Nobody waits for it.
+    Register {
+        /// The windows.
+        windows: Vec<Window>,
+        /// When a connection that has not answered is given up.
+        due_us: u64,
     },
     /// What the fallback admitted is written. Nobody waits for it.
     Record {
@@ -105,9 +111,25 @@ impl Work {
         match self {
             Self::Ask { kind: Kind::Check, .. } => Some(Script::Check),
             Self::Ask { kind: Kind::Peek, .. } => Some(Script::Peek),
-            Self::Reset { .. } => Some(Script::Reset),
-            Self::Record { .. } => None,
+            Self::Reset(_) => Some(Script::Reset),
+            Self::Register { .. } | Self::Record { .. } => None,
         }
+    }
+
+    /// The windows of logs that it may make.
+    pub fn windows(&self) -> impl Iterator<Item = Window> {
+        let (batch, records) = match self {
+            Self::Ask { kind: Kind::Check, batch, .. } => (batch.quotas(), &[][..]),
+            Self::Record { records, .. } => (&[][..], records.as_slice()),
+            _ => Default::default(),
+        };
+        let recorded = records.iter().map(|record| record.window);
+        batch.iter().map(|quota| quota.window).chain(recorded)
+    }
+
+    /// Whether it registers a window.
+    pub fn registers(&self, window: Window) -> bool {
+        matches!(self, Self::Register { windows, .. } if windows.contains(&window))
     }
 
     /// Whether what is asked is counted too.
@@ -120,7 +142,7 @@ impl Job {
     /// When something is to be done about it if there is no answer.
     pub fn next_due_us(&self) -> Option<u64> {
         match self.work {
-            Work::Record { due_us, .. } => Some(due_us),
+            Work::Record { due_us, .. } | Work::Register { due_us, .. } => Some(due_us),
             _ => self.waiters.next_due_us(),
         }
     }
@@ -135,7 +157,7 @@ impl Job {
 
     /// Nobody waits for it, and it takes too long for a connection that works.
     pub fn is_stuck(&self, now_us: u64) -> bool {
-        matches!(self.work, Work::Record { due_us, .. } if due_us <= now_us)
+        matches!(self.work, Work::Record { due_us, .. } | Work::Register { due_us, .. } if due_us <= now_us)
     }
 
     /// How many of an item's waiters the fallback has admitted.

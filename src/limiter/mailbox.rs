@@ -31,10 +31,12 @@ pub enum Refusal {
     Unavailable,
     /// The same of a Redis that will not serve as all is set up.
     Unusable,
-    /// A key of the log's name holds something else.
+    /// A key of the log's name, or of the registry's, holds something else.
     WrongType,
     /// The embedded log has no room to count it.
     Full(Full),
+    /// So many different windows are in use, which is as many as may be.
+    Windows(usize),
 }
 
 impl fmt::Display for Refusal {
@@ -46,6 +48,7 @@ impl fmt::Display for Refusal {
             }
             Self::WrongType => f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value"),
             Self::Full(full) => write!(f, "ERR {full}"),
+            Self::Windows(max) => write!(f, "ERR too many different windows in use ({max})"),
         }
     }
 }

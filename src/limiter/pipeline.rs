@@ -7,6 +7,7 @@ use super::in_flight::InFlight;
 use super::job::{Job, Work};
 use super::{Kind, Remote, connect};
 use crate::clock::now_us;
+use crate::quota::Window;
 use crate::store::connection::{Connection, Error, Reply};
 use crate::store::ledger::Writer;
 use crate::store::lifetimes::Lifetimes;
@@ -216,6 +217,7 @@ impl<'a> Pipeline<'a> {
                 self.remote.on_up();
                 // It may be another Redis.
                 self.lifetimes.clear();
+                self.remote.windows.clear();
                 self.link = Some(link);
             }
             Err(problem) if problem.kind == ProblemKind::Own && self.remote.breaker.is_closed() => {
@@ -244,6 +246,9 @@ impl<'a> Pipeline<'a> {
 
     /// Sends what is asked, as far as there is room on the way.
     fn send(&mut self, now_us: u64) {
+        if self.link.is_some() && self.remote.windows.take_list_due(now_us) {
+            self.register(Vec::new(), now_us);
+        }
         self.write_at_leisure(now_us);
         self.is_held = false;
         while self.link.is_some() && self.asked_in_flight() < self.limit.limit() {
@@ -257,7 +262,20 @@ impl<'a> Pipeline<'a> {
         self.in_flight.iter().filter(|job| job.work.script().is_some()).count()
     }
 
+    /// Registers windows, or reads the registry if there are none.
+    fn register(&mut self, windows: Vec<Window>, now_us: u64) {
+        let due_us = self.remote.connect_due_us(now_us);
+        let mut job = self.batcher.new_job(Work::Register { windows, due_us });
+        (job.sent_us, job.ahead) = (now_us, self.in_flight.len());
+        self.write(job);
+    }
+
     pub(super) fn send_job(&mut self, mut job: Job, now_us: u64) {
+        let mut due = self.remote.windows.due(job.work.windows(), now_us);
+        due.retain(|window| !self.in_flight.iter().any(|job| job.work.registers(*window)));
+        if !due.is_empty() {
+            self.register(due, now_us);
+        }
         self.batcher.stats.batches.add(1);
         (job.sent_us, job.ahead) = (now_us, self.in_flight.len());
         self.write(job);
@@ -268,10 +286,14 @@ impl<'a> Pipeline<'a> {
         let run = match &mut job.work {
             Work::Ask { kind: Kind::Check, batch, id } => {
                 self.lifetimes.mark(batch, remote.redis_time(job.sent_us) + MAX_STALL_US);
-                remote.store.check(batch, id)
+                remote.store.check(batch, id, job.resent)
             }
             Work::Ask { kind: Kind::Peek, batch, .. } => remote.store.peek(batch),
-            Work::Reset { keys } => remote.store.reset(keys),
+            Work::Reset(reset) => match reset.piece() {
+                Some(piece) => remote.store.reset(&piece),
+                None => remote.store.register(&[], remote.windows.max()),
+            },
+            Work::Register { windows, .. } => remote.store.register(windows, remote.windows.max()),
             Work::Record { records, .. } => remote.store.record(records, remote.clock_offset_us()),
         };
         run.write(link.output(), job.with_source);

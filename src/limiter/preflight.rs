@@ -4,6 +4,7 @@ use super::diagnosis::{self, Problem};
 use super::{Limiter, Remote, connect, needs, probe};
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
+use crate::store::reset::Piece;
 use crate::store::script::Run;
 use std::fmt::Write;
 use tokio::time::timeout;
@@ -61,12 +62,14 @@ async fn run(remote: &Remote, told: probe::Told<'_>) -> Result<(), Problem> {
 }
 
 /// Each script, run on nothing.
-fn scripts<'a>(remote: &'a Remote, nothing: &Batch) -> [(&'static str, Run<'a>); 4] {
+fn scripts<'a>(remote: &'a Remote, nothing: &Batch) -> [(&'static str, Run<'a>); 5] {
     let store = &remote.store;
+    let nobody = Piece { keys: &[], windows: &[], completes_its_keys: true };
     [
-        ("check", store.check(nothing, "")),
+        ("check", store.check(nothing, "", false)),
         ("peek", store.peek(nothing)),
-        ("reset", store.reset(&[])),
+        ("reset", store.reset(&nobody)),
+        ("windows", store.register(&[], 0)),
         ("record", store.record(&[], 0)),
     ]
 }

@@ -1,12 +1,17 @@
-//! Hears of resets on every proxy that shares the Redis, so that no denial cached here outlives one.
+//! Resets: how one that was asked for here goes on from piece to piece, and how those on every proxy that shares the
+//! Redis are heard of, so that no denial cached here outlives one.
 
+use super::job::{Job, Work};
+use super::mailbox::{Answer, Refusal};
+use super::pipeline::Pipeline;
 use super::{Remote, needs};
 use crate::clock::now_us;
+use crate::quota::Window;
 use crate::store::connection::{Connection, Error, Reply};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::timeout;
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// Wait before subscribing again. Meanwhile denials are not cached, which costs speed only.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -61,6 +66,62 @@ async fn subscribe(remote: &Remote) -> Result<(), Error> {
                 is_pinged = true;
                 link.write(&[b"PING"]);
             }
+        }
+    }
+}
+
+impl Pipeline<'_> {
+    /// A reset has got as far as this reply says. What was asked meanwhile passes before the next piece, unless that is
+    /// the only one.
+    pub(super) fn advance_reset(&mut self, mut job: Job, numbers: &[i64], now_us: u64) {
+        let remote = self.remote;
+        let Work::Reset(reset) = &mut job.work else { return };
+        if let Some(piece) = reset.piece() {
+            piece.keys.iter().for_each(|key| remote.forget(key, now_us));
+            reset.piece_done(numbers);
+        } else {
+            match remote.windows.listed(numbers, now_us) {
+                Ok(Some(windows)) => reset.set_windows(windows),
+                Ok(None) => return self.answer_reset(&job, Answer::Refused(Refusal::Windows(remote.windows.max()))),
+                Err(error) => return self.on_refused(job, &error),
+            }
+        }
+        if job.waiters.expired == 0 {
+            remote.breaker.success();
+        }
+        if reset.is_done() {
+            let answer = Answer::Reset(reset.had_state());
+            self.answer_reset(&job, answer);
+        } else if job.waiters.expired == 0 {
+            // Each piece is to be answered in time, however many there are.
+            job.waiters.list.iter_mut().for_each(|waiter| waiter.due_us = now_us + remote.timeout_us);
+            let is_short = reset.ends_with_next_piece();
+            self.batcher.enqueue_rest(job, is_short);
+        }
+    }
+
+    fn answer_reset(&self, job: &Job, answer: Answer) {
+        for waiter in job.waiters.list.iter().skip(job.waiters.expired) {
+            self.deliver(&job.work, waiter, answer);
+        }
+    }
+
+    /// What has the registry's name is something else. Checks need no registry.
+    pub(super) fn on_no_registry(&mut self, job: &Job) {
+        if let Work::Register { windows, .. } = &job.work {
+            warn!("what has the registry's name in redis is something else: RL.RESET cannot work");
+            self.remote.windows.pass_over(windows, job.sent_us);
+        }
+        self.answer_reset(job, Answer::Refused(Refusal::WrongType));
+    }
+}
+
+impl Remote {
+    /// Redis was asked at `sent_us` to register windows, or which are registered, and answered.
+    pub(super) fn on_registered(&self, windows: &[Window], numbers: &[i64], sent_us: u64) -> Result<(), Error> {
+        match windows {
+            [] => self.windows.listed(numbers, sent_us).map(|_| ()),
+            _ => self.windows.registered(windows, numbers, sent_us),
         }
     }
 }

@@ -31,7 +31,7 @@ impl Pipeline<'_> {
         waiters.expired > first
     }
 
-    fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer) {
+    pub(super) fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer) {
         if work.counts() {
             self.batcher.count(&answer);
         }
@@ -69,14 +69,16 @@ impl Pipeline<'_> {
                 }
                 Err(error) => return self.on_refused(job, &error),
             },
-            (Work::Reset { keys }, Reply::Integers(count)) => {
-                keys.iter().for_each(|key| remote.forget(key, now_us));
-                let count = count.first().and_then(|count| u64::try_from(*count).ok()).unwrap_or(0);
-                for waiter in job.waiters.list.iter().skip(job.waiters.expired) {
-                    self.deliver(&job.work, waiter, Answer::Reset(count));
+            (Work::Reset(_), Reply::Integers(numbers)) => {
+                self.missed = 0;
+                return self.advance_reset(job, &numbers, now_us);
+            }
+            (Work::Register { windows, .. }, Reply::Integers(numbers)) => {
+                if self.remote.on_registered(windows, &numbers, job.sent_us).is_err() {
+                    return self.on_refused(job, &Error::Unexpected);
                 }
             }
-            (Work::Reset { .. }, _) => return self.on_refused(job, &Error::Unexpected),
+            (Work::Reset(_) | Work::Register { .. }, _) => return self.on_refused(job, &Error::Unexpected),
             (Work::Record { records, .. }, _) => {
                 stats.written_back.add(records.len() as u64);
                 remote.ledger.written(records);
@@ -128,7 +130,8 @@ impl Pipeline<'_> {
             let check = batch.check_of(item);
             let is_counted =
                 job.work.counts() && states.iter().zip(answers).any(|(after, before)| after.used > before.state().used);
-            if is_counted && !item.lasts {
+            // Of a batch that ran before, it is not known when the logs were looked at.
+            if is_counted && !item.lasts && !job.resent {
                 self.lifetimes.seen(&check, *redis_now_us);
             }
             self.remote.learn(&check, states, answers, job.sent_us, now_us);
@@ -146,6 +149,10 @@ impl Pipeline<'_> {
 
     /// The connection broke before Redis answered.
     pub(super) fn on_lost(&mut self, mut job: Job, error: &Error) {
+        if let Work::Register { .. } = job.work {
+            // The next connection begins with none registered.
+            return;
+        }
         let (now_us, remote) = (now_us(), self.remote);
         let was_up = remote.breaker.is_closed();
         if !job.resent && was_up && job.waiters.next_due_us().is_some() {
@@ -175,6 +182,9 @@ impl Pipeline<'_> {
             // By no state of its own but because of what they are: offered again they would keep it away for ever.
             warn!(%error, records = records.len(), "what the fallback admitted cannot be written to redis");
             return self.remote.ledger.written(records);
+        }
+        if error.has_code("WRONGTYPE") {
+            return self.on_no_registry(&job);
         }
         let now_us = now_us();
         self.give_up(job, now_us);

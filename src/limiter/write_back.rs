@@ -15,6 +15,7 @@
 use super::job::{Job, Work};
 use super::pipeline::Pipeline;
 use crate::store::ledger::{Record, Writer};
+use crate::store::redis::RedisStore;
 
 /// Most records in one run of the script: it bounds the time that one run holds Redis up, to well below a millisecond.
 const MAX_RECORDS: usize = 32;
@@ -74,15 +75,19 @@ impl Pipeline<'_> {
     pub(super) fn must_wait(&self, work: &Work) -> bool {
         let (ledger, writer) = (&self.remote.ledger, self.writer);
         match work {
-            Work::Reset { keys } if !ledger.is_empty() => {
+            Work::Reset(reset) if !ledger.is_empty() => {
                 // All of them, so that none is given out meanwhile.
-                keys.iter().filter(|key| ledger.begin_reset(key, writer)).count() > 0
+                reset.keys_left().iter().filter(|key| ledger.begin_reset(key, writer)).count() > 0
             }
             _ => false,
         }
     }
 
-    fn send_records(&mut self, records: Vec<Record>, at_leisure: bool, now_us: u64) {
+    fn send_records(&mut self, mut records: Vec<Record>, at_leisure: bool, now_us: u64) {
+        let rest = records.split_off(RedisStore::records_in_one_run(&records));
+        if !rest.is_empty() {
+            self.send_records(rest, at_leisure, now_us);
+        }
         let patience_us = u64::try_from(self.remote.connect_timeout.as_micros()).unwrap_or(u64::MAX);
         let work = Work::Record { records, at_leisure, due_us: now_us.saturating_add(patience_us) };
         // A script that Redis has forgotten is sent again, and would come behind the question that it is to precede.

@@ -69,6 +69,12 @@ impl Slots {
         self.deciding > 0
     }
 
+    /// Whether the limiter has yet to answer this.
+    pub fn await_answer(&self, ticket: u64) -> bool {
+        let index = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
+        matches!(index.and_then(|index| self.queue.get(index)), Some(Slot::Deciding | Slot::Muted))
+    }
+
     /// Whether all wait for a command that takes its time by nature: BLPOP and its like.
     pub fn is_blocked(&self) -> bool {
         matches!(self.queue.front(), Some(Slot::Upstream(Expect::Blocking)))

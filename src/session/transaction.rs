@@ -69,7 +69,7 @@ impl Session {
         let name = args.name().to_ascii_lowercase();
         match (name.as_slice(), args.len(), Name::of(&name)) {
             (_, _, Some(name)) => self.queue(name, args, raw),
-            (b"exec", 1, _) if self.slots.await_upstream() => return Some(Flow::Hold),
+            (b"exec", 1, _) if self.slots.await_upstream() || self.awaits_reset() => return Some(Flow::Hold),
             (b"exec", 1, _) => self.execute(now_us),
             (b"discard", 1, _) => {
                 self.transaction = None;

@@ -113,6 +113,11 @@ impl Batch {
         self.lasting_until_us
     }
 
+    /// What all items ask of their windows, in order.
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
+    }
+
     /// How many windows all items ask about: the script touches so many sorted sets.
     pub fn windows(&self) -> usize {
         self.quotas.len()

@@ -66,6 +66,16 @@ pub enum Id {
     },
 }
 
+impl Id {
+    /// How many checks Redis was asked about under it.
+    pub fn asked(&self) -> u32 {
+        match self {
+            Self::New(_) => 1,
+            Self::Asked { asked, .. } => *asked,
+        }
+    }
+}
+
 /// Whoever writes records. What one of them sends runs in the order in which it is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Writer(u32);

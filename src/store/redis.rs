@@ -6,10 +6,17 @@
 use super::batch::{Batch, Item};
 use super::connection::{Error, Reply};
 use super::ledger::{Id, Record};
+use super::reset::Piece;
 use super::script::{Run, Script};
-use crate::quota::{Window, WindowState};
+use super::windows;
+use crate::quota::{MAX_LIMIT, Window, WindowState};
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Most windows that one run writes records to, and most names that it looks for among their entries: they bound the time
+/// that it holds Redis up.
+const MAX_RECORD_WINDOWS: usize = 128;
+const MAX_RECORD_NAMES: usize = 1024;
 
 /// What the script said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +37,7 @@ pub enum WindowAnswer {
         /// Cost that will have expired once the window fits another such check: 0 when nothing is denied.
         covered: u64,
     },
-    /// A key of that name holds something other than a sorted set.
+    /// A key of that name holds something other than a log.
     WrongType,
 }
 
@@ -52,6 +59,7 @@ pub struct RedisStore {
     peek: Script,
     reset: Script,
     record: Script,
+    windows: Script,
     /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
     process_id: String,
     batches: AtomicU64,
@@ -74,67 +82,93 @@ impl RedisStore {
             peek: Script::new(&[clock, log, decide, include_str!("../../lua/peek.lua")]),
             reset: Script::new(&[clock, include_str!("../../lua/reset.lua")]),
             record: Script::new(&[clock, log, include_str!("../../lua/record.lua")]),
+            windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
             process_id: random_id(),
             batches: AtomicU64::new(0),
         }
     }
 
     /// The scripts, for Redis to be given in advance, so that no job has to ask twice.
-    pub fn scripts(&self) -> [&Script; 4] {
-        [&self.check, &self.peek, &self.reset, &self.record]
+    pub fn scripts(&self) -> [&Script; 5] {
+        [&self.check, &self.peek, &self.reset, &self.record, &self.windows]
     }
 
     /// Decides the items in order and counts what is admitted. [`Answers::read`] reads the reply: they stand in the
     /// order of the items and, in each, of its windows.
     ///
-    /// A batch that is sent again after its answer was lost counts once: `batch_id` makes the ids of its entries.
-    pub fn check(&self, batch: &Batch, batch_id: &str) -> Run<'_> {
-        self.ask(&self.check, batch, batch_id)
+    /// A batch that is `resent` after its answer was lost is answered as it was then: `batch_id` makes the ids of its
+    /// entries, by which they are found.
+    pub fn check(&self, batch: &Batch, batch_id: &str, resent: bool) -> Run<'_> {
+        self.ask(&self.check, batch, batch_id, resent)
     }
 
     /// As [`RedisStore::check`], but nothing is counted or written.
     pub fn peek(&self, batch: &Batch) -> Run<'_> {
-        self.ask(&self.peek, batch, "")
+        self.ask(&self.peek, batch, "", false)
+    }
+
+    /// How many of the records, from the first on, one run may write; at least one, if there is any.
+    pub fn records_in_one_run(records: &[Record]) -> usize {
+        let (mut windows, mut names) = (0, 0);
+        let fits = records.iter().take_while(|record| {
+            windows += 1;
+            names += record.id.asked() as usize;
+            windows <= MAX_RECORD_WINDOWS && names <= MAX_RECORD_NAMES
+        });
+        fits.count().max(1).min(records.len())
     }
 
     /// Counts what was admitted without Redis, under its own times. `offset_us` leads from the records' clock to
     /// Redis's. A record that is written twice counts once.
     pub fn record(&self, records: &[Record], offset_us: i64) -> Run<'_> {
-        let mut run = Run::new(&self.record, 1 + records.len());
-        run.word(&self.name("windows"));
+        let mut run = Run::new(&self.record, records.len());
         let mut name = Vec::new();
         for record in records {
             self.add_names(&mut run, &mut name, &record.key, [record.window].into_iter());
         }
-        run.word(b"");
         for record in records {
-            let (id, asked) = match &record.id {
+            let id = match &record.id {
                 // The dash is no digit of a batch's number, so this is no batch's id.
-                Id::New(number) => (format!("{}-{}", self.process_id, base62(*number)), 1),
-                Id::Asked { id, asked } => (id.to_string(), *asked),
+                Id::New(number) => format!("{}-{}", self.process_id, base62(*number)),
+                Id::Asked { id, .. } => id.to_string(),
             };
             run.word(id.as_bytes());
             run.number(record.time_us.saturating_add_signed(offset_us));
-            run.number(record.cost);
+            // What is as heavy as the highest limit denies everything, as would what is heavier.
+            run.number(record.cost.min(MAX_LIMIT.into()));
             run.number(record.admitted.into());
-            run.number(asked.into());
+            run.number(record.id.asked().into());
             run.number(1);
             run.number(record.window.ms());
         }
         run
     }
 
-    /// Forgets the keys and tells every proxy so. The reply is how many had any state.
-    pub fn reset(&self, keys: &[Vec<u8>]) -> Run<'_> {
-        let mut run = Run::new(&self.reset, 1);
-        run.word(&self.name("windows"));
-        run.word(&self.reset_channel());
-        for key in keys {
-            let mut base = Vec::new();
-            self.write_base(&mut base, key);
-            run.word(&base);
-            run.word(key);
+    /// Forgets what a piece of a reset names, and tells every proxy of the keys that this completes. The reply says of
+    /// each of the piece's keys, in order, 1 or 0: whether it had an entry that still counted.
+    pub fn reset(&self, piece: &Piece<'_>) -> Run<'_> {
+        let mut run = Run::new(&self.reset, piece.keys.len() * piece.windows.len());
+        let mut name = Vec::new();
+        for key in piece.keys {
+            self.add_names(&mut run, &mut name, key, piece.windows.iter().copied());
         }
+        run.word(&self.reset_channel());
+        run.number(piece.windows.len() as u64);
+        piece.windows.iter().for_each(|window| run.number(window.ms()));
+        if piece.completes_its_keys {
+            piece.keys.iter().for_each(|key| run.word(key));
+        }
+        run
+    }
+
+    /// Registers windows, as far as no more than `max` are registered then. Asks which are registered if there are none
+    /// to be registered. [`windows::Windows`] reads the reply.
+    pub fn register(&self, windows: &[Window], max: usize) -> Run<'_> {
+        let mut run = Run::new(&self.windows, 1);
+        run.word(&self.name("windows"));
+        run.number(max as u64);
+        run.number(windows::SPARE_MS);
+        windows.iter().for_each(|window| run.number(window.ms()));
         run
     }
 
@@ -158,9 +192,8 @@ impl RedisStore {
         format!("{}{}", self.process_id, base62(self.batches.fetch_add(1, Relaxed)))
     }
 
-    fn ask<'a>(&'a self, script: &'a Script, batch: &Batch, batch_id: &str) -> Run<'a> {
-        let mut run = Run::new(script, 1 + batch.windows());
-        run.word(&self.name("windows"));
+    fn ask<'a>(&'a self, script: &'a Script, batch: &Batch, batch_id: &str, resent: bool) -> Run<'a> {
+        let mut run = Run::new(script, batch.windows());
         let mut name = Vec::new();
         for item in batch.items() {
             let check = batch.check_of(item);
@@ -173,7 +206,7 @@ impl RedisStore {
             let Some(first) = alike.first() else { continue };
             let check = batch.check_of(first);
             question.clear();
-            question.push(first.lasts.into());
+            question.push(u8::from(first.lasts) + 2 * u8::from(resent));
             question.extend_from_slice(&first.count.to_le_bytes());
             question.extend_from_slice(&check.cost.to_le_bytes());
             for quota in check.quotas {
@@ -226,11 +259,15 @@ pub fn entry_id(batch_id: &str, index: usize) -> String {
     if index == 0 { batch_id.to_owned() } else { format!("{batch_id}.{}", base62(index as u64)) }
 }
 
+/// Above any weight or time there is, in microseconds; where a script's numbers end, whose sums must not overflow.
+const MAX_AMOUNT: i64 = 1 << 53;
+
 /// Integers that the scripts reply for each window of an item of which a check is denied.
 const DENIAL_FIELDS: usize = 4;
 
 impl Answers {
-    /// Reads the reply to a batch of so many windows.
+    /// Reads the reply to a batch of so many windows. Whatever the numbers are, sums of some of them are far from
+    /// overflow.
     ///
     /// # Errors
     /// It is the reply to something else.
@@ -246,18 +283,22 @@ impl Answers {
         for [place, fits_in_us, empty_in_us, covered] in denials {
             let answer = usize::try_from(*place).ok().and_then(|place| windows.get_mut(place));
             let Some(WindowAnswer::State { state, covered: known }) = answer else { return Err(Error::Unexpected) };
-            let amount = |number: &i64| u64::try_from(*number).unwrap_or(0);
-            (state.fits_in_us, state.empty_in_us, *known) = (amount(fits_in_us), amount(empty_in_us), amount(covered));
+            (state.fits_in_us, state.empty_in_us, *known) =
+                (amount(*fits_in_us), amount(*empty_in_us), amount(*covered));
         }
-        Ok(Self { redis_now_us: *redis_now_us, windows })
+        Ok(Self { redis_now_us: (*redis_now_us).clamp(0, MAX_AMOUNT), windows })
     }
 }
 
 fn read_used(used: i64) -> WindowAnswer {
-    match u64::try_from(used) {
-        Ok(used) => WindowAnswer::State { state: WindowState { used, ..WindowState::default() }, covered: 0 },
-        Err(_) => WindowAnswer::WrongType,
+    if used < 0 {
+        return WindowAnswer::WrongType;
     }
+    WindowAnswer::State { state: WindowState { used: amount(used), ..WindowState::default() }, covered: 0 }
+}
+
+fn amount(number: i64) -> u64 {
+    number.clamp(0, MAX_AMOUNT).unsigned_abs()
 }
 
 /// Eight digits of base 62, from a key that the system's random numbers make.

@@ -24,6 +24,8 @@ mod faults;
 mod handshake;
 mod hostile;
 mod log;
+mod logs;
+mod lost_answers;
 mod model;
 mod order;
 mod passthrough;

@@ -5,6 +5,7 @@ mod client;
 mod names;
 mod proxy;
 mod redis_server;
+mod scripts;
 mod tollgate;
 
 pub use certificates::Certificates;
@@ -12,6 +13,7 @@ pub use client::{Decision, RawClient, Reply, encode};
 pub use names::Names;
 pub use proxy::{Proxy, Weather};
 pub use redis_server::RedisServer;
+pub use scripts::{Scripts, batch_of, decisions};
 pub use tollgate::{Builder, Tollgate, program};
 
 use std::net::{Ipv4Addr, TcpListener};

@@ -15,6 +15,8 @@ pub enum Weather {
     Fair,
     /// None passes, in either direction, and nobody is told: a black hole. What was sent arrives when it ends.
     BlackHole,
+    /// What is sent to the target passes, but nothing that comes back.
+    NoReplies,
     /// Each piece takes so long, and holds up those behind it.
     Slow(Duration),
     /// Each piece takes so long, and holds up nobody: a long way.
@@ -113,13 +115,18 @@ impl Shared {
     }
 
     /// Waits for as long as the weather says, and returns when what has come is to arrive.
-    fn wait(&self) -> Instant {
-        let state = self.changed.wait_while(self.lock(), |state| state.weather == Weather::BlackHole && !state.ended);
+    fn wait(&self, is_request: bool) -> Instant {
+        let is_held = |weather| match weather {
+            Weather::BlackHole => true,
+            Weather::NoReplies => !is_request,
+            Weather::Fair | Weather::Slow(_) | Weather::Far(_) => false,
+        };
+        let state = self.changed.wait_while(self.lock(), |state| is_held(state.weather) && !state.ended);
         let weather = state.unwrap().weather;
         match weather {
             Weather::Slow(delay) => thread::sleep(delay),
             Weather::Far(delay) => return Instant::now() + delay,
-            Weather::Fair | Weather::BlackHole => {}
+            Weather::Fair | Weather::BlackHole | Weather::NoReplies => {}
         }
         Instant::now()
     }
@@ -145,24 +152,24 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             thread::spawn(move || {
                 let Connection { client, server, forgotten } = &*connection;
                 let (from, to) = if is_request { (client, server) } else { (server, client) };
-                pump(&shared, from, to, forgotten);
+                pump(&shared, is_request, from, to, forgotten);
             });
         }
     }
 }
 
-fn pump(shared: &Shared, mut from: &TcpStream, to: &TcpStream, forgotten: &AtomicBool) {
+fn pump(shared: &Shared, is_request: bool, mut from: &TcpStream, to: &TcpStream, forgotten: &AtomicBool) {
     let (sender, receiver) = channel();
     thread::scope(|scope| {
         scope.spawn(move || deliver(&receiver, to, forgotten));
         let mut buffer = [0; 16 * 1024];
         while let Ok(read @ 1..) = from.read(&mut buffer) {
-            if sender.send((shared.wait(), buffer[..read].to_vec())).is_err() {
+            if sender.send((shared.wait(is_request), buffer[..read].to_vec())).is_err() {
                 break;
             }
         }
         // The end of a connection is not told across a black hole, nor for one that is forgotten.
-        shared.wait();
+        shared.wait(is_request);
         drop(sender);
     });
     if !forgotten.load(Relaxed) {

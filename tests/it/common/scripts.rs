@@ -1,0 +1,137 @@
+//! The scripts, run one by one on a Redis of the test's own, at whatever time it says.
+
+use super::{RawClient, RedisServer};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::runtime::{Builder, Runtime};
+use tollgate::config;
+use tollgate::dial::Dialer;
+use tollgate::limiter::Kind;
+use tollgate::quota::{Check, Decision, Window, WindowState, decide};
+use tollgate::store::batch::Batch;
+use tollgate::store::connection::{Connection, Reply};
+use tollgate::store::redis::{Answers, RedisStore, WindowAnswer};
+use tollgate::store::reset::Reset;
+use tollgate::store::script::Run;
+
+/// Time is read from a key, which a server has no way to have it do.
+const CLOCK: &str = "local now_us = tonumber(redis.call('GET', 'model:now'))\n";
+
+/// What asks Redis as a worker does. Its logs begin with `m:`.
+pub struct Scripts {
+    pub store: RedisStore,
+    pub control: RawClient,
+    link: Connection,
+    runtime: Runtime,
+}
+
+impl Scripts {
+    /// Whose clock stands still wherever it is set.
+    pub fn on(redis: &RedisServer) -> Self {
+        Self::with_store(redis, RedisStore::with_clock("m:", CLOCK))
+    }
+
+    /// Whose clock is Redis's.
+    pub fn in_real_time(redis: &RedisServer) -> Self {
+        Self::with_store(redis, RedisStore::new("m:"))
+    }
+
+    fn with_store(redis: &RedisServer, store: RedisStore) -> Self {
+        let loaded = config::load(None, [("REDIS_ADDR".into(), redis.addr().to_string().into())], &[]).unwrap();
+        let dialer = Dialer::new(&loaded.config.redis).unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        let link = runtime.block_on(Connection::open(&dialer, Duration::from_secs(10))).unwrap();
+        Self { store, control: redis.client(), link, runtime }
+    }
+
+    /// A time that logs can be written at: ahead of the real clock, by which Redis expires keys.
+    pub fn start_us() -> u64 {
+        let start = SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + Duration::from_secs(3600);
+        u64::try_from(start.as_micros()).unwrap()
+    }
+
+    /// From now on it is this time.
+    pub fn set_time(&mut self, now_us: u64) {
+        self.control.line(&format!("SET model:now {now_us}"));
+    }
+
+    /// Runs a script.
+    #[track_caller]
+    pub fn run(&mut self, run: impl FnOnce(&RedisStore) -> Run<'_>) -> Reply {
+        let run = run(&self.store);
+        run.write(self.link.output(), true);
+        self.runtime.block_on(self.link.reply()).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// What the script says of a batch.
+    #[track_caller]
+    pub fn answers(&mut self, batch: &Batch, id: &str, resent: bool) -> Answers {
+        let reply = self.run(|store| store.check(batch, id, resent));
+        Answers::read(reply, batch.windows()).unwrap()
+    }
+
+    /// The decisions on checks or peeks of one batch.
+    #[track_caller]
+    pub fn decide(&mut self, kind: Kind, checks: &[Check<'_>]) -> Vec<Decision> {
+        let (batch, items) = batch_of(checks);
+        let id = self.store.next_batch_id();
+        let answers = match kind {
+            Kind::Check => self.answers(&batch, &id, false),
+            Kind::Peek => {
+                let reply = self.run(|store| store.peek(&batch));
+                Answers::read(reply, batch.windows()).unwrap()
+            }
+        };
+        decisions(kind, checks, &batch, &items, &answers)
+    }
+
+    /// The same on one.
+    #[track_caller]
+    pub fn decide_one(&mut self, kind: Kind, check: &Check<'_>) -> Decision {
+        self.decide(kind, std::slice::from_ref(check))[0]
+    }
+
+    /// Resets keys that have logs of these windows only. How many had any state.
+    #[track_caller]
+    pub fn reset(&mut self, keys: &[&[u8]], windows: Vec<Window>) -> u64 {
+        let mut reset = Reset::new(keys.iter().map(|key| key.to_vec()).collect());
+        reset.set_windows(windows);
+        while let Some(piece) = reset.piece().filter(|_| !reset.is_done()) {
+            let Reply::Integers(live) = self.run(|store| store.reset(&piece)) else { panic!("no flags") };
+            reset.piece_done(&live);
+        }
+        reset.had_state()
+    }
+}
+
+/// A batch of checks, and the item of each.
+pub fn batch_of(checks: &[Check<'_>]) -> (Batch, Vec<usize>) {
+    let mut batch = Batch::default();
+    let items = checks.iter().map(|check| batch.add(check)).collect();
+    (batch, items)
+}
+
+/// The decisions on checks or peeks by what the script said of their batch.
+pub fn decisions(kind: Kind, checks: &[Check<'_>], batch: &Batch, items: &[usize], answers: &Answers) -> Vec<Decision> {
+    let mut windows = answers.windows.iter();
+    let mut states: Vec<Vec<WindowState>> = Vec::new();
+    for item in batch.items() {
+        let count = batch.check_of(item).quotas.len();
+        states.push(windows.by_ref().take(count).map(state_of).collect());
+    }
+    let decide_one = |(check, item): (&Check<'_>, &usize)| {
+        let states = &mut states[*item];
+        let decision = decide(check.quotas, states, check.cost);
+        if decision.allowed && kind == Kind::Check {
+            states.iter_mut().zip(check.quotas).for_each(|(state, quota)| state.count(check.cost, quota.window));
+        }
+        decision
+    };
+    checks.iter().zip(items).map(decide_one).collect()
+}
+
+fn state_of(answer: &WindowAnswer) -> WindowState {
+    match answer {
+        WindowAnswer::State { state, .. } => *state,
+        WindowAnswer::WrongType => panic!("nothing but logs was written"),
+    }
+}

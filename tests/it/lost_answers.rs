@@ -1,0 +1,130 @@
+//! A connection that breaks after Redis has decided and before it could say so: what is sent again meets its own entries,
+//! and is answered as it was.
+
+use crate::common::{
+    self, PATIENCE, Proxy, RawClient, RedisServer, Scripts, Tollgate, Weather, batch_of, decisions, wait_until,
+};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::cell::RefCell;
+use tollgate::limiter::Kind;
+use tollgate::quota::{Check, Decision, Quota, Window};
+
+const DAY_MS: i64 = 86_400_000;
+
+/// Sends requests whose answers are lost once Redis has them all: when the log holds so many entries.
+fn answers_of_lost(requests: &str, log: &str, entries: i64) -> (Vec<common::Decision>, RedisServer) {
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(redis.addr());
+    // One worker: another one might still be on its way to its first connection, which is then lost too.
+    let tollgate = Tollgate::builder().arg("--redis").arg(&proxy.addr().to_string()).arg("--workers=1").start();
+    let mut client: RawClient = tollgate.client();
+    client.decide("RL.CHECK warm 1000 1d");
+    proxy.set_weather(Weather::NoReplies);
+    client.send(requests.as_bytes());
+    wait_until(PATIENCE, || redis.command(&format!("ZCARD {log}")).integer() == entries);
+    proxy.cut();
+    proxy.set_weather(Weather::Fair);
+    let decisions = requests.lines().map(|_| client.read().decision()).collect();
+    (decisions, redis)
+}
+
+/// The first check ever, of one a day, was denied for a day.
+#[test]
+fn the_only_check_of_a_day_is_allowed_though_its_answer_was_lost() {
+    let (decisions, redis) = answers_of_lost("RL.CHECK k 1 1d\r\n", "rl:{k}:86400000", 1);
+    assert!(decisions[0].allowed && !decisions[0].degraded, "{decisions:?}");
+    assert_eq!(decisions[0].remaining, 0);
+    assert_eq!(redis.entries("rl:{k}:86400000").len(), 1);
+}
+
+/// Ten of ten were counted, and none was told so.
+#[test]
+fn as_many_are_told_to_be_allowed_as_were_counted_before_the_answer_was_lost() {
+    let (decisions, redis) = answers_of_lost(&"RL.CHECK k 10 1d 100 366d\r\n".repeat(15), "rl:{k}:86400000", 2);
+    let allowed = decisions.iter().filter(|decision| decision.allowed).count();
+    assert_eq!(allowed, 10, "{decisions:?}");
+    assert!(decisions[..10].iter().all(|decision| decision.allowed), "in the order in which they were asked");
+    assert!(decisions[10..].iter().all(|denied| (1..=DAY_MS).contains(&denied.retry_after_ms)), "{decisions:?}");
+    let counted: i64 = redis.entries("rl:{k}:86400000").iter().map(|(_, weight)| weight).sum();
+    assert_eq!(counted, 10);
+}
+
+/// Requests of several keys and costs that go out together, some of them denied.
+#[test]
+fn each_request_of_a_batch_is_answered_as_it_was() {
+    let requests = "RL.CHECK a 10 1d COST 7\r\nRL.CHECK a 10 1d COST 7\r\nRL.CHECK b 2 1h\r\nRL.CHECK b 2 1h\r\n\
+                    RL.CHECK b 2 1h\r\nRL.CHECK c 5 1m 3 1h COST 3\r\nRL.CHECK k 1 1d\r\n";
+    let (decisions, _redis) = answers_of_lost(requests, "rl:{k}:86400000", 1);
+    let allowed: Vec<bool> = decisions.iter().map(|decision| decision.allowed).collect();
+    assert_eq!(allowed, [true, false, true, true, false, true, true]);
+    let remaining: Vec<i64> = decisions.iter().map(|decision| decision.remaining).collect();
+    assert_eq!(remaining, [3, 3, 1, 0, 0, 0, 0]);
+}
+
+/// Whatever happens between the two runs of a batch: time passes, others are counted.
+#[test]
+fn a_batch_that_runs_twice_admits_what_it_admitted_and_counts_it_once() {
+    const HISTORY: Quota = Quota { limit: 1_000_000, window: Window::from_ms(3_600_000).unwrap() };
+    let redis = RedisServer::start();
+    let scripts = RefCell::new(Scripts::on(&redis));
+    let start_us = Scripts::start_us();
+    let quotas: Vec<[Quota; 3]> = (4..12)
+        .map(|limit| {
+            let [short, long] = [100, 400].map(|ms| Window::from_ms(ms).unwrap());
+            [Quota { limit, window: short }, Quota { limit: 3 * limit, window: long }, HISTORY]
+        })
+        .collect();
+    // Of one of two keys, under some limits, of a cost, so often.
+    let request = (0..2usize, 0..quotas.len(), prop_oneof![3 => Just(1u32), 1 => 2..4u32], 1..8usize);
+    let requests = |most| proptest::collection::vec(request.clone(), 0..most);
+    let story = (requests(6), requests(6), requests(3), 0..300_000u64, 0..600_000u64);
+    let checks_of = |requests: &[(usize, usize, u32, usize)]| -> Vec<Check<'_>> {
+        let check =
+            |key: usize, limits: usize, cost| Check { key: [&b"a"[..], b"b"][key], quotas: &quotas[limits], cost };
+        requests.iter().flat_map(|(key, limits, cost, count)| vec![check(*key, *limits, *cost); *count]).collect()
+    };
+    let cost_of = |checks: &[Check<'_>], decisions: &[Decision]| -> i64 {
+        let admitted = checks.iter().zip(decisions).filter(|(_, decision)| decision.allowed);
+        admitted.map(|(check, _)| i64::from(check.cost)).sum()
+    };
+    let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&story, |(before, batch, between, first_us, then_us)| {
+        let mut scripts = scripts.borrow_mut();
+        scripts.control.line("FLUSHALL");
+        scripts.set_time(start_us);
+        let checks = checks_of(&before);
+        let mut counted = cost_of(&checks, &scripts.decide(Kind::Check, &checks));
+        scripts.set_time(start_us + first_us);
+        let checks = checks_of(&batch);
+        let (asked, items) = batch_of(&checks);
+        let id = scripts.store.next_batch_id();
+        let answers = scripts.answers(&asked, &id, false);
+        let first = decisions(Kind::Check, &checks, &asked, &items, &answers);
+        let others = checks_of(&between);
+        counted += cost_of(&others, &scripts.decide(Kind::Check, &others));
+        scripts.set_time(start_us + first_us + then_us);
+        let answers = scripts.answers(&asked, &id, true);
+        let second = decisions(Kind::Check, &checks, &asked, &items, &answers);
+        for item in 0..asked.items().len() {
+            let of_item = |decisions: &[Decision]| -> Vec<bool> {
+                let of_item = decisions.iter().zip(&items).filter(|(_, of)| **of == item);
+                of_item.map(|(decision, _)| decision.allowed).collect()
+            };
+            let (was, is) = (of_item(&first), of_item(&second));
+            // What was denied is decided anew.
+            prop_assert!(was == is || !was.contains(&true), "item {item} of {batch:?}: {was:?}, then {is:?}");
+        }
+        counted += cost_of(&checks, &second);
+        let logged: i64 = ["m:{a}:3600000", "m:{b}:3600000"]
+            .iter()
+            .flat_map(|log| redis.entries(log))
+            .map(|(_, weight)| weight)
+            .sum();
+        prop_assert_eq!(logged, counted);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
