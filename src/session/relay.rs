@@ -149,7 +149,10 @@ impl Session {
                     self.slots.pop_upstream();
                 }
             }
-        } else if !upstream.is_out_of_band(self.client.protocol) {
+        } else if upstream.is_out_of_band(self.client.protocol) {
+            // It came before the reply that is collected, and is no part of it.
+            self.output.extend_from_slice(&std::mem::take(&mut upstream.collected));
+        } else {
             match front {
                 Some(Expect::Replies(left)) if *left > 1 => *left -= 1,
                 _ => self.finish_slot(),

@@ -225,6 +225,19 @@ fn monitor_shows_what_redis_runs() {
     assert!(client.read_to_end().ends_with(b"+OK\r\n"));
 }
 
+/// The line of MONITOR that came before the reply was taken for a part of it, and the reply passed as Redis gave it.
+#[test]
+fn a_client_that_monitors_gets_whole_replies() {
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::before(&redis);
+    let mut client = tollgate.client();
+    assert_eq!(client.line("MONITOR"), ok());
+    client.send(&[encode(&["INFO"]), encode(&["ECHO", "behind"])].concat());
+    let mut replies = std::iter::from_fn(|| Some(client.read())).filter(|reply| !matches!(reply, Reply::Status(_)));
+    assert!(replies.next().unwrap().text().contains("# Tollgate"));
+    assert_eq!(replies.next(), Some(Reply::bulk("behind")));
+}
+
 #[test]
 fn a_check_behind_a_blocking_command_waits_for_it() {
     let redis = RedisServer::start();
