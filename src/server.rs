@@ -5,7 +5,7 @@
 //! port by mistake and take half of the clients.
 
 use crate::auth::{self, Auth};
-use crate::client_list::{ClientList, Entry, Said};
+use crate::client_list::{self, AtRedis, ClientList, Entry, KillSwitch, Said};
 use crate::clock::now_us;
 use crate::config::{Config, HostPort};
 use crate::descriptors;
@@ -99,6 +99,7 @@ impl Server {
                 return Err(format!("{what} ({:?}): {advice}", remote.dialer));
             }
         }
+        let is_embedded = matches!(*limiter, Limiter::Embedded(_));
         let shared = Shared {
             auth: Auth::new(&config.auth)?,
             tls: config.tls.as_ref().map(Acceptor::load).transpose()?,
@@ -106,8 +107,8 @@ impl Server {
             limiter,
             stats,
             clients: AtomicUsize::new(0),
-            client_list: ClientList::default(),
-            next_client_id: AtomicU64::new(1),
+            client_list: Arc::new(ClientList::default()),
+            next_client_id: AtomicU64::new(client_list::first_id(is_embedded)),
             started: Instant::now(),
             stopping: CancellationToken::new(),
             unread: AtomicUsize::new(0),
@@ -294,8 +295,9 @@ async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>
                     let (local, since) = (local.unwrap_or(peer), Instant::now());
                     let user = shared.auth.before_login().map(|may| may.user.clone()).unwrap_or_default();
                     let said = Said { user, ..Said::default() };
-                    shared.client_list.add(Entry { id, peer, local, fd, since, said });
-                    session::serve(worker, stream, id, peer.to_string()).await;
+                    let (at_redis, kill) = (AtRedis::Absent, Arc::<KillSwitch>::default());
+                    shared.client_list.add(Entry { id, peer, local, fd, since, said, at_redis, kill: kill.clone() });
+                    session::serve(worker, stream, id, peer.to_string(), &kill).await;
                     shared.client_list.remove(id);
                 }
                 Err(error) => debug!(%peer, %error, "client did not begin"),

@@ -9,6 +9,7 @@ mod expect;
 mod forward;
 mod handshake;
 mod hello;
+mod ids;
 mod link;
 mod local;
 mod login;
@@ -22,6 +23,7 @@ mod unread;
 mod upstream;
 
 use crate::auth;
+use crate::client_list::KillSwitch;
 use crate::clock::now_us;
 use crate::command::{self, CheckArgs, CommandError, Name, docs};
 use crate::limiter::Kind;
@@ -61,12 +63,12 @@ const MAX_GOODBYE: Duration = Duration::from_secs(1);
 /// A buffer that has grown beyond this is given back once it is empty.
 const KEPT_BYTES: usize = 16 * 1024;
 
-/// Serves a client until either side ends it.
-pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
+/// Serves a client until either side ends it, or it is killed.
+pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String, kill: &KillSwitch) {
     let of_this_thread = worker.clone();
-    // Polled once, so that it wakes this task; from then on the flag tells, which costs less.
-    let mut stopped = pin!(of_this_thread.stop.notified());
-    let mut awaits_stop = false;
+    // Polled once, so that they wake this task; from then on flags tell, which costs less.
+    let (mut stopped, mut killed) = (pin!(of_this_thread.stop.notified()), pin!(kill.asked()));
+    let mut awaits_end = false;
     // A timer only where one is asked for: ten thousand idle clients would have ten thousand.
     let idle_timeout = worker.shared.config.server.idle_timeout;
     let mut idle = idle_timeout.map(|timeout| Box::pin(tokio::time::sleep(timeout)));
@@ -101,8 +103,12 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String) {
         closing: false,
     };
     let outcome = std::future::poll_fn(|cx| {
-        if !std::mem::replace(&mut awaits_stop, true) {
+        if !std::mem::replace(&mut awaits_end, true) {
             let _ = stopped.as_mut().poll(cx);
+            let _ = killed.as_mut().poll(cx);
+        }
+        if kill.is_asked() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "killed by CLIENT KILL")));
         }
         let outcome = session.poll(cx);
         if session.client.permissions.is_some() {

@@ -38,7 +38,7 @@ pub struct Shared {
     /// Clients connected now.
     pub clients: AtomicUsize,
     /// Who they are.
-    pub client_list: ClientList,
+    pub client_list: Arc<ClientList>,
     /// Id of the next client.
     pub next_client_id: AtomicU64,
     /// When the server started.

@@ -11,8 +11,10 @@ use std::sync::Arc;
 /// A client's side of its connection, as its handshake left it.
 #[derive(Debug)]
 pub struct Client {
-    /// Its number, from 1, never given twice.
+    /// Its number, never given twice.
     pub id: u64,
+    /// It was told its number, which is its id from then on, whatever Redis calls its connection.
+    pub was_told_id: bool,
     /// Its address, for CLIENT INFO and the log.
     pub peer: String,
     /// What HELLO chose.
@@ -41,6 +43,7 @@ impl Client {
     pub fn new(id: u64, peer: String, before_login: Option<Arc<Permissions>>) -> Self {
         Self {
             id,
+            was_told_id: false,
             peer,
             protocol: Protocol::default(),
             name: vec![],
@@ -85,6 +88,12 @@ impl Client {
             database: self.database.unwrap_or(0),
             is_resp3: self.protocol == Protocol::Resp3,
         }
+    }
+
+    /// Its number, for a reply.
+    pub fn tell_id(&mut self) -> i64 {
+        self.was_told_id = true;
+        i64::try_from(self.id).unwrap_or(i64::MAX)
     }
 
     /// What RESET does.

@@ -2,6 +2,7 @@
 
 use super::client::Client;
 use super::hello::{Hello, Login};
+use super::ids::Ids;
 use super::merge::Merge;
 use crate::command::Name;
 use crate::resp::parse_int;
@@ -26,6 +27,8 @@ pub enum Expect {
     RefusedInMulti(Name),
     /// One, to which Tollgate adds its own.
     Merge(Merge),
+    /// One to a command that names clients, or is answered by what names them, by their ids.
+    Ids(Ids),
     /// A confirmation for each channel or pattern named, or one reply for all, when they are not subscribed to.
     Confirmations(u64),
     /// A confirmation for each that is subscribed to, at least one.
@@ -37,7 +40,8 @@ pub enum Expect {
 impl Expect {
     /// Whether what comes back decides how the commands behind are to be taken.
     pub fn is_turning_point(&self) -> bool {
-        !matches!(self, Self::Replies(_) | Self::Blocking | Self::RefusedInMulti(_) | Self::Merge(_) | Self::Rest)
+        let changes_nothing = matches!(self, Self::Replies(_) | Self::Blocking | Self::Merge(_) | Self::Ids(_));
+        !changes_nothing && !matches!(self, Self::RefusedInMulti(_) | Self::Rest)
     }
 
     /// Whether it comes from a subscription, also while CLIENT REPLY is off.
@@ -246,7 +250,9 @@ impl Route {
     fn of_client(args: &Args<'_>, count: usize) -> Self {
         let sub = args.get(1).unwrap_or_default().to_ascii_lowercase();
         let value = args.get(2).unwrap_or_default().to_ascii_lowercase();
-        let mut expect = Expect::Replies(1);
+        // Of a request that has not come whole, nothing more is read: it is passed on as it comes.
+        let ids = Ids::of(&sub, args).filter(|_| args.len() == count);
+        let mut expect = ids.map_or(Expect::Replies(1), Expect::Ids);
         let effect = match (sub.as_slice(), value.as_slice(), count) {
             (b"reply", b"on", 3) => Some(Effect::ReplyOn),
             (b"reply", b"off", 3) => Some(Effect::ReplyOff),
@@ -307,16 +313,7 @@ mod tests {
 
     #[test]
     fn a_command_is_plain_unless_it_changes_something() {
-        for line in [
-            "GET a",
-            "set a 1",
-            "LPUSH a 1",
-            "XREAD STREAMS block 0",
-            "client list",
-            "GEORADIUS_RO x",
-            "RL.WHAT",
-            "EXEC 1",
-        ] {
+        for line in ["GET a", "set a 1", "LPUSH a 1", "XREAD STREAMS block 0", "GEORADIUS_RO x", "RL.WHAT", "EXEC 1"] {
             assert!(is_plain_line(&format!("{line}\r\n")), "{line}");
         }
         for line in [
@@ -332,6 +329,9 @@ mod tests {
             "select 1",
             "client reply off",
             "CLIENT setname a",
+            "client list",
+            "CLIENT KILL ID 1",
+            "CLIENT unblock 1",
             "client tracking on",
             "SUBSCRIBE a",
             "psubscribe a",

@@ -175,7 +175,7 @@ impl Session {
             upstream.requests.extend_from_slice(raw);
             return Flow::Done;
         }
-        let Route { expect, mut effect, alone } = Route::of(args, count);
+        let Route { mut expect, mut effect, alone } = Route::of(args, count);
         if alone && self.slots.await_upstream() {
             return Flow::Hold;
         }
@@ -190,7 +190,11 @@ impl Session {
         // Any other command may take as long as it takes. Who only wants to come in is not to wait for a Redis that hangs.
         self.login_due = alone.then(|| Box::pin(sleep(self.worker.shared.config.upstream.connect_timeout)));
         self.worker.stats.forwarded.add(1);
-        upstream.requests.extend_from_slice(raw);
+        let in_redis_ids = match &mut expect {
+            Expect::Ids(ids) => ids.translate(args, &self.worker.shared.client_list),
+            _ => None,
+        };
+        upstream.requests.extend_from_slice(in_redis_ids.as_deref().unwrap_or(raw));
         let replies = upstream.next_replies();
         if let Some(effect) = effect {
             upstream.note(effect);

@@ -8,7 +8,7 @@ use super::client::Client;
 use crate::dial::Dialer;
 use crate::net::Stream;
 use crate::resp::reply::Protocol;
-use crate::store::connection::{Connection, Error};
+use crate::store::connection::{Connection, Error, Reply};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,15 @@ pub enum Failure {
     Redis(Error),
     /// Redis refuses what the client has said, in these words. Nothing may be run for it.
     Client(String),
+}
+
+/// A connection on which all steps were said.
+#[derive(Debug)]
+pub struct Opened {
+    /// The connection.
+    pub stream: Stream,
+    /// Redis's id of it, if that was asked for and told.
+    pub redis_id: Option<u64>,
 }
 
 /// One command of the handshake.
@@ -67,6 +76,10 @@ pub fn steps(client: &Client, dialer: &Dialer, own_login: bool) -> Vec<Step> {
             say(Says::Attribute, &[b"CLIENT", b"SETINFO", option, value]);
         }
     }
+    if client.was_told_id {
+        // Redis's id, by which others' commands reach the client that was told another.
+        say(Says::Attribute, &[b"CLIENT", b"ID"]);
+    }
     steps
 }
 
@@ -74,10 +87,11 @@ pub fn steps(client: &Client, dialer: &Dialer, own_login: bool) -> Vec<Step> {
 ///
 /// # Errors
 /// Redis cannot be had for this client; see [`Failure`].
-pub async fn open(dialer: Arc<Dialer>, steps: Vec<Step>, timeout: Duration) -> Result<Stream, Failure> {
+pub async fn open(dialer: Arc<Dialer>, steps: Vec<Step>, timeout: Duration) -> Result<Opened, Failure> {
     let attempt = async {
         let mut connection = Connection::new(dialer.dial(timeout).await.map_err(|error| Failure::Redis(error.into()))?);
         let mut steps = steps.as_slice();
+        let mut redis_id = None;
         while let Some((first, _)) = steps.split_first() {
             // Some versions of Redis let a failing AUTH go without a reply when others are pending, so it goes alone.
             let alone = usize::from(first.is_login());
@@ -85,11 +99,16 @@ pub async fn open(dialer: Arc<Dialer>, steps: Vec<Step>, timeout: Duration) -> R
             let (together, rest) = steps.split_at_checked(count).unwrap_or((steps, &[]));
             together.iter().for_each(|step| connection.write(&step.words));
             for step in together {
-                step.judge(connection.reply().await)?;
+                let outcome = connection.reply().await;
+                // Of all steps CLIENT ID alone is answered by a number.
+                if let Ok(Reply::Integers(numbers)) = &outcome {
+                    redis_id = numbers.first().and_then(|id| u64::try_from(*id).ok());
+                }
+                step.judge(outcome)?;
             }
             steps = rest;
         }
-        Ok(connection.into_stream())
+        Ok(Opened { stream: connection.into_stream(), redis_id })
     };
     tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| Err(Failure::Redis(Error::late())))
 }

@@ -1,12 +1,11 @@
 //! A client's connection to Redis as the session has it: opened when a command needs it, watched while it stands.
 
 use super::Session;
-use super::handshake::{self, Failure};
+use super::handshake::{self, Failure, Opened};
 use super::upstream::{MAX_REQUEST_BYTES, Upstream};
 use crate::auth::Auth;
 use crate::clock::now_us;
 use crate::limiter::{Limiter, Remote};
-use crate::net::Stream;
 use crate::resp::reply;
 use crate::store::connection::Error;
 use std::io;
@@ -29,7 +28,7 @@ pub enum Link {
     #[default]
     Absent,
     /// It is being opened; the command that asked for it is held.
-    Dialing(Pin<Box<dyn Future<Output = Result<Stream, Failure>>>>),
+    Dialing(Pin<Box<dyn Future<Output = Result<Opened, Failure>>>>),
     /// It could not be opened: the command that asked for it is answered without.
     Refused(Failure),
     /// It is open.
@@ -96,6 +95,11 @@ impl Session {
         self.link = Link::Dialing(Box::pin(handshake::open(remote.dialer.clone(), steps, timeout)));
     }
 
+    /// What the client has said of itself to Redis is shown here, now that no connection shows it there.
+    pub(super) fn note_said(&self) {
+        self.worker.shared.client_list.note(self.client.id, self.client.said());
+    }
+
     /// Whether the client is there to be told things: it is subscribed, or monitors.
     pub(super) fn listens(&self) -> bool {
         matches!(&self.link, Link::Open(upstream) if upstream.listens())
@@ -121,7 +125,10 @@ impl Session {
                 Poll::Pending => false,
                 Poll::Ready(outcome) => {
                     self.link = match outcome {
-                        Ok(stream) => Link::Open(Box::new(Upstream::new(stream))),
+                        Ok(Opened { stream, redis_id }) => {
+                            let linked = self.worker.shared.client_list.link(self.client.id, redis_id);
+                            Link::Open(Box::new(Upstream::new(stream, linked)))
+                        }
                         Err(failure) => self.on_no_link(failure),
                     };
                     true

@@ -111,7 +111,7 @@ fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesM
     reply::bulk(out, b"proto");
     reply::integer(out, if protocol == Protocol::Resp3 { 3 } else { 2 });
     reply::bulk(out, b"id");
-    reply::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX));
+    reply::integer(out, client.tell_id());
     reply::bulk(out, b"mode");
     reply::bulk(out, b"standalone");
     reply::bulk(out, b"role");

@@ -81,12 +81,11 @@ impl Merge {
         let (kind, length, body) = split_head(reply)?;
         match (self, kind) {
             (Self::Info, b'$' | b'=') => {
-                let text = body.strip_suffix(b"\r\n")?;
-                let text = if kind == b'=' { text.strip_prefix(b"txt:")? } else { text };
+                let (text, protocol) = text_of(reply)?;
                 let gap: &[u8] = if text.is_empty() || section.is_empty() { b"" } else { b"\r\n" };
                 reply::verbatim(output, &[text, gap, section.as_bytes()].concat(), protocol);
             }
-            (Self::Count, b':') => reply::integer(output, length + DOCS.len() as i64),
+            (Self::Count, b':') => reply::integer(output, length.saturating_add(DOCS.len() as i64)),
             (Self::List(listed), b'*') => {
                 self.begin(output, kind, length, body, listed.len());
                 listed.iter().for_each(|doc| reply::bulk(output, doc.name.as_bytes()));
@@ -120,9 +119,20 @@ impl Merge {
     /// Writes the head of an aggregate that has `more` items than it had, and what it had.
     fn begin(&self, output: &mut BytesMut, kind: u8, length: i64, body: &[u8], more: usize) {
         output.put_u8(kind);
-        output.put_slice((length + more as i64).to_string().as_bytes());
+        output.put_slice(length.saturating_add(more as i64).to_string().as_bytes());
         output.put_slice(b"\r\n");
         output.put_slice(body);
+    }
+}
+
+/// The text for people that a reply is, and the protocol in which it is written.
+pub fn text_of(reply: &[u8]) -> Option<(&[u8], Protocol)> {
+    let (kind, _, body) = split_head(reply)?;
+    let text = body.strip_suffix(b"\r\n")?;
+    match kind {
+        b'$' => Some((text, Protocol::Resp2)),
+        b'=' => Some((text.strip_prefix(b"txt:")?, Protocol::Resp3)),
+        _ => None,
     }
 }
 

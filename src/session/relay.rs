@@ -3,6 +3,7 @@
 
 use super::Session;
 use super::expect::{Change, Expect};
+use super::ids;
 use super::link::Link;
 use super::merge::Merge;
 use super::transaction;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 /// Replies that wait for the client beyond this hold up the reading of more of them from Redis.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
-/// Longest reply of INFO or COMMAND that is added to; a longer one is passed on as it is.
+/// Longest reply of INFO, COMMAND or CLIENT that is changed here; a longer one is passed on as it is.
 const MAX_COLLECTED_BYTES: usize = 16 * 1024 * 1024;
 
 impl Session {
@@ -97,8 +98,9 @@ impl Session {
             }
             let is_idle = self.slots.is_empty();
             let collects = match self.slots.front_upstream() {
+                Some(Expect::Change(change)) => self.client.was_told_id && matches!(**change, Change::Hello(_)),
                 Some(expect) => {
-                    matches!(expect, Expect::Merge(_) | Expect::RefusedInMulti(_) | Expect::HeldMulti)
+                    matches!(expect, Expect::Merge(_) | Expect::Ids(_) | Expect::RefusedInMulti(_) | Expect::HeldMulti)
                 }
                 None if is_idle => false,
                 None => return Ok(at),
@@ -177,6 +179,11 @@ impl Session {
                 self.client.permissions = auth.accepted(login.user(), login.password());
             }
         }
+        if let Some(Expect::Change(_)) = &done {
+            // Only a HELLO's is, of a client that was told its id.
+            let reply = std::mem::take(&mut upstream.collected);
+            self.output.extend_from_slice(&ids::of_hello(&reply, self.client.id));
+        }
         match done {
             Some(Expect::Change(change)) if upstream.scanner.label() == b"QUEUED" => upstream.queued.push(*change),
             Some(Expect::Change(change)) if !is_error => {
@@ -215,6 +222,10 @@ impl Session {
                 };
                 merge.write(&mut self.output, &reply, &section, self.client.protocol);
             }
+            Some(Expect::Ids(ids)) => {
+                let reply = std::mem::take(&mut upstream.collected);
+                self.answer_ids(&ids, &reply);
+            }
             _ => {}
         }
     }
@@ -230,6 +241,7 @@ impl Session {
     /// stays, and its next command opens another connection.
     pub(super) fn lose_upstream(&mut self) {
         let Link::Open(upstream) = std::mem::take(&mut self.link) else { return };
+        self.note_said();
         if let Some(login) = &self.client.login {
             // It was good as long as the connection lasted. Whether it still is, is asked soon.
             self.worker.shared.auth.confirmed(login.user(), login.password());

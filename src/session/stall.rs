@@ -76,6 +76,7 @@ impl Session {
         let can_go_on = upstream.scanner.is_between() && !upstream.has_state() && !self.slots.await_turning_point();
         if can_go_on && self.worker.shared.config.upstream.when_down == WhenDown::Loading {
             self.link = Link::Absent;
+            self.note_said();
             self.slots.fail_upstream(STALLED);
         } else {
             self.lose_upstream();

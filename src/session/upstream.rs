@@ -2,6 +2,7 @@
 //! whatever state Redis keeps for a connection is the client's own.
 
 use super::expect::{Change, Effect, Subscribed};
+use crate::client_list::Linked;
 use crate::net::Stream;
 use crate::resp::reply::Protocol;
 use crate::resp::scan::Scanner;
@@ -63,11 +64,13 @@ pub struct Upstream {
     channels: i64,
     patterns: i64,
     shards: i64,
+    /// Held for what it does when the connection goes.
+    _linked: Linked,
 }
 
 impl Upstream {
     /// A connection on which the client's handshake was said again.
-    pub fn new(stream: Stream) -> Self {
+    pub fn new(stream: Stream, linked: Linked) -> Self {
         Self {
             stream,
             requests: BytesMut::new(),
@@ -86,6 +89,7 @@ impl Upstream {
             channels: 0,
             patterns: 0,
             shards: 0,
+            _linked: linked,
         }
     }
 

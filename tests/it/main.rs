@@ -23,6 +23,7 @@ mod fallback;
 mod faults;
 mod handshake;
 mod hostile;
+mod ids;
 mod log;
 mod logs;
 mod lost_answers;

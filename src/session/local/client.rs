@@ -22,7 +22,7 @@ pub fn run(sub: &str, worker: &Worker, client: &mut Client, args: &Args<'_>, out
         "getname" if client.name.is_empty() => reply::null(out, client.protocol),
         "getname" => reply::bulk(out, &client.name),
         "setinfo" => set_info(client, value, args.get(3).unwrap_or_default(), out),
-        "id" => reply::integer(out, i64::try_from(client.id).unwrap_or(i64::MAX)),
+        "id" => reply::integer(out, client.tell_id()),
         "info" => {
             let lines: String =
                 worker.shared.client_list.get(client.id).iter().map(|own| line(own, client, sub)).collect();

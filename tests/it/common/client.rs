@@ -274,6 +274,11 @@ impl RawClient {
         assert_ne!(self.stream.get_ref().peek(&mut [0]).unwrap(), 0, "closed");
     }
 
+    /// Its own end's address.
+    pub fn addr(&self) -> SocketAddr {
+        self.stream.get_ref().local_addr().unwrap()
+    }
+
     /// Closes a side, or both.
     pub fn shutdown(&self, side: Shutdown) {
         self.stream.get_ref().shutdown(side).unwrap();
