@@ -166,7 +166,9 @@ async function limitsAmongThem(connect) {
     assertAllowed(replies[2 * number][1], 100, 99 - number);
     assert.deepEqual(replies[2 * number + 1], [null, number + 1]);
   }
-  await assert.rejects(client.multi().call("RL.CHECK", key, 1, "1h").exec(), /EXECABORT/);
+  const alone = await client.multi().call("RL.CHECK", key, 100, "1h").call("RL.CHECK", key, 100, "1h").exec();
+  assertAllowed(alone[1][1], 100, 48);
+  await assert.rejects(client.multi().call("RL.CHECK", key, 100, "1h").incr(`${key}n`).exec(), /EXECABORT/);
 }
 
 const TESTS = [
