@@ -7,25 +7,26 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OTHERS: u64 = 64;
 const PER_WORKER: u64 = 8;
 
-/// How many are needed for so many clients, which have a Redis behind or not.
-fn needed(clients: usize, workers: usize, has_redis: bool) -> u64 {
-    let per_client = if has_redis { 2 } else { 1 };
+/// How many are needed for so many clients, each with so many.
+fn needed(clients: usize, per_client: u64, workers: usize) -> u64 {
     (clients as u64).saturating_mul(per_client).saturating_add(OTHERS).saturating_add(PER_WORKER * workers as u64)
 }
 
-/// Sees to it that this process may have as many as are needed, as far as it may allow itself more.
+/// Sees to it that this process may have one for each client and, before a Redis, one for a connection of each client's
+/// own, as far as it may allow itself more.
 ///
 /// # Errors
-/// It may not: how many are needed, and how many it may have.
+/// Not even one for each client: how many are needed, and how many it may have.
 pub fn make_room(clients: usize, workers: usize, has_redis: bool) -> Result<(), (u64, u64)> {
-    let needed = needed(clients, workers, has_redis);
+    let least = needed(clients, 1, workers);
+    let wanted = if has_redis { needed(clients, 2, workers) } else { least };
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // None stands for no limit.
-    let Some(current) = current.filter(|current| *current < needed) else { return Ok(()) };
-    let raised = maximum.map_or(needed, |maximum| maximum.min(needed));
+    let Some(current) = current.filter(|current| *current < wanted) else { return Ok(()) };
+    let raised = maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let limit = Rlimit { current: Some(raised), maximum };
-    let had = if setrlimit(Resource::Nofile, limit).is_ok() { raised } else { current };
-    if had >= needed { Ok(()) } else { Err((needed, had)) }
+    let had = if raised > current && setrlimit(Resource::Nofile, limit).is_ok() { raised } else { current };
+    if had >= least { Ok(()) } else { Err((least, had)) }
 }
 
 #[cfg(test)]
@@ -33,9 +34,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_client_needs_two_with_a_redis_behind_and_one_without() {
-        assert_eq!(needed(1000, 2, true), 2080);
-        assert_eq!(needed(1000, 2, false), 1080);
-        assert_eq!(needed(usize::MAX, 2, true), u64::MAX);
+    fn so_many_are_needed() {
+        assert_eq!(needed(1000, 2, 2), 2080);
+        assert_eq!(needed(1000, 1, 2), 1080);
+        assert_eq!(needed(usize::MAX, 2, 2), u64::MAX);
     }
 }

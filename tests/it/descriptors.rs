@@ -22,7 +22,7 @@ fn too_few_are_told_at_the_start() {
     let tollgate = Tollgate::builder().redis(&redis).env("TOLLGATE_SERVER__WORKERS", "1").descriptors(100).start();
     let log = tollgate.log();
     let [line] = lines(&log, "too few file descriptors")[..] else { panic!("{log:#?}") };
-    assert!(line.contains("needed=20072 allowed=100 max_clients=10000"), "{line}");
+    assert!(line.contains("needed=10072 allowed=100 max_clients=10000"), "{line}");
     let embedded = Tollgate::builder().arg("--embedded").env("TOLLGATE_SERVER__MAX_CLIENTS", "10").descriptors(100);
     assert!(lines(&embedded.start().log(), "too few file descriptors").is_empty());
 }
