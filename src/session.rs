@@ -465,7 +465,7 @@ impl Session {
         if self.refuses(args.name(), now_us) {
             return Flow::Done;
         }
-        let taken = self.run_in_transaction(args, raw, now_us).or_else(|| self.begin_transaction(args, behind));
+        let taken = self.run_in_transaction(args, raw, now_us).or_else(|| self.begin_transaction(args, raw, behind));
         let flow = match (taken, Name::of(args.name())) {
             (Some(flow), _) => flow,
             (None, Some(_)) if self.awaits_reset() => Flow::Hold,

@@ -38,6 +38,8 @@ pub struct Known {
     /// The run ids of the Tollgates between this one and its Redis, each with a comma, and `redis`.
     pub chain: Option<String>,
     outage: Option<Outage>,
+    /// What an outage has left is not all written yet: how many records had been written before it.
+    written_before: Option<u64>,
 }
 
 /// What an outage is measured by.
@@ -121,8 +123,19 @@ impl Remote {
             let degraded = self.count(|stats| &stats.by_fallback).saturating_sub(outage.degraded_before);
             let written_back = self.count(|stats| &stats.written_back).saturating_sub(outage.written_before);
             let unwritten = self.ledger.len();
+            self.lock_known().written_before = (unwritten > 0).then_some(outage.written_before);
             info!(redis = ?self.dialer, down_ms, degraded, written_back, unwritten, "redis answers again");
         }
+    }
+
+    /// Records were written. Told in the log when they are all that an outage has left.
+    pub(super) fn on_written(&self) {
+        if !self.ledger.is_empty() {
+            return;
+        }
+        let Some(before) = self.lock_known().written_before.take() else { return };
+        let written_back = self.count(|stats| &stats.written_back).saturating_sub(before);
+        info!(redis = ?self.dialer, written_back, "all that the fallback admitted is written to redis");
     }
 
     /// Redis does not work: told in the log if that is news. It `refuses` if it was reached and said so.

@@ -82,6 +82,7 @@ impl Pipeline<'_> {
             (Work::Record { records, .. }, _) => {
                 stats.written_back.add(records.len() as u64);
                 remote.ledger.written(records);
+                remote.on_written();
             }
         }
         self.missed = 0;

@@ -118,9 +118,9 @@ impl Session {
     }
 
     /// Tells Redis of a transaction that was held back.
-    pub(super) fn forward_held_multi(&mut self) {
+    pub(super) fn forward_held_multi(&mut self, raw: &[u8]) {
         if let Link::Open(upstream) = &mut self.link {
-            upstream.requests.extend_from_slice(b"*1\r\n$5\r\nMULTI\r\n");
+            upstream.requests.extend_from_slice(raw);
             self.slots.push_upstream(Expect::HeldMulti);
         }
     }

@@ -20,6 +20,8 @@ const MAX_HELD_BYTES: usize = 1024 * 1024;
 /// A transaction that Redis has not been told of.
 #[derive(Debug, Default)]
 pub struct Transaction {
+    /// MULTI, as it came.
+    multi: BytesMut,
     /// The commands in it, as they came.
     queued: BytesMut,
     /// How many.
@@ -40,7 +42,7 @@ pub fn refused_in_multi(name: Name) -> String {
 impl Session {
     /// If the request begins a transaction that may turn out to be Tollgate's, holds it back. `behind` is what came
     /// behind it.
-    pub(super) fn begin_transaction(&mut self, args: &Args<'_>, behind: &[u8]) -> Option<Flow> {
+    pub(super) fn begin_transaction(&mut self, args: &Args<'_>, raw: &[u8], behind: &[u8]) -> Option<Flow> {
         if args.len() != 1 || !args.name().eq_ignore_ascii_case(b"multi") || self.transaction.is_some() {
             return None;
         }
@@ -52,7 +54,7 @@ impl Session {
         if self.may_run_others() && begins_with_other(behind, self.limits()) {
             return None;
         }
-        self.transaction = Some(Transaction::default());
+        self.transaction = Some(Transaction { multi: raw.into(), ..Transaction::default() });
         reply::status(self.replies(), "OK");
         Some(Flow::Done)
     }
@@ -106,8 +108,8 @@ impl Session {
             // It must not overtake what was decided here.
             Reach::Open if self.slots.await_limiter() => Some(Flow::Hold),
             Reach::Open => {
-                self.transaction = None;
-                self.forward_held_multi();
+                let transaction = self.transaction.take()?;
+                self.forward_held_multi(&transaction.multi);
                 None
             }
             Reach::Soon => Some(Flow::Hold),
@@ -150,7 +152,7 @@ impl Session {
 
     /// Asks all at once: they go to Redis in one batch, as far as one may hold them.
     fn execute(&mut self, now_us: u64) {
-        let Some(Transaction { queued, count, broken }) = self.transaction.take() else { return };
+        let Some(Transaction { queued, count, broken, .. }) = self.transaction.take() else { return };
         if broken {
             return reply::error(self.replies(), "EXECABORT Transaction discarded because of previous errors.");
         }
