@@ -3,7 +3,7 @@
 --
 -- What a run may do is bounded, whatever its items ask and whatever their logs hold. An item costs some calls for each
 -- window; beyond those a run reads READABLE entries at most and forgets FORGETTABLE more without reading them, over all
--- its items, each of which takes about half a microsecond. What that does not suffice for is answered with a bound,
+-- its items, each of which takes about a microsecond. What that does not suffice for is answered with a bound,
 -- never by an admission.
 
 local keys, reply = KEYS, { now_us }
@@ -34,7 +34,7 @@ end
 -- needed.
 local seldom
 local function define_seldom()
-  local READABLE, FORGETTABLE = 2000, 2000
+  local READABLE, FORGETTABLE = 250, 1000
   local readable, forgettable = READABLE, FORGETTABLE
   local reply_size = #keys + 1
 

@@ -44,7 +44,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 /// Most different windows that may be in use at once: a reset looks for as many logs of each key.
-const MAX_WINDOWS_IN_USE: usize = 4096;
+const MAX_WINDOWS_IN_USE: usize = 1024;
 
 /// The limiter's state that workers share.
 pub enum Limiter {

@@ -25,7 +25,7 @@ fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
             Err(error) => assert!(is_one_line(&error.to_string())),
         },
         Some(Name::Reset) => match command::parse_reset(args) {
-            Ok(keys) => keys.into_iter().for_each(|key| drop(embedded.reset(key, now_us))),
+            Ok(keys) => keys.into_iter().for_each(|key| _ = embedded.reset(key, now_us)),
             Err(error) => assert!(is_one_line(&error.to_string())),
         },
         _ => {}

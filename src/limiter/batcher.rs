@@ -14,7 +14,7 @@ use super::pipeline::Pipeline;
 use super::{Kind, Limiter, Remote};
 use crate::quota::{Check, Decision};
 use crate::stats::Stats;
-use crate::store::batch::Batch;
+use crate::store::batch::{Batch, load_of};
 use crate::store::embedded::Embedded;
 use crate::store::reset::Reset;
 use std::cell::{Cell, RefCell};
@@ -23,8 +23,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
-/// Most windows in one batch: it bounds the time that one script holds Redis up, to well below a millisecond.
-const MAX_WINDOWS_PER_BATCH: usize = 64;
+/// Most load of one batch: it bounds the time that one script holds Redis up, to about a millisecond at worst.
+const MAX_LOAD_PER_BATCH: usize = 64;
 /// Most questions in one batch: it bounds what a script has to look for that runs again.
 const MAX_CHECKS_PER_BATCH: usize = 1024;
 /// Most questions that wait in one worker. Beyond it Redis is too slow by far, and the fallback answers at once.
@@ -132,7 +132,7 @@ impl Batcher {
             Work::Ask { kind: other, batch, .. } => {
                 *other == kind
                     && !job.resent
-                    && batch.windows() + check.quotas.len() <= MAX_WINDOWS_PER_BATCH
+                    && batch.load() + load_of(check) <= MAX_LOAD_PER_BATCH
                     && job.waiters.list.len() < MAX_CHECKS_PER_BATCH
             }
             _ => false,

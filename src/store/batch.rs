@@ -35,6 +35,7 @@ pub struct Batch {
     keys: Vec<u8>,
     quotas: Vec<Quota>,
     items: Vec<Item>,
+    load: usize,
     lasting_until_us: i64,
     /// The last item of each key, by the key's hash.
     last_of_key: HashTable<usize>,
@@ -47,6 +48,7 @@ impl Batch {
         self.keys.clear();
         self.quotas.clear();
         self.items.clear();
+        self.load = 0;
         self.lasting_until_us = 0;
         self.last_of_key.clear();
     }
@@ -85,6 +87,7 @@ impl Batch {
             count: 1,
             lasts: false,
         });
+        self.load += load_of(check);
         new_index
     }
 
@@ -122,6 +125,17 @@ impl Batch {
     pub fn windows(&self) -> usize {
         self.quotas.len()
     }
+
+    /// What the script has to do for all items: the sum of their [`load_of`].
+    pub fn load(&self) -> usize {
+        self.load
+    }
+}
+
+/// What the script has to do for a check, in sorted sets that are asked whether a request of cost 1 fits. Where a request
+/// weighs more, the log keeps account of weights, which takes longer, most of all where it is denied.
+pub fn load_of(check: &Check) -> usize {
+    check.quotas.len() * if check.cost > 1 { 3 } else { 1 }
 }
 
 fn check_of<'a>(keys: &'a [u8], quotas: &'a [Quota], item: &Item) -> Check<'a> {
