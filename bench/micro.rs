@@ -6,6 +6,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use redis_protocol::resp2;
 use std::hint::black_box;
 use tollgate::command::{CheckArgs, Name};
+use tollgate::config;
 use tollgate::limiter::deny_cache::{Denial, DenyCache};
 use tollgate::limiter::fallback::Fallback;
 use tollgate::quota::{Check, Quota, Window};
@@ -75,7 +76,7 @@ fn frames(criterion: &mut Criterion) {
 
 /// A request's arguments read as a check.
 fn commands(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("command");
+    let (mut group, limits) = (criterion.benchmark_group("command"), config::Limits::default());
     for (name, request) in REQUESTS {
         let mut parser = Parser::default();
         parser.parse(request, LIMITS).unwrap().unwrap();
@@ -83,7 +84,7 @@ fn commands(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let name = Name::of(black_box(args.name())).unwrap();
-                CheckArgs::parse(name, black_box(&args)).unwrap()
+                CheckArgs::parse(name, black_box(&args), &limits).unwrap()
             });
         });
     }

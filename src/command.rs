@@ -3,6 +3,7 @@
 pub mod docs;
 mod numbers;
 
+use crate::config::Limits;
 use crate::quota::{Check, MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_WINDOWS, Quota, Window};
 use crate::resp::request::Args;
 use numbers::{parse_bounded, parse_window};
@@ -78,6 +79,15 @@ pub enum CommandError {
     Cost(String),
     /// A word where a limit or an option belongs.
     Option(Name, String),
+    /// More of something than the operator allows.
+    Capped {
+        /// Of what.
+        what: &'static str,
+        /// The most that is allowed.
+        most: u64,
+        /// The setting that says so.
+        setting: &'static str,
+    },
 }
 
 impl fmt::Display for CommandError {
@@ -103,8 +113,13 @@ impl fmt::Display for CommandError {
             Self::Option(name, got) => {
                 write!(f, "ERR unknown option '{got}' for '{}': {}", name.lower_case(), docs::usage(*name))
             }
+            Self::Capped { what, most, setting } => write!(f, "ERR {what} must be at most {most} here ({setting})"),
         }
     }
+}
+
+fn capped(what: &'static str, got: u64, most: u64, setting: &'static str) -> Result<(), CommandError> {
+    if got <= most { Ok(()) } else { Err(CommandError::Capped { what, most, setting }) }
 }
 
 /// The quotas of one request, in place: no command allocates for them.
@@ -144,8 +159,19 @@ impl<'a> CheckArgs<'a> {
     /// Reads `name key limit window [limit window ...] [COST n]`.
     ///
     /// # Errors
-    /// The first thing that is wrong, from left to right.
-    pub fn parse(name: Name, args: &Args<'a>) -> Result<Self, CommandError> {
+    /// The first thing that is wrong, from left to right; then what is more than `limits` allow.
+    pub fn parse(name: Name, args: &Args<'a>, limits: &Limits) -> Result<Self, CommandError> {
+        let parsed = Self::read(name, args)?;
+        for quota in parsed.quotas.as_slice() {
+            capped("limit", quota.limit.into(), limits.limit.into(), "limits.max_limit")?;
+            capped("window in milliseconds", quota.window.ms(), limits.window_ms, "limits.max_window_ms")?;
+        }
+        capped("number of windows", parsed.quotas.len as u64, limits.windows as u64, "limits.max_windows")?;
+        capped("cost", parsed.cost.into(), limits.cost.into(), "limits.max_cost")?;
+        Ok(parsed)
+    }
+
+    fn read(name: Name, args: &Args<'a>) -> Result<Self, CommandError> {
         let (Some(key), true) = (args.get(1), args.len() >= 4) else { return Err(CommandError::Arity(name)) };
         check_key(key)?;
         let mut quotas = Quotas::new();
@@ -181,11 +207,12 @@ impl<'a> CheckArgs<'a> {
 /// The keys of RL.RESET.
 ///
 /// # Errors
-/// No key, or one of a wrong length.
-pub fn parse_reset<'a>(args: &Args<'a>) -> Result<Vec<&'a [u8]>, CommandError> {
+/// No key, more than `limits` allow, or one of a wrong length.
+pub fn parse_reset<'a>(args: &Args<'a>, limits: &Limits) -> Result<Vec<&'a [u8]>, CommandError> {
     if args.len() < 2 {
         return Err(CommandError::Arity(Name::Reset));
     }
+    capped("number of keys", args.len() as u64 - 1, limits.reset_keys as u64, "limits.max_reset_keys")?;
     args.from(1).map(|key| check_key(key).map(|()| key)).collect()
 }
 
@@ -217,17 +244,17 @@ pub fn quoted(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resp::request::{Limits, Parser};
+    use crate::resp::request::{self, Parser};
 
     type Parsed = (Vec<u8>, Vec<(u32, u64)>, u32);
 
     fn parse(line: &str) -> Result<Parsed, String> {
         let line = format!("{line}\r\n");
         let mut parser = Parser::default();
-        parser.parse(line.as_bytes(), Limits::of_bulk(1024)).unwrap().unwrap();
+        parser.parse(line.as_bytes(), request::Limits::of_bulk(1024)).unwrap().unwrap();
         let args = parser.args(line.as_bytes());
         let name = Name::of(args.name()).unwrap();
-        let parsed = CheckArgs::parse(name, &args).map_err(|error| error.to_string())?;
+        let parsed = CheckArgs::read(name, &args).map_err(|error| error.to_string())?;
         let check = parsed.check();
         let quotas = check.quotas.iter().map(|quota| (quota.limit, quota.window.ms())).collect();
         Ok((check.key.to_vec(), quotas, check.cost))

@@ -7,6 +7,7 @@ mod addr;
 mod auth;
 mod environment;
 mod layers;
+mod limits;
 mod log;
 mod report;
 mod secret;
@@ -27,6 +28,7 @@ pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
 use environment::Variables;
 pub use layers::Flag;
 use layers::{Layer, Settings};
+pub use limits::Limits;
 pub use log::{Log, LogFormat};
 pub use tls::{ClientCerts, Tls};
 
@@ -41,6 +43,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[shutdown]`: the way out.
     pub shutdown: Shutdown,
+    /// `[limits]`: what clients may ask.
+    pub limits: Limits,
     /// `[redis]`: the Redis behind.
     pub redis: Redis,
     /// `[upstream]`: the connections that clients get of their own.
@@ -96,6 +100,7 @@ pub fn load(
         tls: Tls::read(&mut settings),
         auth: Auth::read(&mut settings),
         shutdown: Shutdown::read(&mut settings),
+        limits: Limits::read(&mut settings),
         redis: Redis::read(&mut settings),
         upstream: Upstream::read(&mut settings),
         breaker: Breaker::read(&mut settings),

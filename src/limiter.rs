@@ -43,9 +43,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// Most different windows that may be in use at once: a reset looks for as many logs of each key.
-const MAX_WINDOWS_IN_USE: usize = 1024;
-
 /// The limiter's state that workers share.
 pub enum Limiter {
     /// All is counted in this process.
@@ -108,7 +105,7 @@ impl Limiter {
             dialer: Arc::new(Dialer::new(&config.redis)?),
             connect_timeout: config.redis.connect_timeout,
             store: RedisStore::new(&config.redis.prefix),
-            windows: Windows::new(MAX_WINDOWS_IN_USE),
+            windows: Windows::new(config.limits.windows_in_use),
             deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
             breaker: Breaker::new(
                 config.breaker.failures,

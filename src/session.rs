@@ -521,7 +521,7 @@ impl Session {
 
     fn ask(&mut self, kind: Kind, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
         let name = if kind == Kind::Check { Name::Check } else { Name::Peek };
-        let parsed = CheckArgs::parse(name, args)?;
+        let parsed = CheckArgs::parse(name, args, &self.worker.shared.config.limits)?;
         let ticket = self.slots.next_ticket();
         let mut check = parsed.check();
         let prefixed = self.prefixed(check.key);
@@ -532,7 +532,7 @@ impl Session {
     }
 
     fn reset(&mut self, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
-        let keys = command::parse_reset(args)?;
+        let keys = command::parse_reset(args, &self.worker.shared.config.limits)?;
         let prefixed: Vec<_> = keys.iter().filter_map(|key| self.prefixed(key)).collect();
         let prefixed: Vec<&[u8]> = prefixed.iter().map(Vec::as_slice).collect();
         let keys = if prefixed.is_empty() { keys } else { prefixed };

@@ -68,6 +68,9 @@ fn defaults_are_those_of_the_contract() {
     assert!(config.server.protected_mode);
     assert_eq!((config.tls, config.auth), (None, Auth::None));
     assert_eq!(config.shutdown.grace, Duration::from_secs(5));
+    let limits = config.limits;
+    assert_eq!((limits.limit, limits.window_ms, limits.cost), (1_000_000_000, 366 * 24 * 3_600_000, 1_000_000));
+    assert_eq!((limits.windows, limits.reset_keys, limits.windows_in_use), (8, 1_000_000, 1024));
     assert_eq!(config.redis.addr.transport, Transport::Tcp(host_port("localhost", 6379)));
     assert_eq!(config.redis.timeout, Duration::from_millis(50));
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
@@ -197,7 +200,7 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ),
         (
             "Redis.addr = 'a:1'",
-            "unknown key 'Redis.addr': the sections are server, tls, auth, shutdown, redis, upstream, ",
+            "unknown key 'Redis.addr': the sections are server, tls, auth, shutdown, limits, redis, upstream, ",
         ),
         ("listen = 'a:1'", "unknown key 'listen': the sections are server, "),
         ("auth.mode = 'acl'", "auth.mode = 'acl': must be none or password or redis"),

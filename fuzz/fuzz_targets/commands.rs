@@ -3,6 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use tollgate::command::{self, CheckArgs, Name};
+use tollgate::config;
 use tollgate::quota::{Check, Decision, RetryAfter};
 use tollgate::resp::request::{Args, Limits, Parser};
 use tollgate::store::embedded::Embedded;
@@ -20,11 +21,11 @@ fuzz_target!(|data: &[u8]| {
 
 fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
     match Name::of(args.name()) {
-        Some(name @ (Name::Check | Name::Peek)) => match CheckArgs::parse(name, args) {
+        Some(name @ (Name::Check | Name::Peek)) => match CheckArgs::parse(name, args, &config::Limits::default()) {
             Ok(parsed) => ask(embedded, name, &parsed.check(), now_us),
             Err(error) => assert!(is_one_line(&error.to_string())),
         },
-        Some(Name::Reset) => match command::parse_reset(args) {
+        Some(Name::Reset) => match command::parse_reset(args, &config::Limits::default()) {
             Ok(keys) => keys.into_iter().for_each(|key| _ = embedded.reset(key, now_us)),
             Err(error) => assert!(is_one_line(&error.to_string())),
         },

@@ -48,7 +48,7 @@ impl fmt::Display for Refusal {
             }
             Self::WrongType => f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value"),
             Self::Full(full) => write!(f, "ERR {full}"),
-            Self::Windows(max) => write!(f, "ERR too many different windows in use ({max})"),
+            Self::Windows(max) => write!(f, "ERR too many different windows in use ({max}: limits.max_windows_in_use)"),
         }
     }
 }

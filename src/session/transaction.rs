@@ -9,6 +9,7 @@
 use super::link::Reach;
 use super::{Flow, Session};
 use crate::command::{self, CheckArgs, CommandError, Name, quoted};
+use crate::config;
 use crate::limiter::Limiter;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
@@ -136,7 +137,7 @@ impl Session {
     }
 
     fn queue(&mut self, name: Name, args: &Args<'_>, raw: &[u8]) {
-        if let Err(error) = check_arguments(name, args) {
+        if let Err(error) = check_arguments(name, args, &self.worker.shared.config.limits) {
             return self.refuse_queued(&error.to_string());
         }
         let Some(transaction) = &mut self.transaction else { return };
@@ -172,10 +173,10 @@ impl Session {
 }
 
 /// What is wrong with the arguments, said when the command is queued, as Redis does.
-fn check_arguments(name: Name, args: &Args<'_>) -> Result<(), CommandError> {
+fn check_arguments(name: Name, args: &Args<'_>, limits: &config::Limits) -> Result<(), CommandError> {
     match name {
-        Name::Check | Name::Peek => CheckArgs::parse(name, args).map(|_| ()),
-        Name::Reset => command::parse_reset(args).map(|_| ()),
+        Name::Check | Name::Peek => CheckArgs::parse(name, args, limits).map(|_| ()),
+        Name::Reset => command::parse_reset(args, limits).map(|_| ()),
         Name::Help if args.len() > 1 => Err(CommandError::Arity(Name::Help)),
         Name::Help => Ok(()),
     }

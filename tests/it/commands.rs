@@ -1,6 +1,6 @@
 //! What Tollgate's own commands decide: limits, windows, costs, peeks and resets, the same before a Redis and embedded.
 
-use crate::common::{Decision, PATIENCE, RedisServer, Reply, Tollgate, on_each_store, wait_until};
+use crate::common::{Builder, Decision, PATIENCE, RedisServer, Reply, Tollgate, on_each_store, wait_until};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -252,4 +252,42 @@ fn a_refusal_of_the_embedded_store_names_the_bound_that_was_met() {
     assert!(client.decide("RL.CHECK other 5 65h").allowed);
     assert_eq!(client.line("RL.RESET k"), Reply::Integer(1), "as the error advises");
     assert!(client.decide("RL.CHECK k 5 65h").allowed);
+}
+
+#[test]
+fn what_is_more_than_the_operator_allows_is_refused_by_the_name_of_the_setting() {
+    let limits = [("LIMIT", "100"), ("WINDOW_MS", "60000"), ("COST", "10"), ("WINDOWS", "2"), ("RESET_KEYS", "3")];
+    let redis = RedisServer::start();
+    for builder in [Tollgate::builder().redis(&redis), Tollgate::builder().arg("--embedded")] {
+        let with = |builder: Builder, (name, most): (_, _)| builder.env(&format!("TOLLGATE_LIMITS__MAX_{name}"), most);
+        let tollgate = limits.into_iter().fold(builder, with).start();
+        let mut client = tollgate.client();
+        assert!(client.decide("RL.CHECK k 100 60 99 10 COST 10").allowed, "as much as may be");
+        for (line, error) in [
+            ("RL.CHECK k 101 60", "ERR limit must be at most 100 here (limits.max_limit)"),
+            ("RL.PEEK k 100 1 5 61", "ERR window in milliseconds must be at most 60000 here (limits.max_window_ms)"),
+            ("RL.CHECK k 100 60 COST 11", "ERR cost must be at most 10 here (limits.max_cost)"),
+            ("RL.CHECK k 1 1 2 2 3 3", "ERR number of windows must be at most 2 here (limits.max_windows)"),
+            ("RL.RESET a b c d", "ERR number of keys must be at most 3 here (limits.max_reset_keys)"),
+        ] {
+            assert_eq!(client.line(line), Reply::Error(error.to_owned()), "{line}");
+            assert_eq!(client.line("MULTI").text(), "OK");
+            assert_eq!(client.line(line), Reply::Error(error.to_owned()), "{line} in a transaction");
+            assert!(client.line("EXEC").text().starts_with("EXECABORT"));
+        }
+        assert_eq!(client.line("RL.RESET k b c"), Reply::Integer(1));
+    }
+}
+
+#[test]
+fn the_windows_in_use_are_as_many_as_the_operator_allows() {
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::builder().redis(&redis).env("TOLLGATE_LIMITS__MAX_WINDOWS_IN_USE", "8").start();
+    let mut client = tollgate.client();
+    for window in 1..=8 {
+        assert!(client.decide(&format!("RL.CHECK k{window} 5 {window}h")).allowed);
+    }
+    let refused = "ERR too many different windows in use (8: limits.max_windows_in_use)";
+    assert_eq!(client.line("RL.CHECK k 5 9h"), Reply::Error(refused.to_owned()));
+    assert!(client.decide("RL.CHECK k 5 8h").allowed);
 }
