@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
@@ -35,9 +35,16 @@ pub fn is_own(id: u64) -> bool {
     (LEAST_ID..END_ID).contains(&id)
 }
 
+/// How long after a CLIENT KILL a connection that Redis ends is taken for one that this has ended.
+const KILLS_FOR_US: u64 = 1_000_000;
+
 /// The clients of a process, by their ids. As many as there are connections, which `server.max_clients` bounds.
 #[derive(Debug)]
-pub struct ClientList(Shards<HashMap<u64, Entry>>);
+pub struct ClientList {
+    entries: Shards<HashMap<u64, Entry>>,
+    /// When Redis was last asked to end some: microseconds.
+    kill_us: AtomicU64,
+}
 
 /// A client as CLIENT LIST shows it. Its Display is the line, without what only its own worker knows.
 #[derive(Debug, Clone)]
@@ -133,26 +140,26 @@ pub fn kept(said: &[u8]) -> Vec<u8> {
 
 impl Default for ClientList {
     fn default() -> Self {
-        Self(Shards::new(SHARDS))
+        Self { entries: Shards::new(SHARDS), kill_us: AtomicU64::new(0) }
     }
 }
 
 impl ClientList {
     /// A client has come.
     pub fn add(&self, entry: Entry) {
-        self.0.of(hash(entry.id)).insert(entry.id, entry);
+        self.entries.of(hash(entry.id)).insert(entry.id, entry);
     }
 
     /// A client has said something of itself.
     pub fn note(&self, id: u64, said: Said) {
-        if let Some(entry) = self.0.of(hash(id)).get_mut(&id) {
+        if let Some(entry) = self.entries.of(hash(id)).get_mut(&id) {
             entry.said = said;
         }
     }
 
     /// A client has gone.
     pub fn remove(&self, id: u64) {
-        let mut shard = self.0.of(hash(id));
+        let mut shard = self.entries.of(hash(id));
         shard.remove(&id);
         if shard.len() < shard.capacity() / 8 {
             // Gives memory back after a crowd of clients has gone.
@@ -168,14 +175,14 @@ impl ClientList {
     }
 
     fn note_at_redis(&self, id: u64, at_redis: AtRedis) {
-        if let Some(entry) = self.0.of(hash(id)).get_mut(&id) {
+        if let Some(entry) = self.entries.of(hash(id)).get_mut(&id) {
             entry.at_redis = at_redis;
         }
     }
 
     /// Redis's id of the connection of the client of this number.
     pub fn redis_id(&self, id: u64) -> Option<u64> {
-        match self.0.of(hash(id)).get(&id)?.at_redis {
+        match self.entries.of(hash(id)).get(&id)?.at_redis {
             AtRedis::Id(redis_id) => Some(redis_id),
             AtRedis::Absent | AtRedis::Unasked => None,
         }
@@ -184,7 +191,7 @@ impl ClientList {
     /// The numbers of the clients of which Redis's id is known, by that.
     pub fn by_redis_id(&self) -> HashMap<u64, u64> {
         let mut ids = HashMap::new();
-        for shard in self.0.iter() {
+        for shard in self.entries.iter() {
             ids.extend(shard.values().filter_map(|entry| match entry.at_redis {
                 AtRedis::Id(redis_id) => Some((redis_id, entry.id)),
                 AtRedis::Absent | AtRedis::Unasked => None,
@@ -195,24 +202,35 @@ impl ClientList {
 
     /// The number of the client at this address.
     pub fn id_at(&self, peer: SocketAddr) -> Option<u64> {
-        self.0.iter().find_map(|shard| shard.values().find(|entry| entry.peer == peer).map(|entry| entry.id))
+        self.entries.iter().find_map(|shard| shard.values().find(|entry| entry.peer == peer).map(|entry| entry.id))
     }
 
     /// Ends a client's session: soon, but from here on it is not in the list. Whether it was.
     pub fn kill(&self, id: u64) -> bool {
-        let entry = self.0.of(hash(id)).remove(&id);
+        let entry = self.entries.of(hash(id)).remove(&id);
         entry.inspect(|entry| entry.kill.ask()).is_some()
+    }
+
+    /// Redis is about to be asked to end clients, some of which it knows by what only it can tell.
+    pub fn note_kill(&self, now_us: u64) {
+        self.kill_us.store(now_us, Relaxed);
+    }
+
+    /// Whether Redis may just have ended clients because it was asked to: one whose own connection ends now is meant.
+    /// Otherwise it stays, and has another when it needs one.
+    pub fn is_killing(&self, now_us: u64) -> bool {
+        now_us.saturating_sub(self.kill_us.load(Relaxed)) < KILLS_FOR_US
     }
 
     /// The client of this number.
     pub fn get(&self, id: u64) -> Option<Entry> {
-        self.0.of(hash(id)).get(&id).cloned()
+        self.entries.of(hash(id)).get(&id).cloned()
     }
 
     /// All clients, oldest first.
     pub fn all(&self) -> Vec<Entry> {
         let mut entries: Vec<Entry> =
-            self.0.iter().flat_map(|shard| shard.values().cloned().collect::<Vec<_>>()).collect();
+            self.entries.iter().flat_map(|shard| shard.values().cloned().collect::<Vec<_>>()).collect();
         entries.sort_unstable_by_key(|entry| entry.id);
         entries
     }

@@ -11,6 +11,7 @@
 use super::Session;
 use super::merge::text_of;
 use crate::client_list::{AtRedis, ClientList, is_own};
+use crate::clock::now_us;
 use crate::resp::request::{self, Args};
 use crate::resp::{parse_int, reply};
 use bytes::BytesMut;
@@ -85,8 +86,11 @@ impl Ids {
         })
     }
 
-    /// The request in Redis's ids, if it names any client of which Redis has one.
+    /// A request is passed on: what it is in Redis's ids, if it names any client of which Redis has one.
     pub fn translate(&mut self, args: &Args<'_>, list: &ClientList) -> Option<BytesMut> {
+        if let Self::Kill(_) = self {
+            list.note_kill(now_us());
+        }
         let mut is_translated = false;
         let words: Vec<Cow<'_, [u8]>> = (0..args.len())
             .map(|place| {

@@ -234,6 +234,29 @@ fn a_client_is_killed_by_its_address() {
     assert_eq!(kills.read_to_end(), b"");
 }
 
+/// Redis lists the connection that a client has there, under an id and an address of its own. Once that was ended the
+/// client was listed by Tollgate instead, and went on.
+#[test]
+fn a_client_is_killed_by_what_redis_alone_lists_of_it() {
+    let redis = RedisServer::start_with(&["--user", "doomed", "on", ">word", "~*", "&*", "+@all"]);
+    let tollgate = Tollgate::before(&redis);
+    let mut kills = tollgate.client();
+    for (attribute, command) in
+        [("addr", "CLIENT KILL"), ("addr", "CLIENT KILL ADDR"), ("id", "CLIENT KILL ID"), ("user", "CLIENT KILL USER")]
+    {
+        let mut doomed = tollgate.client();
+        for line in ["AUTH doomed word", "CLIENT SETNAME doomed", "SET a b"] {
+            assert_eq!(doomed.line(line), ok());
+        }
+        let value = field(&line_with(&mut kills, "name=doomed"), attribute);
+        let killed = kills.line(&format!("{command} {value}"));
+        assert!([ok(), Reply::Integer(1)].contains(&killed), "{command}: {killed:?}");
+        assert_eq!(lines_with(&kills.line("CLIENT LIST"), "name=doomed"), Vec::<String>::new(), "{command}");
+        assert_eq!(doomed.read_to_end(), b"", "{command}");
+    }
+    assert!(is_served(&mut kills));
+}
+
 #[test]
 fn who_may_not_kill_at_redis_kills_nobody() {
     let redis = RedisServer::start_with(&["--user", "low", "on", ">word", "~*", "&*", "+@all", "-client|kill"]);
