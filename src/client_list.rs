@@ -1,6 +1,7 @@
 //! Who is connected, and what each has said of itself, where every worker can see it: for CLIENT LIST, for CLIENT KILL,
 //! and for commands that name clients by their ids.
 
+use crate::clock::now_us;
 use crate::shards::Shards;
 use ahash::RandomState;
 use std::collections::HashMap;
@@ -73,6 +74,8 @@ pub enum AtRedis {
     /// There is none.
     #[default]
     Absent,
+    /// Redis has ended it because it was asked to, and the client, which was meant, has not opened another.
+    Ended,
     /// There is one. What Redis calls it nobody has asked, as the client was told no other id.
     Unasked,
     /// Redis gave it this id.
@@ -88,7 +91,8 @@ pub struct Linked {
 
 impl Drop for Linked {
     fn drop(&mut self) {
-        self.list.note_at_redis(self.id, AtRedis::Absent);
+        let is_meant = now_us().saturating_sub(self.list.kill_us.load(Relaxed)) < KILLS_FOR_US;
+        self.list.note_at_redis(self.id, if is_meant { AtRedis::Ended } else { AtRedis::Absent });
     }
 }
 
@@ -184,7 +188,7 @@ impl ClientList {
     pub fn redis_id(&self, id: u64) -> Option<u64> {
         match self.entries.of(hash(id)).get(&id)?.at_redis {
             AtRedis::Id(redis_id) => Some(redis_id),
-            AtRedis::Absent | AtRedis::Unasked => None,
+            AtRedis::Absent | AtRedis::Ended | AtRedis::Unasked => None,
         }
     }
 
@@ -194,7 +198,7 @@ impl ClientList {
         for shard in self.entries.iter() {
             ids.extend(shard.values().filter_map(|entry| match entry.at_redis {
                 AtRedis::Id(redis_id) => Some((redis_id, entry.id)),
-                AtRedis::Absent | AtRedis::Unasked => None,
+                AtRedis::Absent | AtRedis::Ended | AtRedis::Unasked => None,
             }));
         }
         ids
@@ -212,14 +216,8 @@ impl ClientList {
     }
 
     /// Redis is about to be asked to end clients, some of which it knows by what only it can tell.
-    pub fn note_kill(&self, now_us: u64) {
-        self.kill_us.store(now_us, Relaxed);
-    }
-
-    /// Whether Redis may just have ended clients because it was asked to: one whose own connection ends now is meant.
-    /// Otherwise it stays, and has another when it needs one.
-    pub fn is_killing(&self, now_us: u64) -> bool {
-        now_us.saturating_sub(self.kill_us.load(Relaxed)) < KILLS_FOR_US
+    pub fn note_kill(&self) {
+        self.kill_us.store(now_us(), Relaxed);
     }
 
     /// The client of this number.

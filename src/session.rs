@@ -87,6 +87,7 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String, ki
         passing: None,
         holding: false,
         alone: false,
+        sends_own: false,
         reset: None,
         login_due: None,
         recheck: None,
@@ -161,6 +162,8 @@ struct Session {
     holding: bool,
     /// The last request forwarded bears no other behind it until its reply has come.
     alone: bool,
+    /// It has sent a command of Tollgate's own.
+    sends_own: bool,
     /// The ticket of the last reset that was not answered at once.
     reset: Option<u64>,
     /// When Redis has had long enough to answer that request.

@@ -154,6 +154,25 @@ pub fn is_plain(args: &Args<'_>) -> bool {
     matches!(route, Route { expect: Expect::Replies(_), effect: None, alone: false }) && is_forwarded()
 }
 
+/// Whether a plain command and Tollgate's own cannot tell which of them came first: it is done at once, and names keys
+/// of which none begins with `prefix`, as all of Tollgate's do. Of those that are left out, some touch keys that they do
+/// not name, or take their time.
+pub fn is_independent(args: &Args<'_>, prefix: &str) -> bool {
+    let mut buffer = [0; LONGEST_NAME];
+    let keys = match lower_case(args.name(), &mut buffer) {
+        b"append" | b"decr" | b"decrby" | b"expire" | b"expireat" | b"get" | b"getbit" | b"getdel" | b"getex"
+        | b"getrange" | b"getset" | b"hdel" | b"hexists" | b"hget" | b"hgetall" | b"hincrby" | b"hincrbyfloat"
+        | b"hlen" | b"hmget" | b"hmset" | b"hset" | b"hsetnx" | b"incr" | b"incrby" | b"incrbyfloat" | b"lindex"
+        | b"llen" | b"lpop" | b"lpush" | b"lrange" | b"persist" | b"pexpire" | b"pexpireat" | b"psetex" | b"pttl"
+        | b"rpop" | b"rpush" | b"sadd" | b"scard" | b"set" | b"setbit" | b"setex" | b"setnx" | b"sismember"
+        | b"smembers" | b"srem" | b"strlen" | b"ttl" | b"type" | b"zadd" | b"zcard" | b"zincrby" | b"zrank"
+        | b"zrem" | b"zscore" => 1,
+        b"del" | b"exists" | b"mget" | b"touch" | b"unlink" => args.len() - 1,
+        _ => return false,
+    };
+    args.len() > 1 && args.from(1).take(keys).all(|key| !key.starts_with(prefix.as_bytes()))
+}
+
 /// How a command is forwarded.
 #[derive(Debug)]
 pub struct Route {

@@ -224,25 +224,37 @@ impl Session {
             && !upstream.replicating
             && !self.alone
             && self.transaction.is_none()
-            && !self.slots.await_limiter()
             && self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::All)
             && expect::is_plain(args)
+            && (!self.slots.await_limiter() || self.is_independent(args))
+    }
+
+    /// Whether a plain command need not wait for Tollgate's own before it, nor those behind it for this one.
+    fn is_independent(&self, args: &Args<'_>) -> bool {
+        let Limiter::Redis(remote) = &*self.worker.shared.limiter else { return false };
+        expect::is_independent(args, remote.store.prefix())
     }
 
     /// Passes on the plain requests that `data` begins with, of which the first takes `length` bytes. Says how many bytes
     /// they take together.
     pub(super) fn forward_plain(&mut self, data: &[u8], length: usize, parser: &mut Parser) -> usize {
+        // Who never sends any of Tollgate's own is not to pay for whether it might overtake.
+        let may_overtake = self.sends_own && self.is_independent(&parser.args(data));
         let (mut taken, mut count) = (length, 1);
         while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty())
             && let Ok(Some(length)) = parser.parse(rest, self.limits())
             && expect::is_plain(&parser.args(rest))
+            && (!self.sends_own || self.is_independent(&parser.args(rest)) == may_overtake)
         {
             taken += length;
             count += 1;
         }
         if let Link::Open(upstream) = &mut self.link {
             upstream.requests.extend_from_slice(data.get(..taken).unwrap_or_default());
-            self.slots.push_upstream(Expect::Replies(count));
+            match may_overtake {
+                true => self.slots.push_independent(Expect::Replies(count)),
+                false => self.slots.push_upstream(Expect::Replies(count)),
+            }
             self.worker.stats.commands.add(count);
             self.worker.stats.forwarded.add(count);
         }
@@ -277,10 +289,11 @@ impl Session {
     }
 
     /// Whether one of Tollgate's own commands can run here and now, on the state of the connection to Redis. It takes
-    /// effect where it stands among the client's commands, so it waits for those before it.
+    /// effect where it stands among the client's commands, so it waits for those before it that could tell.
     pub(super) fn admit_own(&mut self, name: Name, raw: &[u8]) -> Admission {
+        self.sends_own = true;
         let Link::Open(upstream) = &mut self.link else { return Admission::Run { muted: false } };
-        if self.slots.await_upstream() {
+        if self.slots.await_ordered() {
             return Admission::Hold;
         }
         let replies = upstream.next_replies();

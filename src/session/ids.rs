@@ -11,7 +11,6 @@
 use super::Session;
 use super::merge::text_of;
 use crate::client_list::{AtRedis, ClientList, is_own};
-use crate::clock::now_us;
 use crate::resp::request::{self, Args};
 use crate::resp::{parse_int, reply};
 use bytes::BytesMut;
@@ -89,7 +88,7 @@ impl Ids {
     /// A request is passed on: what it is in Redis's ids, if it names any client of which Redis has one.
     pub fn translate(&mut self, args: &Args<'_>, list: &ClientList) -> Option<BytesMut> {
         if let Self::Kill(_) = self {
-            list.note_kill(now_us());
+            list.note_kill();
         }
         let mut is_translated = false;
         let words: Vec<Cow<'_, [u8]>> = (0..args.len())

@@ -138,11 +138,6 @@ impl Session {
                 Ok(progress) => progress,
                 Err(error) => {
                     debug!(client = self.client.id, %error, "upstream lost");
-                    let list = &self.worker.shared.client_list;
-                    if list.is_killing(now_us()) {
-                        list.remove(self.client.id);
-                        self.closing = true;
-                    }
                     self.lose_upstream();
                     true
                 }

@@ -42,6 +42,8 @@ pub struct Slots {
     /// How many are due from Redis, and how many of these decide how later commands are taken.
     upstream: usize,
     turning_points: usize,
+    /// The ticket behind the last that is due from Redis for a command that the limiter must not overtake.
+    behind_ordered: u64,
     /// How many the limiter has yet to answer.
     deciding: usize,
     /// Bytes that are ready in all slots but the last, which may still grow.
@@ -57,6 +59,11 @@ impl Slots {
     /// Whether anything is due from the client's connection to Redis.
     pub fn await_upstream(&self) -> bool {
         self.upstream > 0
+    }
+
+    /// Whether anything is due from there that the limiter must not be asked before.
+    pub fn await_ordered(&self) -> bool {
+        self.upstream > 0 && self.behind_ordered > self.first
     }
 
     /// Whether a reply is due that decides how the commands behind it are to be taken.
@@ -117,6 +124,12 @@ impl Slots {
 
     /// Adds what is due from the client's connection to Redis.
     pub fn push_upstream(&mut self, expect: Expect) {
+        self.push_independent(expect);
+        self.behind_ordered = self.next_ticket();
+    }
+
+    /// The same, for what the limiter may overtake.
+    pub fn push_independent(&mut self, expect: Expect) {
         if let (Some(Slot::Upstream(Expect::Replies(count))), Expect::Replies(more)) = (self.queue.back_mut(), &expect)
         {
             *count += more;

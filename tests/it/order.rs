@@ -42,3 +42,34 @@ fn a_check_behind_a_command_that_blocks_is_not_counted_before() {
     assert_eq!(client.read(), Reply::Array(vec![Reply::bulk("l"), Reply::bulk("v")]));
     assert_eq!(client.read().decision().remaining, 9);
 }
+
+/// Where all that a client sends waits for what it sent before, a pipeline of both kinds in turn takes a round trip for
+/// each of its commands.
+#[test]
+fn what_cannot_tell_is_not_waited_for() {
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::before(&redis);
+    let mut client = tollgate.client();
+    client.decide("RL.CHECK k 100 60");
+    assert_eq!(client.line("SET a b"), Reply::Status("OK".into()));
+    let batches = || -> usize {
+        let info = tollgate.client().line("INFO tollgate").text();
+        info.lines().find_map(|line| line.strip_prefix("store_batches:")).unwrap().parse().unwrap()
+    };
+    let before = batches();
+    let pairs = 20;
+    send_lines(&mut client, &["GET a", "RL.CHECK k 100 60"].repeat(pairs));
+    for remaining in (0..99).rev().take(pairs) {
+        assert_eq!(client.read(), Reply::bulk("b"));
+        assert_eq!(client.read().decision().remaining, remaining);
+    }
+    assert!(batches() - before < 10, "{} batches", batches() - before);
+
+    let before = batches();
+    send_lines(&mut client, &["EXISTS rl:{k}:60000", "RL.CHECK k 100 60"].repeat(pairs));
+    for remaining in (0..99 - i64::try_from(pairs).unwrap()).rev().take(pairs) {
+        assert_eq!(client.read(), Reply::Integer(1));
+        assert_eq!(client.read().decision().remaining, remaining);
+    }
+    assert_eq!(batches() - before, pairs, "one after another, where a key of Tollgate's is named");
+}
