@@ -173,14 +173,15 @@ impl Parser {
             return Err(limits.args_error);
         }
         self.count = usize::try_from(count).unwrap_or(0);
-        for done in 0..self.count {
-            self.needed = at.saturating_add((self.count - done).saturating_mul(MIN_ARG_BYTES));
+        for _ in 0..count {
             match buffer.get(at) {
-                None => return Ok(None),
+                None => return Ok(self.not_whole(at)),
                 Some(b'$') => {}
                 Some(other) => return Err(ProtocolError::ExpectedDollar(*other)),
             }
-            let Some((length, start)) = read_length(buffer, at + 1, ProtocolError::BulkLine)? else { return Ok(None) };
+            let Some((length, start)) = read_length(buffer, at + 1, ProtocolError::BulkLine)? else {
+                return Ok(self.not_whole(at));
+            };
             let length = length.and_then(|length| usize::try_from(length).ok()).ok_or(ProtocolError::BulkLength)?;
             if length > limits.bulk_bytes {
                 return Err(limits.bulk_error);
@@ -188,12 +189,19 @@ impl Parser {
             let end = start.saturating_add(length);
             at = end.saturating_add(2);
             if at > buffer.len() {
-                self.needed = at.saturating_add((self.count - done - 1).saturating_mul(MIN_ARG_BYTES));
-                return Ok(None);
+                return Ok(self.not_whole(at.saturating_sub(MIN_ARG_BYTES)));
             }
             self.places.push(start..end);
         }
         Ok(Some(at))
+    }
+
+    /// The argument that begins at `at` has yet to come whole, and none behind it has.
+    #[cold]
+    fn not_whole(&mut self, at: usize) -> Option<usize> {
+        let left = self.count - self.places.len();
+        self.needed = at.saturating_add(left.saturating_mul(MIN_ARG_BYTES));
+        None
     }
 
     fn parse_inline(&mut self, buffer: &[u8]) -> Result<Option<usize>, ProtocolError> {
