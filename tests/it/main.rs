@@ -34,6 +34,7 @@ mod protocol;
 mod redis_rs;
 mod redis_rs_dropin;
 mod rings;
+mod script_costs;
 mod security;
 mod server;
 mod soak;

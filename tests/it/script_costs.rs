@@ -1,0 +1,126 @@
+//! What one run of a script costs Redis, which does nothing else meanwhile: bounded, whatever it is asked and whatever the
+//! logs hold.
+
+use crate::common::{RedisServer, Scripts, batch_of};
+use std::time::Duration;
+use tollgate::quota::{Check, Quota, Window};
+
+const HOUR_MS: u64 = 3_600_000;
+/// Most time that a run may take by Redis's own account, on a busy machine; a quiet one takes a quarter. Redis is no debug
+/// build.
+const MOST: Duration = Duration::from_millis(4);
+/// The least of so many runs counts: a machine that is busy interrupts some.
+const RUNS: usize = 10;
+
+/// What Redis spent on one run of a script.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    took: Duration,
+    /// Commands that the script ran.
+    calls: u64,
+}
+
+/// The least cost of `act`, which runs one script.
+fn cost_of(scripts: &mut Scripts, mut act: impl FnMut(&mut Scripts)) -> Cost {
+    let costs = (0..RUNS).map(|_| {
+        scripts.control.line("CONFIG RESETSTAT");
+        act(scripts);
+        let (mut cost, mut ran) = (Cost { took: Duration::ZERO, calls: 0 }, 0);
+        for line in scripts.control.line("INFO commandstats").text().lines() {
+            let Some((name, stats)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(':')) else {
+                continue;
+            };
+            let stat =
+                |key: &str| stats.split(',').find_map(|stat| stat.strip_prefix(key)).unwrap().parse::<u64>().unwrap();
+            match name {
+                "eval" | "evalsha" => {
+                    ran += stat("calls=");
+                    cost.took += Duration::from_micros(stat("usec="));
+                }
+                "config|resetstat" | "info" => {}
+                _ => cost.calls += stat("calls="),
+            }
+        }
+        assert_eq!(ran, 1, "one script is measured");
+        cost
+    });
+    costs.min_by_key(|cost| cost.took).unwrap()
+}
+
+#[track_caller]
+fn assert_bounded(what: &str, cost: Cost, most_calls: u64) {
+    eprintln!("{what}: {cost:?}");
+    assert!(cost.calls <= most_calls, "{what}: {cost:?}, of {most_calls} calls");
+    assert!(cost.took <= MOST, "{what}: {cost:?}");
+}
+
+fn keys(count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("k{number}")).collect()
+}
+
+fn run(scripts: &mut Scripts, checks: &[Check<'_>]) {
+    let (batch, _) = batch_of(checks);
+    let id = scripts.store.next_batch_id();
+    scripts.answers(&batch, &id, false);
+}
+
+/// Logs of 600 entries of these weights each, which expire at one time.
+fn fill(scripts: &mut Scripts, keys: &[String], quotas: &[Quota], costs: impl Fn(u32) -> u32) {
+    scripts.set_time(Scripts::start_us());
+    for number in 0..600 {
+        let checks: Vec<_> =
+            keys.iter().map(|key| Check { key: key.as_bytes(), quotas, cost: costs(number) }).collect();
+        run(scripts, &checks);
+    }
+}
+
+/// A batch of denials of weighty requests took 53 to 105 ms.
+#[test]
+fn a_batch_of_denials_is_bounded() {
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let quotas = [Quota { limit: 200_000, window: Window::from_ms(HOUR_MS).unwrap() }];
+    // As many as a batch has room for, by cost.
+    for (what, count, weight, asked) in [("light", 64, 0, 200_000), ("heavy", 21, 300, 200_000)] {
+        let keys: Vec<_> = keys(count).iter().map(|key| format!("{what}:{key}")).collect();
+        fill(&mut scripts, &keys, &quotas, |number| 1 + number * 7 % (weight + 1));
+        let checks: Vec<_> =
+            keys.iter().map(|key| Check { key: key.as_bytes(), quotas: &quotas, cost: asked }).collect();
+        let cost = cost_of(&mut scripts, |scripts| run(scripts, &checks));
+        assert_bounded(&format!("{count} {what} denials"), cost, 6 * count as u64 + 20);
+    }
+}
+
+#[test]
+fn a_batch_on_logs_that_have_expired_is_bounded() {
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let quotas = [Quota { limit: 1_000_000, window: Window::from_ms(HOUR_MS).unwrap() }];
+    let keys = keys(64);
+    fill(&mut scripts, &keys, &quotas, |number| 1 + number % 2);
+    // One that counts, so that no log goes as a whole.
+    scripts.set_time(Scripts::start_us() + 1_000_000);
+    let checks: Vec<_> = keys.iter().map(|key| Check { key: key.as_bytes(), quotas: &quotas, cost: 1 }).collect();
+    run(&mut scripts, &checks);
+    scripts.set_time(Scripts::start_us() + HOUR_MS * 1000);
+    let cost = cost_of(&mut scripts, |scripts| run(scripts, &checks));
+    assert_bounded("64 checks of logs of which 600 entries have expired", cost, 6 * 64);
+}
+
+/// The cost of a reset was that of its keys times the windows in use: 33 s for 596 KB of keys and 400 windows.
+#[test]
+fn a_piece_of_a_reset_is_bounded() {
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let quotas = [Quota { limit: 1_000_000, window: Window::from_ms(HOUR_MS).unwrap() }];
+    let windows: Vec<_> = (1..=400).map(|second| Window::from_ms(second * 1000).unwrap()).collect();
+    let keys = keys(64);
+    let mut reset = tollgate::store::reset::Reset::new(keys.iter().map(|key| key.as_bytes().to_vec()).collect());
+    reset.set_windows([windows, vec![quotas[0].window]].concat());
+    let cost = cost_of(&mut scripts, |scripts| {
+        fill(scripts, &keys[..1], &quotas, |_| 1);
+        scripts.control.line("CONFIG RESETSTAT");
+        scripts.run(|store| store.reset(&reset.piece().unwrap()));
+    });
+    assert_bounded("a piece of a reset", cost, 256 + 20);
+}
