@@ -7,9 +7,9 @@ use redis_protocol::resp2;
 use std::hint::black_box;
 use tollgate::command::{CheckArgs, Name};
 use tollgate::config;
+use tollgate::limit::{Ask, Limit, Window};
 use tollgate::limiter::deny_cache::{Denial, DenyCache};
 use tollgate::limiter::fallback::Fallback;
-use tollgate::quota::{Check, Quota, Window};
 use tollgate::resp::request::{Limits, Parser};
 use tollgate::store::embedded::Embedded;
 
@@ -92,26 +92,27 @@ fn commands(criterion: &mut Criterion) {
 
 fn deny_cache(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("denial cache");
-    let quotas = quotas(100);
-    let denial = Denial { limit: 100, remaining: 0, until_us: WINDOW_US, empty_at_us: WINDOW_US, max_cost: 1 };
+    let limits = limits(100);
+    let denial =
+        Denial { binding: 0, limit: 100, remaining: 0, until_us: WINDOW_US, empty_at_us: WINDOW_US, max_cost: 1 };
     let cache = DenyCache::new(1 << 20, WINDOW_US);
     let mut names = Names::new();
     for _ in 0..KEYS {
-        cache.insert(&Check { key: names.next(), quotas: &quotas, cost: 1 }, denial, 0, 1);
+        cache.insert(&Ask { key: names.next(), limits: &limits, cost: 1 }, denial, 0, 1);
     }
     group.bench_function("hit, one key", |bencher| {
-        let check = Check { key: b"key:000000004711", quotas: &quotas, cost: 1 };
+        let check = Ask { key: b"key:000000004711", limits: &limits, cost: 1 };
         bencher.iter(|| cache.lookup(black_box(&check), 2).unwrap());
     });
     group.bench_function("hit, 100,000 keys", |bencher| {
-        bencher.iter(|| black_box(cache.lookup(&Check { key: names.next(), quotas: &quotas, cost: 1 }, 2)));
+        bencher.iter(|| black_box(cache.lookup(&Ask { key: names.next(), limits: &limits, cost: 1 }, 2)));
     });
     group.bench_function("miss, 100,000 keys", |bencher| {
         let mut others = Names { prefix: *b"not:", ..Names::new() };
-        bencher.iter(|| black_box(cache.lookup(&Check { key: others.next(), quotas: &quotas, cost: 1 }, 2)));
+        bencher.iter(|| black_box(cache.lookup(&Ask { key: others.next(), limits: &limits, cost: 1 }, 2)));
     });
     group.bench_function("insert over an older one", |bencher| {
-        bencher.iter(|| cache.insert(&Check { key: names.next(), quotas: &quotas, cost: 1 }, denial, 0, 1));
+        bencher.iter(|| cache.insert(&Ask { key: names.next(), limits: &limits, cost: 1 }, denial, 0, 1));
     });
 }
 
@@ -119,29 +120,29 @@ fn fallback(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("fallback");
     let mut now_us = 0;
     for (name, limit) in [("allowed", 1_000_000_000), ("denied", 1)] {
-        let quotas = quotas(limit);
+        let limits = limits(limit);
         let fallback = Fallback::new(0.5, 1_000_000);
         let mut names = Names::new();
         for _ in 0..KEYS {
-            fallback.check(&Check { key: names.next(), quotas: &quotas, cost: 1 }, now_us);
+            fallback.check(&Ask { key: names.next(), limits: &limits, cost: 1 }, now_us);
         }
         group.bench_function(format!("{name}, one key"), |bencher| {
-            let check = Check { key: b"key:000000004711", quotas: &quotas, cost: 1 };
+            let check = Ask { key: b"key:000000004711", limits: &limits, cost: 1 };
             bencher.iter(|| fallback.check(black_box(&check), now_us));
         });
         group.bench_function(format!("{name}, 100,000 keys"), |bencher| {
-            bencher.iter(|| fallback.check(&Check { key: names.next(), quotas: &quotas, cost: 1 }, now_us));
+            bencher.iter(|| fallback.check(&Ask { key: names.next(), limits: &limits, cost: 1 }, now_us));
         });
         group.bench_function(format!("learn, {name}, 100,000 keys"), |bencher| {
-            bencher.iter(|| fallback.learn(names.next(), *quotas.first().unwrap(), 1, now_us));
+            bencher.iter(|| fallback.learn(names.next(), *limits.first().unwrap(), 1, now_us));
         });
         now_us += 1;
     }
     group.bench_function("a new key in the place of another", |bencher| {
-        let quotas = quotas(100);
+        let limits = limits(100);
         let fallback = Fallback::new(0.5, 10_000);
         let mut names = Names { keys: u64::MAX, ..Names::new() };
-        bencher.iter(|| fallback.check(&Check { key: names.next(), quotas: &quotas, cost: 1 }, now_us));
+        bencher.iter(|| fallback.check(&Ask { key: names.next(), limits: &limits, cost: 1 }, now_us));
     });
 }
 
@@ -150,40 +151,40 @@ fn embedded(criterion: &mut Criterion) {
     // A millisecond between checks: each finds expired entries of its key to drop, as in a steady state.
     group.bench_function("allowed, one key, steady", |bencher| {
         let store = Embedded::new(1_000_000, 50_000_000);
-        let quotas = quotas(1_000_000_000);
+        let limits = limits(1_000_000_000);
         let mut now_us = 0;
         bencher.iter(|| {
             now_us += 1_000;
-            store.check(&Check { key: b"key:000000004711", quotas: &quotas, cost: 1 }, now_us).unwrap()
+            store.check(&Ask { key: b"key:000000004711", limits: &limits, cost: 1 }, now_us).unwrap()
         });
     });
     group.bench_function("allowed, 100,000 keys, steady", |bencher| {
         let store = Embedded::new(1_000_000, 50_000_000);
-        let quotas = quotas(1_000_000_000);
+        let limits = limits(1_000_000_000);
         let mut names = Names::new();
         let mut now_us = 0;
         bencher.iter(|| {
             now_us += 100;
-            store.check(&Check { key: names.next(), quotas: &quotas, cost: 1 }, now_us).unwrap()
+            store.check(&Ask { key: names.next(), limits: &limits, cost: 1 }, now_us).unwrap()
         });
     });
     group.bench_function("denied, 100,000 keys", |bencher| {
         let store = Embedded::new(1_000_000, 50_000_000);
-        let quotas = quotas(1);
+        let limits = limits(1);
         let mut names = Names::new();
         for _ in 0..KEYS {
-            store.check(&Check { key: names.next(), quotas: &quotas, cost: 1 }, 0).unwrap();
+            store.check(&Ask { key: names.next(), limits: &limits, cost: 1 }, 0).unwrap();
         }
-        bencher.iter(|| store.check(&Check { key: names.next(), quotas: &quotas, cost: 1 }, 1).unwrap());
+        bencher.iter(|| store.check(&Ask { key: names.next(), limits: &limits, cost: 1 }, 1).unwrap());
     });
     group.throughput(Throughput::Elements(KEYS));
     group.bench_function("allowed, 100,000 new keys", |bencher| {
-        let quotas = quotas(100);
+        let limits = limits(100);
         let mut names = Names { keys: u64::MAX, ..Names::new() };
         let fresh = || Embedded::new(1_000_000, 50_000_000);
         let ask = |store: Embedded| {
             for _ in 0..KEYS {
-                store.check(&Check { key: names.next(), quotas: &quotas, cost: 1 }, 0).unwrap();
+                store.check(&Ask { key: names.next(), limits: &limits, cost: 1 }, 0).unwrap();
             }
             store
         };
@@ -191,8 +192,8 @@ fn embedded(criterion: &mut Criterion) {
     });
 }
 
-fn quotas(limit: u32) -> [Quota; 1] {
-    [Quota { limit, window: Window::from_ms(WINDOW_US / 1000).unwrap() }]
+fn limits(limit: u32) -> [Limit; 1] {
+    [Limit::log(limit, Window::from_ms(WINDOW_US / 1000).unwrap())]
 }
 
 /// Keys in an order that a processor cannot foresee. Made in place, so that a benchmark measures little else.

@@ -4,7 +4,7 @@ pub mod docs;
 mod numbers;
 
 use crate::config::Limits;
-use crate::quota::{Check, MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_WINDOWS, Quota, Window};
+use crate::limit::{Ask, Limit, MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_LIMITS_PER_ASK, Window};
 use crate::resp::request::Args;
 use numbers::{parse_bounded, parse_window};
 use std::fmt;
@@ -73,7 +73,7 @@ pub enum CommandError {
     Window(String),
     /// One window twice.
     WindowTwice(String),
-    /// More than [`MAX_WINDOWS`].
+    /// More than [`MAX_LIMITS_PER_ASK`].
     TooManyWindows,
     /// A cost that is not an integer from 1 to [`MAX_COST`].
     Cost(String),
@@ -108,7 +108,7 @@ impl fmt::Display for CommandError {
                  between 1ms and 366d, not '{got}'"
             ),
             Self::WindowTwice(got) => write!(f, "ERR window '{got}' is named twice"),
-            Self::TooManyWindows => write!(f, "ERR at most {MAX_WINDOWS} windows can be checked together"),
+            Self::TooManyWindows => write!(f, "ERR at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
             Self::Cost(got) => write!(f, "ERR cost must be an integer between 1 and {MAX_COST}, not '{got}'"),
             Self::Option(name, got) => {
                 write!(f, "ERR unknown option '{got}' for '{}': {}", name.lower_case(), docs::usage(*name))
@@ -125,24 +125,24 @@ fn capped(what: &'static str, got: u64, most: u64, setting: &'static str) -> Res
 /// The quotas of one request, in place: no command allocates for them.
 #[derive(Debug, Clone, Copy)]
 pub struct Quotas {
-    items: [Quota; MAX_WINDOWS],
+    items: [Limit; MAX_LIMITS_PER_ASK],
     len: usize,
 }
 
 impl Quotas {
     fn new() -> Self {
         // What stands beyond `len` is never read; this is only a valid value.
-        Self { items: [Quota { limit: 1, window: Window::MIN }; MAX_WINDOWS], len: 0 }
+        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0 }
     }
 
-    fn push(&mut self, quota: Quota) -> Result<(), CommandError> {
+    fn push(&mut self, quota: Limit) -> Result<(), CommandError> {
         *self.items.get_mut(self.len).ok_or(CommandError::TooManyWindows)? = quota;
         self.len += 1;
         Ok(())
     }
 
     /// The quotas in the order they were named.
-    pub fn as_slice(&self) -> &[Quota] {
+    pub fn as_slice(&self) -> &[Limit] {
         self.items.get(..self.len).unwrap_or_default()
     }
 }
@@ -163,7 +163,7 @@ impl<'a> CheckArgs<'a> {
     pub fn parse(name: Name, args: &Args<'a>, limits: &Limits) -> Result<Self, CommandError> {
         let parsed = Self::read(name, args)?;
         for quota in parsed.quotas.as_slice() {
-            capped("limit", quota.limit.into(), limits.limit.into(), "limits.max_limit")?;
+            capped("limit", quota.max.into(), limits.limit.into(), "limits.max_limit")?;
             capped("window in milliseconds", quota.window.ms(), limits.window_ms, "limits.max_window_ms")?;
         }
         capped("number of windows", parsed.quotas.len as u64, limits.windows as u64, "limits.max_windows")?;
@@ -193,14 +193,14 @@ impl<'a> CheckArgs<'a> {
             if quotas.as_slice().iter().any(|quota| quota.window == window) {
                 return Err(CommandError::WindowTwice(quoted(text)));
             }
-            quotas.push(Quota { limit, window })?;
+            quotas.push(Limit::log(limit, window))?;
         }
         Ok(Self { key, quotas, cost: cost.unwrap_or(1) })
     }
 
     /// What is asked.
-    pub fn check(&self) -> Check<'_> {
-        Check { key: self.key, quotas: self.quotas.as_slice(), cost: self.cost }
+    pub fn check(&self) -> Ask<'_> {
+        Ask { key: self.key, limits: self.quotas.as_slice(), cost: self.cost }
     }
 }
 
@@ -255,9 +255,9 @@ mod tests {
         let args = parser.args(line.as_bytes());
         let name = Name::of(args.name()).unwrap();
         let parsed = CheckArgs::read(name, &args).map_err(|error| error.to_string())?;
-        let check = parsed.check();
-        let quotas = check.quotas.iter().map(|quota| (quota.limit, quota.window.ms())).collect();
-        Ok((check.key.to_vec(), quotas, check.cost))
+        let ask = parsed.check();
+        let quotas = ask.limits.iter().map(|quota| (quota.max, quota.window.ms())).collect();
+        Ok((ask.key.to_vec(), quotas, ask.cost))
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tollgate: a rate limiter that every Redis client already speaks to.
 //!
 //! A check travels one straight line: bytes ([`session`], [`resp`]), command ([`command`]), limiter ([`limiter`]),
-//! store ([`store`]), decision ([`quota`]), bytes again.
+//! store ([`store`]), decision ([`limit`]), bytes again.
 
 pub mod auth;
 pub mod busy_poll;
@@ -14,11 +14,11 @@ pub mod descriptors;
 pub mod dial;
 pub mod glob;
 pub mod info;
+pub mod limit;
 pub mod limiter;
 pub mod log;
 pub mod log_limit;
 pub mod net;
-pub mod quota;
 pub mod resolve;
 pub mod resp;
 pub mod run_id;

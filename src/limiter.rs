@@ -24,13 +24,13 @@ mod write_back;
 
 use crate::config::{Config, FallbackMode};
 use crate::dial::Dialer;
+use crate::limit::{Ask, Limit, LimitState, decide};
 use crate::log_limit::LogLimit;
-use crate::quota::{Check, Quota, WindowState, decide_and_name};
 use crate::stats::Stats;
 use crate::store::embedded::Embedded;
 use crate::store::ledger::Ledger;
-use crate::store::redis::{RedisStore, WindowAnswer};
-use crate::store::windows::Windows;
+use crate::store::redis::{LimitReport, RedisStore};
+use crate::store::registry::Registry;
 use ahash::RandomState;
 use breaker::Breaker;
 use deny_cache::{Denial, DenyCache};
@@ -59,8 +59,8 @@ pub struct Remote {
     pub connect_timeout: Duration,
     /// The scripts.
     pub store: RedisStore,
-    /// Which windows are in use.
-    pub windows: Windows,
+    /// Which counters are in use.
+    pub registry: Registry,
     /// Denials that are certain for a while yet.
     pub deny_cache: DenyCache,
     /// Whether Redis is asked at all.
@@ -105,7 +105,7 @@ impl Limiter {
             dialer: Arc::new(Dialer::new(&config.redis)?),
             connect_timeout: config.redis.connect_timeout,
             store: RedisStore::new(&config.redis.prefix),
-            windows: Windows::new(config.limits.windows_in_use),
+            registry: Registry::new(config.limits.windows_in_use),
             deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
             breaker: Breaker::new(
                 config.breaker.failures,
@@ -131,55 +131,48 @@ impl Limiter {
 
 impl Remote {
     /// The fallback's answer to a check, or to a peek, which takes nothing.
-    pub fn fall_back(&self, kind: Kind, check: &Check<'_>, now_us: u64) -> Answer {
-        Answer::Decision(match (self.mode, kind) {
+    pub fn fall_back(&self, verb: Verb, ask: &Ask<'_>, now_us: u64) -> Answer {
+        Answer::Verdict(match (self.mode, verb) {
             (FallbackMode::Error, _) => return Answer::Refused(Refusal::Unavailable),
-            (FallbackMode::Open, _) => fallback::open(check),
-            (FallbackMode::Closed, _) => fallback::closed(check),
-            (FallbackMode::Local, Kind::Check) => self.fallback.check(check, now_us),
-            (FallbackMode::Local, Kind::Peek) => self.fallback.peek(check, now_us),
+            (FallbackMode::Open, _) => fallback::open(ask),
+            (FallbackMode::Closed, _) => fallback::closed(ask),
+            (FallbackMode::Local, Verb::Check) => self.fallback.check(ask, now_us),
+            (FallbackMode::Local, Verb::Peek) => self.fallback.peek(ask, now_us),
         })
     }
 
-    /// Keeps of an exact answer what will save asking or inform the fallback. `states` is how the windows stand after
-    /// the item's admissions, `answers` what the script said of them, asked at `sent_us`.
-    pub fn learn(
-        &self,
-        check: &Check<'_>,
-        states: &[WindowState],
-        answers: &[WindowAnswer],
-        sent_us: u64,
-        now_us: u64,
-    ) {
+    /// Keeps of an exact answer what will save asking or inform the fallback. `states` is how the limits stand after
+    /// the item's admissions, `reports` what the script said of them, asked at `sent_us`.
+    pub fn learn(&self, ask: &Ask<'_>, states: &[LimitState], reports: &[LimitReport], sent_us: u64, now_us: u64) {
         if self.mode == FallbackMode::Local {
-            for (quota, state) in check.quotas.iter().zip(states) {
-                let remaining = u64::from(quota.limit).saturating_sub(state.used);
-                let remaining = u32::try_from(remaining).unwrap_or(quota.limit);
-                self.fallback.learn(check.key, *quota, remaining, now_us);
+            for (limit, state) in ask.limits.iter().zip(states) {
+                self.fallback.learn(ask.key, *limit, limit.remaining(state), now_us);
             }
         }
-        let (decision, place) = decide_and_name(check.quotas, states, check.cost);
-        let binding = states.get(place).zip(answers.get(place)).zip(check.quotas.get(place));
-        let Some(((state, WindowAnswer::State { state: before, covered }), quota)) = binding else { return };
+        let verdict = decide(ask.limits, states, ask.cost);
+        let place = usize::from(verdict.binding);
+        let binding = states.get(place).zip(reports.get(place)).zip(ask.limits.get(place));
+        let Some(((state, LimitReport::State { state: before, covered }), limit)) = binding else { return };
         if state.used > before.used {
-            self.deny_cache.admitted(check.key);
+            self.deny_cache.admitted(ask.key);
         }
         // Times count from when Redis read its clock, which was not before the batch was sent.
-        let denied = !decision.allowed && state.fits_in_us > 0;
+        let denied = !verdict.allowed && state.fits_in_us > 0;
         if denied && self.hears_resets.load(Relaxed) {
-            let max_cost = match check.quotas {
-                [_] => costliest(quota, state.used, *covered).max(check.cost),
-                // A costlier request may be denied for longer by another of the windows.
-                _ => check.cost,
+            let max_cost = match ask.limits {
+                [_] => costliest(limit, state.used, *covered).max(ask.cost),
+                // A costlier request may be denied for longer by another of the limits.
+                _ => ask.cost,
             };
             let denial = Denial {
-                limit: quota.limit,
-                remaining: decision.remaining,
+                limit: verdict.limit,
+                binding: verdict.binding,
+                remaining: verdict.remaining,
                 until_us: sent_us + state.fits_in_us,
                 empty_at_us: sent_us + state.empty_in_us,
                 max_cost,
             };
-            self.deny_cache.insert(check, denial, sent_us, now_us);
+            self.deny_cache.insert(ask, denial, sent_us, now_us);
         }
     }
 
@@ -213,13 +206,15 @@ impl Remote {
 }
 
 /// The costliest request that fits once `covered` of the `used` cost has expired.
-fn costliest(quota: &Quota, used: u64, covered: u64) -> u32 {
-    u32::try_from((u64::from(quota.limit) + covered).saturating_sub(used)).unwrap_or(quota.limit).min(quota.limit)
+fn costliest(limit: &Limit, used: u64, covered: u64) -> u32 {
+    u32::try_from((u64::from(limit.capacity()) + covered).saturating_sub(used))
+        .unwrap_or(limit.capacity())
+        .min(limit.capacity())
 }
 
 /// Whether a question counts what it asks about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum Verb {
     /// It does.
     Check,
     /// It does not.

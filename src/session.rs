@@ -26,7 +26,7 @@ use crate::auth;
 use crate::client_list::KillSwitch;
 use crate::clock::now_us;
 use crate::command::{self, CheckArgs, CommandError, Name, docs};
-use crate::limiter::Kind;
+use crate::limiter::Verb;
 use crate::limiter::mailbox::{Answer, Mailbox};
 use crate::net::Stream;
 use crate::resp::reply;
@@ -503,8 +503,8 @@ impl Session {
             Admission::Taken => return Flow::Done,
         };
         let outcome = match name {
-            Name::Check => self.ask(Kind::Check, args, now_us, muted),
-            Name::Peek => self.ask(Kind::Peek, args, now_us, muted),
+            Name::Check => self.ask(Verb::Check, args, now_us, muted),
+            Name::Peek => self.ask(Verb::Peek, args, now_us, muted),
             Name::Reset => self.reset(args, now_us, muted),
             Name::Help if args.len() > 1 => Err(CommandError::Arity(Name::Help)),
             Name::Help => {
@@ -522,8 +522,8 @@ impl Session {
         Flow::Done
     }
 
-    fn ask(&mut self, kind: Kind, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
-        let name = if kind == Kind::Check { Name::Check } else { Name::Peek };
+    fn ask(&mut self, kind: Verb, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
+        let name = if kind == Verb::Check { Name::Check } else { Name::Peek };
         let parsed = CheckArgs::parse(name, args, &self.worker.shared.config.limits)?;
         let ticket = self.slots.next_ticket();
         let mut check = parsed.check();

@@ -1,6 +1,6 @@
 //! Where requests are counted: in the Redis behind ([`redis`], asked in [`batch`]es by [`script`]s on a
 //! [`connection`], told of the rest by the [`ledger`], with a registry
-//! of the [`windows`] in use) or in this process ([`embedded`]). Stores count and report; what
+//! of what is in use, [`registry`]) or in this process ([`embedded`]). Stores count and report; what
 //! an answer means to a client is the limiter's business.
 
 pub mod batch;
@@ -9,6 +9,6 @@ pub mod embedded;
 pub mod ledger;
 pub mod lifetimes;
 pub mod redis;
+pub mod registry;
 pub mod reset;
 pub mod script;
-pub mod windows;

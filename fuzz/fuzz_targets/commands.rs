@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use tollgate::command::{self, CheckArgs, Name};
 use tollgate::config;
-use tollgate::quota::{Check, Decision, RetryAfter};
+use tollgate::limit::{Ask, RetryAfter, Verdict};
 use tollgate::resp::request::{Args, Limits, Parser};
 use tollgate::store::embedded::Embedded;
 
@@ -33,7 +33,7 @@ fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
     }
 }
 
-fn ask(embedded: &Embedded, name: Name, check: &Check<'_>, now_us: u64) {
+fn ask(embedded: &Embedded, name: Name, check: &Ask<'_>, now_us: u64) {
     if let Some(decision) = check.never_fits() {
         assert!(!decision.allowed && decision.retry_after == RetryAfter::Never);
         return;
@@ -47,11 +47,11 @@ fn ask(embedded: &Embedded, name: Name, check: &Check<'_>, now_us: u64) {
     }
 }
 
-fn is_sound(check: &Check<'_>, decision: &Decision) {
-    assert!(check.quotas.iter().any(|quota| quota.limit == decision.limit));
+fn is_sound(check: &Ask<'_>, decision: &Verdict) {
+    assert!(check.limits.iter().any(|limit| limit.max == decision.limit));
     assert!(decision.remaining <= decision.limit);
     assert_eq!(decision.allowed, decision.retry_after == RetryAfter::Now);
-    let longest_ms = check.quotas.iter().map(|quota| quota.window.ms()).max().unwrap_or(0);
+    let longest_ms = check.limits.iter().map(|limit| limit.window.ms()).max().unwrap_or(0);
     assert!(decision.reset_after_ms <= longest_ms);
 }
 

@@ -4,7 +4,7 @@
 //! or `1e+06`. So a number may be written so wherever it is whole: what is meant is beyond doubt. The plain form is
 //! tried first and costs nothing more for it, and no arithmetic here is in floating point.
 
-use crate::quota::{MAX_WINDOW_MS, Window};
+use crate::limit::{MAX_WINDOW_MS, Window};
 use crate::resp::parse_int;
 
 /// Most digits of an exponent: some libraries write `1e+006`.

@@ -11,8 +11,8 @@
 use super::job::{Job, Waiter, Waiters, Work};
 use super::mailbox::{Answer, Mailbox, Refusal};
 use super::pipeline::Pipeline;
-use super::{Kind, Limiter, Remote};
-use crate::quota::{Check, Decision};
+use super::{Limiter, Remote, Verb};
+use crate::limit::{Ask, Verdict};
 use crate::stats::Stats;
 use crate::store::batch::{Batch, load_of};
 use crate::store::embedded::Embedded;
@@ -59,15 +59,15 @@ impl Batcher {
 
     /// Asks whether `check` may pass. What can be known here is answered at once; else the answer comes into the
     /// mailbox, under `ticket`, within the deadline.
-    pub fn ask(&self, kind: Kind, check: &Check, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
-        let answer = match check.never_fits() {
-            Some(decision) => Answer::Decision(decision),
+    pub fn ask(&self, verb: Verb, ask: &Ask, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
+        let answer = match ask.never_fits() {
+            Some(verdict) => Answer::Verdict(verdict),
             None => match &*self.limiter {
-                Limiter::Embedded(embedded) => ask_embedded(embedded, kind, check, now_us),
-                Limiter::Redis(remote) => self.ask_remote(remote, kind, check, now_us, mailbox, ticket)?,
+                Limiter::Embedded(embedded) => ask_embedded(embedded, verb, ask, now_us),
+                Limiter::Redis(remote) => self.ask_remote(remote, verb, ask, now_us, mailbox, ticket)?,
             },
         };
-        if kind == Kind::Check {
+        if verb == Verb::Check {
             self.count(&answer);
         }
         Some(answer)
@@ -101,38 +101,38 @@ impl Batcher {
     fn ask_remote(
         &self,
         remote: &Remote,
-        kind: Kind,
-        check: &Check,
+        verb: Verb,
+        ask: &Ask,
         now_us: u64,
         mailbox: &Rc<Mailbox>,
         ticket: u64,
     ) -> Option<Answer> {
-        if kind == Kind::Check && remote.windows.refuses(check) {
-            return Some(Answer::Refused(Refusal::Windows(remote.windows.max())));
+        if verb == Verb::Check && remote.registry.refuses(ask) {
+            return Some(Answer::Refused(Refusal::Windows(remote.registry.max())));
         }
         if !remote.breaker.is_closed() || self.waiting.get() >= MAX_WAITING {
             self.stats.by_fallback.add(1);
-            let answer = remote.fall_back(kind, check, now_us);
-            if kind == Kind::Check && answer.is_admission() {
-                remote.ledger.admitted(check, 1, now_us);
+            let answer = remote.fall_back(verb, ask, now_us);
+            if verb == Verb::Check && answer.is_admission() {
+                remote.ledger.admitted(ask, 1, now_us);
             }
             return Some(answer);
         }
-        if let Some(decision) = remote.deny_cache.lookup(check, now_us) {
+        if let Some(verdict) = remote.deny_cache.lookup(ask, now_us) {
             self.stats.by_deny_cache.add(1);
-            return Some(Answer::Decision(decision));
+            return Some(Answer::Verdict(verdict));
         }
-        self.enqueue(remote, kind, check, now_us, mailbox, ticket);
+        self.enqueue(remote, verb, ask, now_us, mailbox, ticket);
         None
     }
 
-    fn enqueue(&self, remote: &Remote, kind: Kind, check: &Check, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) {
+    fn enqueue(&self, remote: &Remote, verb: Verb, ask: &Ask, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) {
         let mut queue = self.queue.borrow_mut();
         let has_room = |job: &Job| match &job.work {
-            Work::Ask { kind: other, batch, .. } => {
-                *other == kind
+            Work::Ask { verb: other, batch, .. } => {
+                *other == verb
                     && !job.resent
-                    && batch.load() + load_of(check) <= MAX_LOAD_PER_BATCH
+                    && batch.load() + load_of(ask) <= MAX_LOAD_PER_BATCH
                     && job.waiters.list.len() < MAX_CHECKS_PER_BATCH
             }
             _ => false,
@@ -140,10 +140,10 @@ impl Batcher {
         if !queue.back().is_some_and(has_room) {
             let id = remote.store.next_batch_id();
             let batch = self.spare.take().unwrap_or_default();
-            queue.push_back(self.new_job(Work::Ask { kind, batch, id }));
+            queue.push_back(self.new_job(Work::Ask { verb, batch, id }));
         }
         if let Some(Job { work: Work::Ask { batch, .. }, waiters, .. }) = queue.back_mut() {
-            let item = batch.add(check);
+            let item = batch.add(ask);
             let (mailbox, due_us) = (mailbox.clone(), now_us + remote.timeout_us);
             waiters.list.push(Waiter { mailbox, ticket, due_us, item, admitted_here: false });
         }
@@ -185,8 +185,8 @@ impl Batcher {
 
     pub(super) fn count(&self, answer: &Answer) {
         match answer {
-            Answer::Decision(Decision { allowed: true, .. }) => self.stats.allowed.add(1),
-            Answer::Decision(_) => self.stats.denied.add(1),
+            Answer::Verdict(Verdict { allowed: true, .. }) => self.stats.allowed.add(1),
+            Answer::Verdict(_) => self.stats.denied.add(1),
             _ => {}
         }
     }
@@ -199,12 +199,12 @@ impl Batcher {
     }
 }
 
-fn ask_embedded(embedded: &Embedded, kind: Kind, check: &Check, now_us: u64) -> Answer {
-    match kind {
-        Kind::Check => match embedded.check(check, now_us) {
-            Ok(decision) => Answer::Decision(decision),
+fn ask_embedded(embedded: &Embedded, verb: Verb, ask: &Ask, now_us: u64) -> Answer {
+    match verb {
+        Verb::Check => match embedded.check(ask, now_us) {
+            Ok(verdict) => Answer::Verdict(verdict),
             Err(full) => Answer::Refused(Refusal::Full(full)),
         },
-        Kind::Peek => Answer::Decision(embedded.peek(check, now_us)),
+        Verb::Peek => Answer::Verdict(embedded.peek(ask, now_us)),
     }
 }

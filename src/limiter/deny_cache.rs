@@ -18,7 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
-use crate::quota::{Check, Decision, Quota, RetryAfter, us_to_ms_ceil};
+use crate::limit::{Ask, Limit, RetryAfter, Verdict, us_to_ms_ceil};
 
 /// Places in a bucket.
 const WAYS: usize = 4;
@@ -32,9 +32,11 @@ const MAX_BUCKETS: usize = 1 << 26;
 /// A denial as the store gave it. Times are on the callers' clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Denial {
-    /// Limit of the binding window.
+    /// Place of the limit that binds, and its capacity.
+    pub binding: u8,
+    /// See above.
     pub limit: u32,
-    /// Cost still available in that window; less than was asked for.
+    /// Cost still available under it; less than was asked for.
     pub remaining: u32,
     /// When the same request could be allowed.
     pub until_us: u64,
@@ -72,7 +74,7 @@ type Bucket = [Option<Box<Entry>>; WAYS];
 
 struct Entry {
     key: Box<[u8]>,
-    quotas: Box<[Quota]>,
+    limits: Box<[Limit]>,
     /// The cost that was denied. Costs up to `denial.max_cost` are answered alike.
     cost: u32,
     denial: Denial,
@@ -96,8 +98,8 @@ impl DenyCache {
     }
 
     /// The answer to `check`, if it is known to be a denial.
-    pub fn lookup(&self, check: &Check<'_>, now_us: u64) -> Option<Decision> {
-        let hash = self.hasher.hash_one(check.key);
+    pub fn lookup(&self, ask: &Ask<'_>, now_us: u64) -> Option<Verdict> {
+        let hash = self.hasher.hash_one(ask.key);
         let shard = self.occupied_shard(hash)?;
         let mut places = shard.lock();
         for way in places.bucket(hash) {
@@ -105,8 +107,8 @@ impl DenyCache {
             if entry.hold_until_us <= now_us {
                 *way = None;
                 shard.held.fetch_sub(1, Ordering::Relaxed);
-            } else if entry.answers(check) {
-                return Some(entry.decision(now_us));
+            } else if entry.answers(ask) {
+                return Some(entry.verdict(now_us));
             }
         }
         None
@@ -114,16 +116,15 @@ impl DenyCache {
 
     /// Remembers that `check`, sent to the store at `sent_us`, was denied. Unless its key, or a key of the same
     /// shard, was forgotten since.
-    pub fn insert(&self, check: &Check<'_>, denial: Denial, sent_us: u64, now_us: u64) {
-        let hash = self.hasher.hash_one(check.key);
+    pub fn insert(&self, ask: &Ask<'_>, denial: Denial, sent_us: u64, now_us: u64) {
+        let hash = self.hasher.hash_one(ask.key);
         let hold_until_us = denial.until_us.min(now_us.saturating_add(self.max_hold_us));
         let Some(shard) = self.shard(hash).filter(|_| hold_until_us > now_us) else { return };
         let mut places = shard.lock();
         if places.forgotten_us.is_some_and(|forgotten_us| sent_us <= forgotten_us) {
             return;
         }
-        let entry =
-            Entry { key: check.key.into(), quotas: check.quotas.into(), cost: check.cost, denial, hold_until_us };
+        let entry = Entry { key: ask.key.into(), limits: ask.limits.into(), cost: ask.cost, denial, hold_until_us };
         if places.put(hash, entry) {
             shard.held.fetch_add(1, Ordering::Relaxed);
         }
@@ -209,10 +210,8 @@ impl Places {
 }
 
 impl Entry {
-    fn answers(&self, check: &Check<'_>) -> bool {
-        (self.cost..=self.denial.max_cost).contains(&check.cost)
-            && *self.key == *check.key
-            && *self.quotas == *check.quotas
+    fn answers(&self, ask: &Ask<'_>) -> bool {
+        (self.cost..=self.denial.max_cost).contains(&ask.cost) && *self.key == *ask.key && *self.limits == *ask.limits
     }
 
     /// Whether this, the later of the two, answers requests that `held` answers.
@@ -220,13 +219,14 @@ impl Entry {
         self.cost <= held.denial.max_cost
             && held.cost <= self.denial.max_cost
             && self.key == held.key
-            && self.quotas == held.quotas
+            && self.limits == held.limits
     }
 
-    fn decision(&self, now_us: u64) -> Decision {
-        let Denial { limit, remaining, until_us, empty_at_us, .. } = self.denial;
-        Decision {
+    fn verdict(&self, now_us: u64) -> Verdict {
+        let Denial { binding, limit, remaining, until_us, empty_at_us, .. } = self.denial;
+        Verdict {
             allowed: false,
+            binding,
             limit,
             remaining,
             // At least 1: an entry is held no longer than `until_us`.

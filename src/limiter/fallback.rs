@@ -34,7 +34,7 @@ use std::array;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, Window, WindowState, decide_and_name, us_to_ms_ceil};
+use crate::limit::{Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, Verdict, decide, us_to_ms_ceil};
 use crate::shards::Shards;
 use overflow::Overflow;
 
@@ -68,7 +68,7 @@ struct Shard {
 
 struct Bucket {
     key: Box<[u8]>,
-    window: Window,
+    counter: Counter,
     /// Tokens at `time_us`, times the window in microseconds. At most 1e9 x 3.2e13, beyond 64 bits. May exceed the
     /// capacity when the limit was lowered since.
     level: u128,
@@ -77,7 +77,7 @@ struct Bucket {
     capacity: u32,
 }
 
-/// What one quota's bucket has now. All levels are in tokens times microseconds of window.
+/// What one limit's bucket has now. All levels are in tokens times microseconds of window.
 #[derive(Clone, Copy, Default)]
 struct Level {
     capacity: u32,
@@ -87,19 +87,18 @@ struct Level {
 
 /// The decision for any check while all are admitted unasked, as if their windows were empty. A cost that exceeds a
 /// limit is denied still.
-pub fn open(check: &Check<'_>) -> Decision {
-    decide_degraded(check, |_| WindowState::default()).0
+pub fn open(ask: &Ask<'_>) -> Verdict {
+    decide_degraded(ask, |_| LimitState::default())
 }
 
 /// The decision for any check while all are denied: as if their windows had been filled just now, so the longest
 /// window binds, and is worth waiting for.
-pub fn closed(check: &Check<'_>) -> Decision {
-    decide_degraded(check, |quota| WindowState {
-        used: u64::from(quota.limit),
-        fits_in_us: quota.window.us(),
-        empty_in_us: quota.window.us(),
+pub fn closed(ask: &Ask<'_>) -> Verdict {
+    decide_degraded(ask, |limit| LimitState {
+        used: u64::from(limit.capacity()),
+        fits_in_us: limit.window.us(),
+        empty_in_us: limit.window.us(),
     })
-    .0
 }
 
 impl Fallback {
@@ -112,34 +111,34 @@ impl Fallback {
     }
 
     /// Decides by the buckets, and takes the cost from each if all have it.
-    pub fn check(&self, check: &Check<'_>, now_us: u64) -> Decision {
-        let hash = self.hasher.hash_one(check.key);
+    pub fn check(&self, ask: &Ask<'_>, now_us: u64) -> Verdict {
+        let hash = self.hasher.hash_one(ask.key);
         let mut shard = self.shards.of(hash);
-        let levels = self.levels(&shard, hash, check, now_us);
-        let decision = decide_by(&levels, check);
-        if decision.allowed {
-            for (quota, level) in check.quotas.iter().zip(levels) {
-                self.set(&mut shard, hash, check.key, quota.window, level.less(check.cost), now_us);
+        let levels = self.levels(&shard, hash, ask, now_us);
+        let verdict = decide_by(&levels, ask);
+        if verdict.allowed {
+            for (limit, level) in ask.limits.iter().zip(levels) {
+                self.set(&mut shard, hash, ask.key, limit.counter(), level.less(ask.cost), now_us);
             }
         }
-        decision
+        verdict
     }
 
     /// What [`check`](Self::check) would answer; takes nothing.
-    pub fn peek(&self, check: &Check<'_>, now_us: u64) -> Decision {
-        let hash = self.hasher.hash_one(check.key);
+    pub fn peek(&self, ask: &Ask<'_>, now_us: u64) -> Verdict {
+        let hash = self.hasher.hash_one(ask.key);
         let shard = self.shards.of(hash);
-        decide_by(&self.levels(&shard, hash, check, now_us), check)
+        decide_by(&self.levels(&shard, hash, ask, now_us), ask)
     }
 
-    /// An exact answer said that `remaining` is left of `quota` for `key`: so much is what an outage begins with.
-    pub fn learn(&self, key: &[u8], quota: Quota, remaining: u32, now_us: u64) {
+    /// An exact answer said that `remaining` is left of `limit` for `key`: so much is what an outage begins with.
+    pub fn learn(&self, key: &[u8], limit: Limit, remaining: u32, now_us: u64) {
         let hash = self.hasher.hash_one(key);
-        let full = Level::full(quota, self.ratio);
+        let full = Level::full(limit, self.ratio);
         let mut shard = self.shards.of(hash);
         if remaining < full.capacity {
-            self.set(&mut shard, hash, key, quota.window, Level { level: full.units(remaining), ..full }, now_us);
-        } else if let Some(bucket) = shard.find_mut(hash, key, quota.window) {
+            self.set(&mut shard, hash, key, limit.counter(), Level { level: full.units(remaining), ..full }, now_us);
+        } else if let Some(bucket) = shard.find_mut(hash, key, limit.counter()) {
             bucket.set(full, now_us);
         }
     }
@@ -163,22 +162,22 @@ impl Fallback {
         self.shards.iter().map(|shard| shard.evicted).sum()
     }
 
-    /// The levels of the check's windows, in the quotas' order, then anything.
-    fn levels(&self, shard: &Shard, hash: u64, check: &Check<'_>, now_us: u64) -> [Level; MAX_WINDOWS] {
-        let level = |quota: &Quota| {
-            let full = Level::full(*quota, self.ratio);
-            let same = |bucket: &Bucket| bucket.is_of(check.key, quota.window);
+    /// The levels of the check's windows, in the limits' order, then anything.
+    fn levels(&self, shard: &Shard, hash: u64, ask: &Ask<'_>, now_us: u64) -> [Level; MAX_LIMITS_PER_ASK] {
+        let level = |limit: &Limit| {
+            let full = Level::full(*limit, self.ratio);
+            let same = |bucket: &Bucket| bucket.is_of(ask.key, limit.counter());
             match shard.buckets.find(hash, same) {
                 Some(bucket) => full.refill(bucket, now_us),
-                None => full.full_at(shard.overflow.full_at_us(hash, quota.window), now_us),
+                None => full.full_at(shard.overflow.full_at_us(hash, limit.window), now_us),
             }
         };
-        array::from_fn(|index| check.quotas.get(index).map_or(Level::default(), level))
+        array::from_fn(|index| ask.limits.get(index).map_or(Level::default(), level))
     }
 
     /// Sets the level of a bucket, which is made, at the cost of another when there are too many.
-    fn set(&self, shard: &mut Shard, hash: u64, key: &[u8], window: Window, level: Level, now_us: u64) {
-        if let Some(bucket) = shard.find_mut(hash, key, window) {
+    fn set(&self, shard: &mut Shard, hash: u64, key: &[u8], counter: Counter, level: Level, now_us: u64) {
+        if let Some(bucket) = shard.find_mut(hash, key, counter) {
             return bucket.set(level, now_us);
         }
         let hash_of = |bucket: &Bucket| self.hasher.hash_one(&*bucket.key);
@@ -189,18 +188,18 @@ impl Fallback {
             shard.evicted += 1;
             let full_at_us = bucket.full_at_us();
             if full_at_us > now_us {
-                shard.overflow.note(hash_of(&bucket), bucket.window, full_at_us);
+                shard.overflow.note(hash_of(&bucket), bucket.counter.window(), full_at_us);
             }
         }
         let Level { level, capacity, .. } = level;
-        let bucket = Bucket { key: key.into(), window, level, time_us: now_us, capacity };
+        let bucket = Bucket { key: key.into(), counter, level, time_us: now_us, capacity };
         shard.buckets.insert_unique(hash, bucket, hash_of);
     }
 }
 
 impl Shard {
-    fn find_mut(&mut self, hash: u64, key: &[u8], window: Window) -> Option<&mut Bucket> {
-        self.buckets.find_mut(hash, |bucket| bucket.is_of(key, window))
+    fn find_mut(&mut self, hash: u64, key: &[u8], counter: Counter) -> Option<&mut Bucket> {
+        self.buckets.find_mut(hash, |bucket| bucket.is_of(key, counter))
     }
 
     /// The slot of the bucket that must go before one more of `key` comes, if one must.
@@ -230,8 +229,8 @@ impl Shard {
 }
 
 impl Bucket {
-    fn is_of(&self, key: &[u8], window: Window) -> bool {
-        self.window == window && *self.key == *key
+    fn is_of(&self, key: &[u8], counter: Counter) -> bool {
+        self.counter == counter && *self.key == *key
     }
 
     fn set(&mut self, level: Level, now_us: u64) {
@@ -241,22 +240,22 @@ impl Bucket {
 
     /// When it is full, if it is left alone.
     fn full_at_us(&self) -> u64 {
-        let window_us = self.window.us();
+        let window_us = self.counter.window().us();
         let full = Level { capacity: self.capacity, window_us, level: self.level };
         self.time_us.saturating_add(full.full_in_us())
     }
 
     /// For how many windows the bucket has been left alone. From 1 on it is full, whatever the limit.
     fn idle_windows(&self, now_us: u64) -> f64 {
-        now_us.saturating_sub(self.time_us) as f64 / self.window.us() as f64
+        now_us.saturating_sub(self.time_us) as f64 / self.counter.window().us() as f64
     }
 }
 
 impl Level {
-    fn full(quota: Quota, ratio: f64) -> Self {
+    fn full(limit: Limit, ratio: f64) -> Self {
         // A float becomes the nearest integer in range; the limit is at least 1.
-        let capacity = ((f64::from(quota.limit) * ratio) as u32).min(quota.limit).max(1);
-        let window_us = quota.window.us();
+        let capacity = ((f64::from(limit.capacity()) * ratio) as u32).min(limit.capacity()).max(1);
+        let window_us = limit.window.us();
         Self { capacity, window_us, level: u128::from(capacity) * u128::from(window_us) }
     }
 
@@ -299,7 +298,7 @@ impl Level {
     }
 
     /// The bucket as a window in which all but its whole tokens is used.
-    fn state(&self, limit: u32, cost: u32) -> WindowState {
+    fn state(&self, limit: u32, cost: u32) -> LimitState {
         let fits_in_us = if cost > self.capacity {
             // It cannot fit before the store is back. A window is as good a time as any to ask again.
             self.window_us
@@ -307,32 +306,31 @@ impl Level {
             self.reaches_in_us(self.units(cost))
         };
         let used = u64::from(limit.saturating_sub(self.tokens()));
-        WindowState { used, fits_in_us, empty_in_us: self.full_in_us() }
+        LimitState { used, fits_in_us, empty_in_us: self.full_in_us() }
     }
 }
 
-fn decide_by(levels: &[Level; MAX_WINDOWS], check: &Check<'_>) -> Decision {
-    let mut of_quotas = levels.iter();
-    let (decision, binding) = decide_degraded(check, |quota| {
-        of_quotas.next().map_or_else(WindowState::default, |level| level.state(quota.limit, check.cost))
+fn decide_by(levels: &[Level; MAX_LIMITS_PER_ASK], ask: &Ask<'_>) -> Verdict {
+    let mut of_limits = levels.iter();
+    let verdict = decide_degraded(ask, |limit| {
+        of_limits.next().map_or_else(LimitState::default, |level| level.state(limit.capacity(), ask.cost))
     });
-    match levels.get(binding) {
+    match levels.get(usize::from(verdict.binding)) {
         // Where a request is counted the rule resets after a window, as a log does; a bucket is full sooner.
-        Some(level) if decision.allowed => {
-            Decision { reset_after_ms: us_to_ms_ceil(level.less(check.cost).full_in_us()), ..decision }
+        Some(level) if verdict.allowed => {
+            Verdict { reset_after_ms: us_to_ms_ceil(level.less(ask.cost).full_in_us()), ..verdict }
         }
-        _ => decision,
+        _ => verdict,
     }
 }
 
-/// Decides by the state of each quota's window, and says which window binds, by its place.
-fn decide_degraded(check: &Check<'_>, mut state: impl FnMut(&Quota) -> WindowState) -> (Decision, usize) {
-    let states: [WindowState; MAX_WINDOWS] =
-        array::from_fn(|index| check.quotas.get(index).map_or_else(WindowState::default, &mut state));
+/// Decides by the state of each limit.
+fn decide_degraded(ask: &Ask<'_>, mut state: impl FnMut(&Limit) -> LimitState) -> Verdict {
+    let states: [LimitState; MAX_LIMITS_PER_ASK] =
+        array::from_fn(|index| ask.limits.get(index).map_or_else(LimitState::default, &mut state));
     // A check has no more windows than there are states.
-    let states = states.get(..check.quotas.len()).unwrap_or(&states);
-    let (decision, binding) = decide_and_name(check.quotas, states, check.cost);
-    (Decision { degraded: true, ..decision }, binding)
+    let states = states.get(..ask.limits.len()).unwrap_or(&states);
+    Verdict { degraded: true, ..decide(ask.limits, states, ask.cost) }
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(super) struct InFlight {
     trip_us: u64,
     measured_us: u64,
     timeout_us: u64,
-    /// Answers to come that were sent under a higher limit.
+    /// Report to come that were sent under a higher limit.
     sent_before: usize,
     is_slow: bool,
 }

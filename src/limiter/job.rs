@@ -1,8 +1,8 @@
 //! What is asked of Redis at once, and who waits for the answer.
 
-use super::Kind;
+use super::Verb;
 use super::mailbox::Mailbox;
-use crate::quota::Window;
+use crate::limit::Counter;
 use crate::store::batch::Batch;
 use crate::store::ledger::Record;
 use crate::store::reset::Reset;
@@ -39,9 +39,10 @@ impl Waiters {
     }
 }
 
-/// The scripts of which the order matters.
+/// Jobs of one lane run one script. Those of another wait until the lane is empty, so that no script which has to be sent
+/// again is overtaken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Script {
+pub enum Lane {
     /// lua/check.lua
     Check,
     /// lua/peek.lua
@@ -79,7 +80,7 @@ pub enum Work {
     /// Checks or peeks, never mixed.
     Ask {
         /// Which.
-        kind: Kind,
+        verb: Verb,
         /// The questions.
         batch: Batch,
         /// Begins the ids of what it counts.
@@ -87,10 +88,10 @@ pub enum Work {
     },
     /// A reset of keys; at each time the next piece of it.
     Reset(Reset),
-    /// Windows are registered, or the registry is read if there are none. Nobody waits for it.
+    /// Counters are registered, or the registry is read if there are none. Nobody waits for it.
     Register {
-        /// The windows.
-        windows: Vec<Window>,
+        /// The counters.
+        counters: Vec<Counter>,
         /// When a connection that has not answered is given up.
         due_us: u64,
     },
@@ -106,35 +107,35 @@ pub enum Work {
 }
 
 impl Work {
-    /// The script that is run for it, if somebody waits for that.
-    pub fn script(&self) -> Option<Script> {
+    /// The lane that it goes in, if somebody waits for it.
+    pub fn lane(&self) -> Option<Lane> {
         match self {
-            Self::Ask { kind: Kind::Check, .. } => Some(Script::Check),
-            Self::Ask { kind: Kind::Peek, .. } => Some(Script::Peek),
-            Self::Reset(_) => Some(Script::Reset),
+            Self::Ask { verb: Verb::Check, .. } => Some(Lane::Check),
+            Self::Ask { verb: Verb::Peek, .. } => Some(Lane::Peek),
+            Self::Reset(_) => Some(Lane::Reset),
             Self::Register { .. } | Self::Record { .. } => None,
         }
     }
 
-    /// The windows of logs that it may make.
-    pub fn windows(&self) -> impl Iterator<Item = Window> {
+    /// What it may count in.
+    pub fn counters(&self) -> impl Iterator<Item = Counter> {
         let (batch, records) = match self {
-            Self::Ask { kind: Kind::Check, batch, .. } => (batch.quotas(), &[][..]),
+            Self::Ask { verb: Verb::Check, batch, .. } => (batch.limits(), &[][..]),
             Self::Record { records, .. } => (&[][..], records.as_slice()),
             _ => Default::default(),
         };
-        let recorded = records.iter().map(|record| record.window);
-        batch.iter().map(|quota| quota.window).chain(recorded)
+        let recorded = records.iter().map(|record| record.counter);
+        batch.iter().map(|limit| limit.counter()).chain(recorded)
     }
 
-    /// Whether it registers a window.
-    pub fn registers(&self, window: Window) -> bool {
-        matches!(self, Self::Register { windows, .. } if windows.contains(&window))
+    /// Whether it registers a counter.
+    pub fn registers(&self, counter: Counter) -> bool {
+        matches!(self, Self::Register { counters, .. } if counters.contains(&counter))
     }
 
     /// Whether what is asked is counted too.
     pub fn counts(&self) -> bool {
-        matches!(self, Self::Ask { kind: Kind::Check, .. })
+        matches!(self, Self::Ask { verb: Verb::Check, .. })
     }
 }
 

@@ -1,6 +1,6 @@
 //! How answers that take time reach the session that asked.
 
-use crate::quota::Decision;
+use crate::limit::Verdict;
 use crate::store::embedded::Full;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -10,7 +10,7 @@ use std::task::{Context, Waker};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// Of a check or a peek.
-    Decision(Decision),
+    Verdict(Verdict),
     /// Of a reset: how many of the keys had any state.
     Reset(u64),
     /// There is none.
@@ -20,7 +20,7 @@ pub enum Answer {
 impl Answer {
     /// Whether it lets a request through.
     pub fn is_admission(&self) -> bool {
-        matches!(self, Self::Decision(Decision { allowed: true, .. }))
+        matches!(self, Self::Verdict(Verdict { allowed: true, .. }))
     }
 }
 

@@ -5,9 +5,9 @@ use super::batcher::Batcher;
 use super::diagnosis::{Kind as ProblemKind, Problem};
 use super::in_flight::InFlight;
 use super::job::{Job, Work};
-use super::{Kind, Remote, connect};
+use super::{Remote, Verb, connect};
 use crate::clock::now_us;
-use crate::quota::Window;
+use crate::limit::Counter;
 use crate::store::connection::{Connection, Error, Reply};
 use crate::store::ledger::Writer;
 use crate::store::lifetimes::Lifetimes;
@@ -128,7 +128,7 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Answers those for whom Redis is too late.
+    /// Report those for whom Redis is too late.
     fn expire_late(&mut self, now_us: u64) {
         let late_us = now_us.saturating_sub(self.next_due_us());
         let mut jobs = self.batcher.queue.take();
@@ -217,7 +217,7 @@ impl<'a> Pipeline<'a> {
                 self.remote.on_up();
                 // It may be another Redis.
                 self.lifetimes.clear();
-                self.remote.windows.clear();
+                self.remote.registry.clear();
                 self.link = Some(link);
             }
             Err(problem) if problem.kind == ProblemKind::Own && self.remote.breaker.is_closed() => {
@@ -246,7 +246,7 @@ impl<'a> Pipeline<'a> {
 
     /// Sends what is asked, as far as there is room on the way.
     fn send(&mut self, now_us: u64) {
-        if self.link.is_some() && self.remote.windows.take_list_due(now_us) {
+        if self.link.is_some() && self.remote.registry.take_list_due(now_us) {
             self.register(Vec::new(), now_us);
         }
         self.write_at_leisure(now_us);
@@ -259,20 +259,20 @@ impl<'a> Pipeline<'a> {
     }
 
     fn asked_in_flight(&self) -> usize {
-        self.in_flight.iter().filter(|job| job.work.script().is_some()).count()
+        self.in_flight.iter().filter(|job| job.work.lane().is_some()).count()
     }
 
-    /// Registers windows, or reads the registry if there are none.
-    fn register(&mut self, windows: Vec<Window>, now_us: u64) {
+    /// Registers counters, or reads the registry if there are none.
+    fn register(&mut self, counters: Vec<Counter>, now_us: u64) {
         let due_us = self.remote.connect_due_us(now_us);
-        let mut job = self.batcher.new_job(Work::Register { windows, due_us });
+        let mut job = self.batcher.new_job(Work::Register { counters, due_us });
         (job.sent_us, job.ahead) = (now_us, self.in_flight.len());
         self.write(job);
     }
 
     pub(super) fn send_job(&mut self, mut job: Job, now_us: u64) {
-        let mut due = self.remote.windows.due(job.work.windows(), now_us);
-        due.retain(|window| !self.in_flight.iter().any(|job| job.work.registers(*window)));
+        let mut due = self.remote.registry.due(job.work.counters(), now_us);
+        due.retain(|counter| !self.in_flight.iter().any(|job| job.work.registers(*counter)));
         if !due.is_empty() {
             self.register(due, now_us);
         }
@@ -284,16 +284,16 @@ impl<'a> Pipeline<'a> {
     fn write(&mut self, mut job: Job) {
         let (Some(link), remote) = (&mut self.link, self.remote) else { return };
         let run = match &mut job.work {
-            Work::Ask { kind: Kind::Check, batch, id } => {
+            Work::Ask { verb: Verb::Check, batch, id } => {
                 self.lifetimes.mark(batch, remote.redis_time(job.sent_us) + MAX_STALL_US);
                 remote.store.check(batch, id, job.resent)
             }
-            Work::Ask { kind: Kind::Peek, batch, .. } => remote.store.peek(batch),
+            Work::Ask { verb: Verb::Peek, batch, .. } => remote.store.peek(batch),
             Work::Reset(reset) => match reset.piece() {
                 Some(piece) => remote.store.reset(&piece),
-                None => remote.store.register(&[], remote.windows.max()),
+                None => remote.store.register(&[], remote.registry.max()),
             },
-            Work::Register { windows, .. } => remote.store.register(windows, remote.windows.max()),
+            Work::Register { counters, .. } => remote.store.register(counters, remote.registry.max()),
             Work::Record { records, .. } => remote.store.record(records, remote.clock_offset_us()),
         };
         run.write(link.output(), job.with_source);
@@ -306,7 +306,7 @@ impl<'a> Pipeline<'a> {
         let mut queue = self.batcher.queue.borrow_mut();
         let next = &queue.front()?.work;
         // A script that Redis has forgotten is sent again, and must not be overtaken by another one meanwhile.
-        let is_other = |job: &Job| job.work.script().is_some_and(|script| Some(script) != next.script());
+        let is_other = |job: &Job| job.work.lane().is_some_and(|lane| Some(lane) != next.lane());
         if self.in_flight.iter().any(is_other) {
             return None;
         }

@@ -64,7 +64,7 @@ async fn run(remote: &Remote, told: probe::Told<'_>) -> Result<(), Problem> {
 /// Each script, run on nothing.
 fn scripts<'a>(remote: &'a Remote, nothing: &Batch) -> [(&'static str, Run<'a>); 5] {
     let store = &remote.store;
-    let nobody = Piece { keys: &[], windows: &[], completes_its_keys: true };
+    let nobody = Piece { keys: &[], counters: &[], completes_its_keys: true };
     [
         ("check", store.check(nothing, "", false)),
         ("peek", store.peek(nothing)),

@@ -7,11 +7,11 @@
 use super::diagnosis::{self, Problem};
 use super::{Remote, connect, facts, needs};
 use crate::clock::now_us;
-use crate::quota::{Check, Quota, Window};
+use crate::limit::{Ask, Limit, Window};
 use crate::run_id::run_id;
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error, Reply};
-use crate::store::redis::Answers;
+use crate::store::redis::Report;
 use std::time::Duration;
 
 /// Is told of each step that was passed: what it was, and what it showed.
@@ -86,10 +86,10 @@ async fn try_commands(remote: &Remote, link: &mut Connection, told: Told<'_>) ->
 /// breaker for nothing.
 async fn run_script(remote: &Remote, link: &mut Connection) -> Result<(), Error> {
     let mut batch = Batch::default();
-    batch.add(&Check { key: b"probe", quotas: &[Quota { limit: 1, window: Window::MIN }], cost: 1 });
+    batch.add(&Ask { key: b"probe", limits: &[Limit::log(1, Window::MIN)], cost: 1 });
     let (timeout, sent_us) = (Duration::from_micros(remote.timeout_us), now_us());
     let reply = connect::run(link, remote.store.peek(&batch), timeout).await?;
-    remote.note_clock(Answers::read(reply, batch.windows())?.redis_now_us, sent_us);
+    remote.note_clock(Report::read(reply, batch.states())?.redis_now_us, sent_us);
     Ok(())
 }
 

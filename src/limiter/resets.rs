@@ -6,7 +6,7 @@ use super::mailbox::{Answer, Refusal};
 use super::pipeline::Pipeline;
 use super::{Remote, needs};
 use crate::clock::now_us;
-use crate::quota::Window;
+use crate::limit::Counter;
 use crate::store::connection::{Connection, Error, Reply};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -80,9 +80,9 @@ impl Pipeline<'_> {
             piece.keys.iter().for_each(|key| remote.forget(key, now_us));
             reset.piece_done(numbers);
         } else {
-            match remote.windows.listed(numbers, now_us) {
-                Ok(Some(windows)) => reset.set_windows(windows),
-                Ok(None) => return self.answer_reset(&job, Answer::Refused(Refusal::Windows(remote.windows.max()))),
+            match remote.registry.listed(numbers, now_us) {
+                Ok(Some(counters)) => reset.set_counters(counters),
+                Ok(None) => return self.answer_reset(&job, Answer::Refused(Refusal::Windows(remote.registry.max()))),
                 Err(error) => return self.on_refused(job, &error),
             }
         }
@@ -108,20 +108,20 @@ impl Pipeline<'_> {
 
     /// What has the registry's name is something else. Checks need no registry.
     pub(super) fn on_no_registry(&mut self, job: &Job) {
-        if let Work::Register { windows, .. } = &job.work {
+        if let Work::Register { counters, .. } = &job.work {
             warn!("what has the registry's name in redis is something else: RL.RESET cannot work");
-            self.remote.windows.pass_over(windows, job.sent_us);
+            self.remote.registry.pass_over(counters, job.sent_us);
         }
         self.answer_reset(job, Answer::Refused(Refusal::WrongType));
     }
 }
 
 impl Remote {
-    /// Redis was asked at `sent_us` to register windows, or which are registered, and answered.
-    pub(super) fn on_registered(&self, windows: &[Window], numbers: &[i64], sent_us: u64) -> Result<(), Error> {
-        match windows {
-            [] => self.windows.listed(numbers, sent_us).map(|_| ()),
-            _ => self.windows.registered(windows, numbers, sent_us),
+    /// Redis was asked at `sent_us` to register counters, or which are registered, and answered.
+    pub(super) fn on_registered(&self, counters: &[Counter], numbers: &[i64], sent_us: u64) -> Result<(), Error> {
+        match counters {
+            [] => self.registry.listed(numbers, sent_us).map(|_| ()),
+            _ => self.registry.registered(counters, numbers, sent_us),
         }
     }
 }

@@ -4,21 +4,21 @@ use super::job::{Job, Waiter, Work};
 use super::mailbox::{Answer, Refusal};
 use super::pipeline::Pipeline;
 use crate::clock::now_us;
-use crate::quota::{Check, WindowState, decide};
+use crate::limit::{Ask, LimitState, decide};
 use crate::store::batch::Batch;
 use crate::store::connection::{Error, Reply};
-use crate::store::redis::{Answers, WindowAnswer, entry_id};
+use crate::store::redis::{LimitReport, Report, entry_id};
 use tracing::warn;
 
 impl Pipeline<'_> {
-    /// Answers those who are due by `until_us` in Redis's place. Whether there was any.
+    /// Report those who are due by `until_us` in Redis's place. Whether there was any.
     pub(super) fn expire(&self, job: &mut Job, until_us: u64, now_us: u64) -> bool {
         let Job { work, waiters, .. } = job;
         let first = waiters.expired;
         while let Some(waiter) = waiters.list.get_mut(waiters.expired).filter(|waiter| waiter.due_us <= until_us) {
             let answer = match work {
-                Work::Ask { kind, batch, .. } => match batch.items().get(waiter.item) {
-                    Some(item) => self.remote.fall_back(*kind, &batch.check_of(item), now_us),
+                Work::Ask { verb, batch, .. } => match batch.items().get(waiter.item) {
+                    Some(item) => self.remote.fall_back(*verb, &batch.ask_of(item), now_us),
                     None => Answer::Refused(self.remote.refusal()),
                 },
                 _ => Answer::Refused(self.remote.refusal()),
@@ -48,11 +48,11 @@ impl Pipeline<'_> {
         }
         let Work::Ask { batch, id, .. } = &job.work else { return };
         for (index, item) in batch.items().iter().enumerate() {
-            let (check, admitted) = (batch.check_of(item), job.admitted_here(index));
+            let (ask, admitted) = (batch.ask_of(item), job.admitted_here(index));
             if admitted > 0 && sent {
-                ledger.admitted_of_asked(&check, &entry_id(id, index), item.count, admitted, now_us);
+                ledger.admitted_of_asked(&ask, &entry_id(id, index), item.count, admitted, now_us);
             } else if admitted > 0 {
-                ledger.admitted(&check, admitted, now_us);
+                ledger.admitted(&ask, admitted, now_us);
             }
         }
     }
@@ -62,10 +62,10 @@ impl Pipeline<'_> {
         let (remote, stats) = (self.remote, &self.batcher.stats);
         let now_us = now_us();
         match (&job.work, reply) {
-            (Work::Ask { batch, .. }, reply) => match Answers::read(reply, batch.windows()) {
-                Ok(answers) => {
-                    remote.note_clock(answers.redis_now_us, job.sent_us);
-                    self.settle_items(batch, &job, &answers, now_us);
+            (Work::Ask { batch, .. }, reply) => match Report::read(reply, batch.states()) {
+                Ok(report) => {
+                    remote.note_clock(report.redis_now_us, job.sent_us);
+                    self.settle_items(batch, &job, &report, now_us);
                 }
                 Err(error) => return self.on_refused(job, &error),
             },
@@ -73,8 +73,8 @@ impl Pipeline<'_> {
                 self.missed = 0;
                 return self.advance_reset(job, &numbers, now_us);
             }
-            (Work::Register { windows, .. }, Reply::Integers(numbers)) => {
-                if self.remote.on_registered(windows, &numbers, job.sent_us).is_err() {
+            (Work::Register { counters, .. }, Reply::Integers(numbers)) => {
+                if self.remote.on_registered(counters, &numbers, job.sent_us).is_err() {
                     return self.on_refused(job, &Error::Unexpected);
                 }
             }
@@ -102,19 +102,19 @@ impl Pipeline<'_> {
         }
     }
 
-    /// Hands out the decisions, and keeps of the answers what will save asking or inform the fallback.
-    fn settle_items(&mut self, batch: &Batch, job: &Job, answers: &Answers, now_us: u64) {
-        let Answers { redis_now_us, windows: answers } = answers;
-        // As the checks are decided one after another, in the order of the windows of all items.
-        let mut states: Vec<WindowState> = answers.iter().map(WindowAnswer::state).collect();
+    /// Hands out the verdicts, and keeps of the report what will save asking or inform the fallback.
+    fn settle_items(&mut self, batch: &Batch, job: &Job, report: &Report, now_us: u64) {
+        let Report { redis_now_us, limits: reports } = report;
+        // As the checks are decided one after another, in the order of the limits of all items.
+        let mut states: Vec<LimitState> = reports.iter().map(LimitReport::state).collect();
         let mut granted_late = vec![0u32; if job.waiters.expired > 0 { batch.items().len() } else { 0 }];
         for (index, waiter) in job.waiters.list.iter().enumerate() {
             let Some(item) = batch.items().get(waiter.item) else { continue };
-            let windows = item.windows();
-            let (Some(answers), Some(states)) = (answers.get(windows.clone()), states.get_mut(windows)) else {
+            let places = item.places();
+            let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get_mut(places)) else {
                 continue;
             };
-            let answer = decide_next(&batch.check_of(item), answers, states, job.work.counts());
+            let answer = decide_next(&batch.ask_of(item), reports, states, job.work.counts());
             if index >= job.waiters.expired {
                 self.batcher.stats.by_store.add(1);
                 self.deliver(&job.work, waiter, answer);
@@ -123,26 +123,26 @@ impl Pipeline<'_> {
             }
         }
         for (index, item) in batch.items().iter().enumerate() {
-            let windows = item.windows();
-            let (Some(answers), Some(states)) = (answers.get(windows.clone()), states.get(windows)) else { continue };
-            if answers.contains(&WindowAnswer::WrongType) {
+            let places = item.places();
+            let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get(places)) else { continue };
+            if reports.contains(&LimitReport::WrongType) {
                 continue;
             }
-            let check = batch.check_of(item);
+            let ask = batch.ask_of(item);
             let is_counted =
-                job.work.counts() && states.iter().zip(answers).any(|(after, before)| after.used > before.state().used);
+                job.work.counts() && states.iter().zip(reports).any(|(after, before)| after.used > before.state().used);
             // Of a batch that ran before, it is not known when the logs were looked at.
             if is_counted && !item.lasts && !job.resent {
-                self.lifetimes.seen(&check, *redis_now_us);
+                self.lifetimes.seen(&ask, *redis_now_us);
             }
-            self.remote.learn(&check, states, answers, job.sent_us, now_us);
+            self.remote.learn(&ask, states, reports, job.sent_us, now_us);
             if let Some(granted) = granted_late.get(index)
                 && job.work.counts()
             {
                 // Of those whom the fallback answered first, Redis may have admitted fewer.
                 let uncounted = job.admitted_here(index).saturating_sub(*granted);
                 if uncounted > 0 {
-                    self.remote.ledger.admitted(&check, uncounted, now_us);
+                    self.remote.ledger.admitted(&ask, uncounted, now_us);
                 }
             }
         }
@@ -204,16 +204,16 @@ impl Pipeline<'_> {
     }
 }
 
-/// Decides the next check of an item by where its windows stand, and counts it there if it `counts`.
-fn decide_next(check: &Check<'_>, answers: &[WindowAnswer], states: &mut [WindowState], counts: bool) -> Answer {
-    if answers.contains(&WindowAnswer::WrongType) {
+/// Decides the next check of an item by where its limits stand, and counts it there if it `counts`.
+fn decide_next(ask: &Ask<'_>, reports: &[LimitReport], states: &mut [LimitState], counts: bool) -> Answer {
+    if reports.contains(&LimitReport::WrongType) {
         return Answer::Refused(Refusal::WrongType);
     }
-    let decision = decide(check.quotas, states, check.cost);
-    if decision.allowed && counts {
-        for (state, quota) in states.iter_mut().zip(check.quotas) {
-            state.count(check.cost, quota.window);
+    let verdict = decide(ask.limits, states, ask.cost);
+    if verdict.allowed && counts {
+        for (state, limit) in states.iter_mut().zip(ask.limits) {
+            limit.count(state, ask.cost);
         }
     }
-    Answer::Decision(decision)
+    Answer::Verdict(verdict)
 }

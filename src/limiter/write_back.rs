@@ -33,7 +33,7 @@ impl Pipeline<'_> {
         let Work::Ask { batch, .. } = work else { return };
         let mut owed = Vec::new();
         for item in batch.items() {
-            ledger.take_of(&batch.check_of(item), self.writer, now_us, &mut owed);
+            ledger.take_of(&batch.ask_of(item), self.writer, now_us, &mut owed);
         }
         while !owed.is_empty() {
             let rest = owed.split_off(owed.len().min(MAX_RECORDS));

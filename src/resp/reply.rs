@@ -1,6 +1,6 @@
 //! Writes replies, each function one RESP value onto the end of a buffer.
 
-use crate::quota::{Decision, RetryAfter};
+use crate::limit::{RetryAfter, Verdict};
 use bytes::{BufMut, BytesMut};
 
 /// The protocol that a client chose by HELLO.
@@ -90,19 +90,19 @@ pub fn verbatim(out: &mut BytesMut, text: &[u8], protocol: Protocol) {
 }
 
 /// The six integers that answer RL.CHECK and RL.PEEK.
-pub fn decision(out: &mut BytesMut, decision: &Decision) {
-    let retry_after_ms = match decision.retry_after {
+pub fn verdict(out: &mut BytesMut, verdict: &Verdict) {
+    let retry_after_ms = match verdict.retry_after {
         RetryAfter::Now => 0,
         RetryAfter::Ms(ms) => i64::try_from(ms).unwrap_or(i64::MAX),
         RetryAfter::Never => -1,
     };
     out.reserve(96);
-    out.put_slice(if decision.allowed { b"*6\r\n:1\r\n" } else { b"*6\r\n:0\r\n" });
-    integer(out, i64::from(decision.limit));
-    integer(out, i64::from(decision.remaining));
+    out.put_slice(if verdict.allowed { b"*6\r\n:1\r\n" } else { b"*6\r\n:0\r\n" });
+    integer(out, i64::from(verdict.limit));
+    integer(out, i64::from(verdict.remaining));
     integer(out, retry_after_ms);
-    integer(out, i64::try_from(decision.reset_after_ms).unwrap_or(i64::MAX));
-    out.put_slice(if decision.degraded { b":1\r\n" } else { b":0\r\n" });
+    integer(out, i64::try_from(verdict.reset_after_ms).unwrap_or(i64::MAX));
+    out.put_slice(if verdict.degraded { b":1\r\n" } else { b":0\r\n" });
 }
 
 fn line(out: &mut BytesMut, kind: u8, text: &[u8]) {

@@ -234,7 +234,7 @@ impl Slots {
 /// Writes the limiter's answer as a reply.
 pub fn write_answer(output: &mut BytesMut, answer: &Answer) {
     match answer {
-        Answer::Decision(decision) => reply::decision(output, decision),
+        Answer::Verdict(verdict) => reply::verdict(output, verdict),
         Answer::Reset(count) => reply::integer(output, i64::try_from(*count).unwrap_or(i64::MAX)),
         Answer::Refused(refusal) => reply::error(output, &refusal.to_string()),
     }

@@ -8,8 +8,8 @@ use super::Session;
 use super::link::Link;
 use crate::clock::now_us;
 use crate::config::WhenDown;
-use crate::limiter::{Kind, Limiter};
-use crate::quota::{Check, Quota, Window};
+use crate::limit::{Ask, Limit, Window};
+use crate::limiter::{Limiter, Verb};
 use std::pin::Pin;
 use std::task::Context;
 use tokio::time::{Instant, Sleep, sleep};
@@ -65,10 +65,10 @@ impl Session {
 
     /// Where nobody asks for checks, nobody learns that Redis does not answer.
     fn ask_whether_redis_answers(&self) {
-        let quotas = [Quota { limit: 1, window: Window::MIN }];
-        let check = Check { key: b"", quotas: &quotas, cost: 1 };
+        let limits = [Limit::log(1, Window::MIN)];
+        let check = Ask { key: b"", limits: &limits, cost: 1 };
         // No slot has this ticket: only whether there is an answer counts.
-        self.worker.batcher.ask(Kind::Peek, &check, now_us(), &self.mailbox, u64::MAX);
+        self.worker.batcher.ask(Verb::Peek, &check, now_us(), &self.mailbox, u64::MAX);
     }
 
     fn give_up_upstream(&mut self) {

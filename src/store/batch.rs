@@ -3,7 +3,7 @@
 //! A run of identical checks of one key is joined into one item, which the script decides in one step. Only a run:
 //! were a later check joined past a different one of the same key, they would be decided out of order.
 
-use crate::quota::{Check, Quota};
+use crate::limit::{Ask, Limit};
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::ops::Range;
@@ -12,7 +12,7 @@ use std::ops::Range;
 #[derive(Debug)]
 pub struct Item {
     key: Range<usize>,
-    quotas: Range<usize>,
+    limits: Range<usize>,
     hash: u64,
     cost: u32,
     /// How many checks are joined; at least 1.
@@ -22,18 +22,18 @@ pub struct Item {
 }
 
 impl Item {
-    /// The places of its windows among those of the batch.
-    pub fn windows(&self) -> Range<usize> {
-        self.quotas.clone()
+    /// The places of its limits among those of the batch.
+    pub fn places(&self) -> Range<usize> {
+        self.limits.clone()
     }
 }
 
-/// A batch under construction or under way. Keys and quotas stand in two buffers, so that a check costs no
+/// A batch under construction or under way. Keys and limits stand in two buffers, so that a check costs no
 /// allocation of its own.
 #[derive(Debug, Default)]
 pub struct Batch {
     keys: Vec<u8>,
-    quotas: Vec<Quota>,
+    limits: Vec<Limit>,
     items: Vec<Item>,
     load: usize,
     lasting_until_us: i64,
@@ -46,7 +46,7 @@ impl Batch {
     /// Empties it, keeping its memory and hash key for the next use.
     pub fn clear(&mut self) {
         self.keys.clear();
-        self.quotas.clear();
+        self.limits.clear();
         self.items.clear();
         self.load = 0;
         self.lasting_until_us = 0;
@@ -54,17 +54,17 @@ impl Batch {
     }
 
     /// Adds a check and says to which item.
-    pub fn add(&mut self, check: &Check) -> usize {
-        let hash = self.hasher.hash_one(check.key);
-        let Self { keys, quotas, items, last_of_key, .. } = self;
-        let same_key = |item: &Item| item.hash == hash && keys.get(item.key.clone()) == Some(check.key);
+    pub fn add(&mut self, ask: &Ask) -> usize {
+        let hash = self.hasher.hash_one(ask.key);
+        let Self { keys, limits, items, last_of_key, .. } = self;
+        let same_key = |item: &Item| item.hash == hash && keys.get(item.key.clone()) == Some(ask.key);
         let last = last_of_key.find_mut(hash, |index| items.get(*index).is_some_and(same_key));
         let new_index = items.len();
         match last {
             Some(index) => {
                 if let Some(item) = items.get_mut(*index)
-                    && item.cost == check.cost
-                    && quotas.get(item.quotas.clone()) == Some(check.quotas)
+                    && item.cost == ask.cost
+                    && limits.get(item.limits.clone()) == Some(ask.limits)
                 {
                     item.count += 1;
                     return *index;
@@ -76,18 +76,18 @@ impl Batch {
                 last_of_key.insert_unique(hash, new_index, hash_of);
             }
         }
-        let (key_start, quotas_start) = (keys.len(), quotas.len());
-        keys.extend_from_slice(check.key);
-        quotas.extend_from_slice(check.quotas);
+        let (key_start, limits_start) = (keys.len(), limits.len());
+        keys.extend_from_slice(ask.key);
+        limits.extend_from_slice(ask.limits);
         items.push(Item {
             key: key_start..keys.len(),
-            quotas: quotas_start..quotas.len(),
+            limits: limits_start..limits.len(),
             hash,
-            cost: check.cost,
+            cost: ask.cost,
             count: 1,
             lasts: false,
         });
-        self.load += load_of(check);
+        self.load += load_of(ask);
         new_index
     }
 
@@ -97,15 +97,15 @@ impl Batch {
     }
 
     /// What an item asks.
-    pub fn check_of<'a>(&'a self, item: &Item) -> Check<'a> {
-        check_of(&self.keys, &self.quotas, item)
+    pub fn ask_of<'a>(&'a self, item: &Item) -> Ask<'a> {
+        ask_of(&self.keys, &self.limits, item)
     }
 
     /// Marks the items whose logs are known to live long enough for entries that are made until a time.
-    pub fn mark_lasting(&mut self, until_us: impl Fn(&Check<'_>) -> Option<i64>) {
+    pub fn mark_lasting(&mut self, until_us: impl Fn(&Ask<'_>) -> Option<i64>) {
         self.lasting_until_us = i64::MAX;
         for item in &mut self.items {
-            let until_us = until_us(&check_of(&self.keys, &self.quotas, item));
+            let until_us = until_us(&ask_of(&self.keys, &self.limits, item));
             item.lasts = until_us.is_some();
             self.lasting_until_us = self.lasting_until_us.min(until_us.unwrap_or(i64::MAX));
         }
@@ -116,14 +116,14 @@ impl Batch {
         self.lasting_until_us
     }
 
-    /// What all items ask of their windows, in order.
-    pub fn quotas(&self) -> &[Quota] {
-        &self.quotas
+    /// All items' limits, in order.
+    pub fn limits(&self) -> &[Limit] {
+        &self.limits
     }
 
-    /// How many windows all items ask about: the script touches so many sorted sets.
-    pub fn windows(&self) -> usize {
-        self.quotas.len()
+    /// How many limits all items ask about: the script touches so many states.
+    pub fn states(&self) -> usize {
+        self.limits.len()
     }
 
     /// What the script has to do for all items: the sum of their [`load_of`].
@@ -134,14 +134,14 @@ impl Batch {
 
 /// What the script has to do for a check, in sorted sets that are asked whether a request of cost 1 fits. Where a request
 /// weighs more, the log keeps account of weights, which takes longer, most of all where it is denied.
-pub fn load_of(check: &Check) -> usize {
-    check.quotas.len() * if check.cost > 1 { 3 } else { 1 }
+pub fn load_of(ask: &Ask) -> usize {
+    ask.limits.len() * if ask.cost > 1 { 3 } else { 1 }
 }
 
-fn check_of<'a>(keys: &'a [u8], quotas: &'a [Quota], item: &Item) -> Check<'a> {
-    Check {
+fn ask_of<'a>(keys: &'a [u8], limits: &'a [Limit], item: &Item) -> Ask<'a> {
+    Ask {
         key: keys.get(item.key.clone()).unwrap_or_default(),
-        quotas: quotas.get(item.quotas.clone()).unwrap_or_default(),
+        limits: limits.get(item.limits.clone()).unwrap_or_default(),
         cost: item.cost,
     }
 }
@@ -149,14 +149,14 @@ fn check_of<'a>(keys: &'a [u8], quotas: &'a [Quota], item: &Item) -> Check<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::Window;
+    use crate::limit::Window;
 
     #[test]
     fn only_runs_of_identical_checks_are_joined() {
-        let second = [Quota { limit: 5, window: Window::from_ms(1000).unwrap() }];
-        let minute = [Quota { limit: 5, window: Window::from_ms(60_000).unwrap() }];
+        let second = [Limit::log(5, Window::from_ms(1000).unwrap())];
+        let minute = [Limit::log(5, Window::from_ms(60_000).unwrap())];
         let mut batch = Batch::default();
-        let mut add = |key: &str, quotas: &[Quota], cost| batch.add(&Check { key: key.as_bytes(), quotas, cost });
+        let mut add = |key: &str, limits: &[Limit], cost| batch.add(&Ask { key: key.as_bytes(), limits, cost });
         assert_eq!(add("a", &second, 1), 0);
         assert_eq!(add("b", &second, 1), 1);
         assert_eq!(add("a", &second, 1), 0);
@@ -165,6 +165,6 @@ mod tests {
         assert_eq!(add("a", &minute, 1), 4, "other windows are another item");
         assert_eq!(add("b", &second, 1), 1);
         assert_eq!(batch.items().iter().map(|item| item.count).collect::<Vec<_>>(), [2, 2, 1, 1, 1]);
-        assert_eq!(batch.check_of(&batch.items()[4]), Check { key: b"a", quotas: &minute, cost: 1 });
+        assert_eq!(batch.ask_of(&batch.items()[4]), Ask { key: b"a", limits: &minute, cost: 1 });
     }
 }

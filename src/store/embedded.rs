@@ -16,8 +16,6 @@
 //! Memory is bounded by a number of logs and one of entries over all logs. When a bound is reached new state is
 //! refused ([`Full`]) instead of being admitted without being counted.
 
-mod log;
-
 use std::array;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,9 +23,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::quota::{Check, Decision, MAX_WINDOWS, Quota, WindowState, decide};
+use crate::limit::{Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, Tally, Verdict, decide};
 use crate::shards::Shards;
-use log::Log;
 
 /// Most windows of one key that are remembered at once. They share a hash, hence a probe sequence of the table: a
 /// client that could make it long would slow every other key near it.
@@ -90,6 +87,18 @@ pub struct Embedded {
     sweep_next: AtomicUsize,
 }
 
+/// The log of one key and counter, by whatever algorithm.
+struct Log {
+    key: Box<[u8]>,
+    tally: Tally,
+}
+
+impl Log {
+    fn is_of(&self, key: &[u8], counter: Counter) -> bool {
+        self.tally.counter() == counter && *self.key == *key
+    }
+}
+
 #[derive(Default)]
 struct Shard {
     logs: HashTable<Log>,
@@ -99,9 +108,9 @@ struct Shard {
     spare_entries: usize,
 }
 
-/// Where the logs of a check's windows stand in their shard's table, in the quotas' order. Good until the table
+/// Where the logs of a check's windows stand in their shard's table, in the limits' order. Good until the table
 /// changes.
-type Slots = [Option<usize>; MAX_WINDOWS];
+type Slots = [Option<usize>; MAX_LIMITS_PER_ASK];
 
 impl Embedded {
     /// A store of at most `max_keys` logs (pairs of key and window) with `max_entries` entries in all.
@@ -125,33 +134,33 @@ impl Embedded {
     ///
     /// # Errors
     /// [`Full`] when it would be allowed but there is no room to count it.
-    pub fn check(&self, check: &Check<'_>, now_us: u64) -> Result<Decision, Full> {
-        let hash = self.hasher.hash_one(check.key);
+    pub fn check(&self, ask: &Ask<'_>, now_us: u64) -> Result<Verdict, Full> {
+        let hash = self.hasher.hash_one(ask.key);
         let mut shard = self.shards.of(hash);
-        let mut slots = shard.find(hash, check);
+        let mut slots = shard.find(hash, ask);
         let pruned = shard.prune(&slots, now_us);
-        let decision = decide_by(&shard.states(&slots, check, now_us), check);
-        if !decision.allowed {
+        let verdict = decide_by(&shard.states(&slots, ask, now_us), ask);
+        if !verdict.allowed {
             self.release(0, pruned);
-            return Ok(decision);
+            return Ok(verdict);
         }
-        if self.reserve(&mut shard, hash, check, &slots, now_us, pruned).is_err() {
+        if self.reserve(&mut shard, hash, ask, &slots, now_us, pruned).is_err() {
             self.release(0, pruned);
             let max_slots = shard.logs.num_buckets().min(SLOTS_PER_LOCK);
             self.sweep_shard(&mut shard, now_us, max_slots);
-            slots = shard.find(hash, check);
-            self.reserve(&mut shard, hash, check, &slots, now_us, 0)?;
+            slots = shard.find(hash, ask);
+            self.reserve(&mut shard, hash, ask, &slots, now_us, 0)?;
         }
-        shard.count(hash, check, &slots, now_us, &self.hasher);
-        Ok(decision)
+        shard.count(hash, ask, &slots, now_us, &self.hasher);
+        Ok(verdict)
     }
 
     /// What [`check`](Self::check) would answer, were there room. Changes nothing.
-    pub fn peek(&self, check: &Check<'_>, now_us: u64) -> Decision {
-        let hash = self.hasher.hash_one(check.key);
+    pub fn peek(&self, ask: &Ask<'_>, now_us: u64) -> Verdict {
+        let hash = self.hasher.hash_one(ask.key);
         let shard = self.shards.of(hash);
-        let slots = shard.find(hash, check);
-        decide_by(&shard.states(&slots, check, now_us), check)
+        let slots = shard.find(hash, ask);
+        decide_by(&shard.states(&slots, ask, now_us), ask)
     }
 
     /// Forgets all windows of `key`. Whether any of them held an entry that still counts.
@@ -159,10 +168,10 @@ impl Embedded {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shards.of(hash);
         let mut was_live = false;
-        while let Ok(found) = shard.logs.find_entry(hash, |log| log.key() == key) {
+        while let Ok(found) = shard.logs.find_entry(hash, |log| *log.key == *key) {
             let (log, _) = found.remove();
-            was_live |= log.is_live(now_us);
-            self.release(1, log.len());
+            was_live |= log.tally.is_live(now_us);
+            self.release(1, log.tally.len());
         }
         was_live
     }
@@ -207,19 +216,19 @@ impl Embedded {
         &self,
         shard: &mut Shard,
         hash: u64,
-        check: &Check<'_>,
+        ask: &Ask<'_>,
         slots: &Slots,
         now_us: u64,
         pruned: usize,
     ) -> Result<(), Full> {
         let (mut logs, mut entries) = (0, 0);
-        for slot in slots.iter().take(check.quotas.len()) {
+        for slot in slots.iter().take(ask.limits.len()) {
             match slot.and_then(|slot| shard.logs.get_bucket(slot)) {
-                Some(log) => entries += usize::from(log.find(now_us).is_err()),
+                Some(log) => entries += usize::from(log.tally.grows(now_us)),
                 None => (logs, entries) = (logs + 1, entries + 1),
             }
         }
-        if logs > 0 && logs + shard.windows_of(hash, check.key) > MAX_WINDOWS_PER_KEY {
+        if logs > 0 && logs + shard.windows_of(hash, ask.key) > MAX_WINDOWS_PER_KEY {
             return Err(Full::Windows);
         }
         take(&self.keys, logs, self.max_keys).ok_or(Full::Keys)?;
@@ -262,9 +271,9 @@ impl Embedded {
 }
 
 impl Shard {
-    fn find(&self, hash: u64, check: &Check<'_>) -> Slots {
-        let of_quota = |quota: &Quota| self.logs.find_bucket_index(hash, |log| log.is_of(check.key, quota.window));
-        array::from_fn(|index| check.quotas.get(index).and_then(of_quota))
+    fn find(&self, hash: u64, ask: &Ask<'_>) -> Slots {
+        let of_limit = |limit: &Limit| self.logs.find_bucket_index(hash, |log| log.is_of(ask.key, limit.counter()));
+        array::from_fn(|index| ask.limits.get(index).and_then(of_limit))
     }
 
     /// Drops what has expired in the logs at `slots`. Returns how many entries went.
@@ -272,37 +281,37 @@ impl Shard {
         let mut pruned = 0;
         for slot in slots.iter().flatten() {
             if let Some(log) = self.logs.get_bucket_mut(*slot) {
-                pruned += log.prune(now_us);
+                pruned += log.tally.prune(now_us);
             }
         }
         pruned
     }
 
-    fn states(&self, slots: &Slots, check: &Check<'_>, now_us: u64) -> [WindowState; MAX_WINDOWS] {
-        let mut states = [WindowState::default(); MAX_WINDOWS];
-        for ((state, slot), quota) in states.iter_mut().zip(slots).zip(check.quotas) {
+    fn states(&self, slots: &Slots, ask: &Ask<'_>, now_us: u64) -> [LimitState; MAX_LIMITS_PER_ASK] {
+        let mut states = [LimitState::default(); MAX_LIMITS_PER_ASK];
+        for ((state, slot), limit) in states.iter_mut().zip(slots).zip(ask.limits) {
             if let Some(log) = slot.and_then(|slot| self.logs.get_bucket(slot)) {
-                *state = log.state(quota.limit, check.cost, now_us);
+                *state = log.tally.state(limit, ask.cost, now_us);
             }
         }
         states
     }
 
-    fn count(&mut self, hash: u64, check: &Check<'_>, slots: &Slots, now_us: u64, hasher: &RandomState) {
+    fn count(&mut self, hash: u64, ask: &Ask<'_>, slots: &Slots, now_us: u64, hasher: &RandomState) {
         for slot in slots.iter().flatten() {
             if let Some(log) = self.logs.get_bucket_mut(*slot) {
-                log.count(check.cost, now_us);
+                log.tally.count(ask.cost, now_us);
             }
         }
         // Only now, for a table that grows moves the logs to other slots.
-        for (quota, _) in check.quotas.iter().zip(slots).filter(|(_, slot)| slot.is_none()) {
-            let log = Log::new(check.key, quota.window, check.cost, now_us);
-            self.logs.insert_unique(hash, log, |log| hasher.hash_one(log.key()));
+        for (limit, _) in ask.limits.iter().zip(slots).filter(|(_, slot)| slot.is_none()) {
+            let log = Log { key: ask.key.into(), tally: Tally::new(limit.counter(), ask.cost, now_us) };
+            self.logs.insert_unique(hash, log, |log| hasher.hash_one(&*log.key));
         }
     }
 
     fn windows_of(&self, hash: u64, key: &[u8]) -> usize {
-        self.logs.iter_hash(hash).filter(|log| log.key() == key).count()
+        self.logs.iter_hash(hash).filter(|log| *log.key == *key).count()
     }
 
     /// Prunes the next `max_slots` slots and drops the logs that this leaves empty. Returns how many logs and how
@@ -311,8 +320,8 @@ impl Shard {
         let (mut logs, mut entries) = (0, 0);
         for _ in 0..max_slots {
             if let Ok(mut found) = self.logs.get_bucket_entry(self.sweep_slot) {
-                entries += found.get_mut().prune(now_us);
-                if found.get().len() == 0 {
+                entries += found.get_mut().tally.prune(now_us);
+                if found.get().tally.is_empty() {
                     found.remove();
                     logs += 1;
                 }
@@ -328,14 +337,14 @@ impl Shard {
     /// Gives memory back after a crowd of keys has gone.
     fn shrink(&mut self, hasher: &RandomState) {
         if self.logs.len() < self.logs.capacity() / 8 {
-            self.logs.shrink_to(self.logs.len() * 2, |log| hasher.hash_one(log.key()));
+            self.logs.shrink_to(self.logs.len() * 2, |log| hasher.hash_one(&*log.key));
         }
     }
 }
 
-fn decide_by(states: &[WindowState; MAX_WINDOWS], check: &Check<'_>) -> Decision {
+fn decide_by(states: &[LimitState; MAX_LIMITS_PER_ASK], ask: &Ask<'_>) -> Verdict {
     // A check has no more windows than there are states.
-    decide(check.quotas, states.get(..check.quotas.len()).unwrap_or(states), check.cost)
+    decide(ask.limits, states.get(..ask.limits.len()).unwrap_or(states), ask.cost)
 }
 
 /// Adds `more` to a count unless that would lift it above `max`.

@@ -13,11 +13,11 @@
 
 mod series;
 
-use crate::quota::{Check, Window};
+use crate::limit::{Ask, Counter};
 use crate::shards::Shards;
 use ahash::RandomState;
 use hashbrown::HashTable;
-use series::{Admission, Series};
+use series::{Owed, Series};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -40,8 +40,8 @@ const MAX_BEHIND_US: u64 = 5_000;
 pub struct Record {
     /// The key.
     pub key: Arc<[u8]>,
-    /// The window of the log.
-    pub window: Window,
+    /// What it is counted in.
+    pub counter: Counter,
     /// When it was admitted, on this process's clock.
     pub time_us: u64,
     /// What it is known by.
@@ -153,23 +153,23 @@ impl Ledger {
     }
 
     /// So many such checks were admitted that Redis was not asked about.
-    pub fn admitted(&self, check: &Check<'_>, count: u32, now_us: u64) {
-        self.add(check, || Admission::new(Id::New(self.new_id()), u64::from(check.cost) * u64::from(count), 1, now_us));
+    pub fn admitted(&self, ask: &Ask<'_>, count: u32, now_us: u64) {
+        self.add(ask, || Owed::new(Id::New(self.new_id()), u64::from(ask.cost) * u64::from(count), 1, now_us));
     }
 
     /// Of `asked` checks that Redis was asked about under `id`, and did not answer, so many were admitted here.
-    pub fn admitted_of_asked(&self, check: &Check<'_>, id: &str, asked: u32, admitted: u32, now_us: u64) {
+    pub fn admitted_of_asked(&self, ask: &Ask<'_>, id: &str, asked: u32, admitted: u32, now_us: u64) {
         let id = Id::Asked { id: id.into(), asked };
-        self.add(check, || Admission::new(id.clone(), u64::from(check.cost), admitted, now_us));
+        self.add(ask, || Owed::new(id.clone(), u64::from(ask.cost), admitted, now_us));
     }
 
     /// Adds to `out` what is to be written before `check` is decided, and notes that `writer` has it under way.
-    pub fn take_of(&self, check: &Check<'_>, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
-        let hash = self.hasher.hash_one(check.key);
-        let is_asked = |window| check.quotas.iter().any(|quota| quota.window == window);
+    pub fn take_of(&self, ask: &Ask<'_>, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
+        let hash = self.hasher.hash_one(ask.key);
+        let is_asked = |counter| ask.limits.iter().any(|limit| limit.counter() == counter);
         self.change(hash, |shard| {
-            shard.with_account(hash, check.key, |account| {
-                let asked = account.series.iter_mut().filter(|series| is_asked(series.window));
+            shard.with_account(hash, ask.key, |account| {
+                let asked = account.series.iter_mut().filter(|series| is_asked(series.counter));
                 asked.for_each(|series| series.lend(&account.key, writer, now_us, out));
             });
         });
@@ -243,11 +243,11 @@ impl Ledger {
         self.next_id.fetch_add(1, Relaxed)
     }
 
-    fn add(&self, check: &Check<'_>, admission: impl Fn() -> Admission) {
-        let hash = self.hasher.hash_one(check.key);
+    fn add(&self, ask: &Ask<'_>, admission: impl Fn() -> Owed) {
+        let hash = self.hasher.hash_one(ask.key);
         self.change(hash, |shard| {
-            for quota in check.quotas {
-                if !self.add_to(shard, hash, check.key, quota.window, admission()) {
+            for limit in ask.limits {
+                if !self.add_to(shard, hash, ask.key, limit.counter(), admission()) {
                     self.dropped.fetch_add(1, Relaxed);
                 }
             }
@@ -255,11 +255,11 @@ impl Ledger {
     }
 
     /// Whether there was room.
-    fn add_to(&self, shard: &mut Shard, hash: u64, key: &[u8], window: Window, admission: Admission) -> bool {
+    fn add_to(&self, shard: &mut Shard, hash: u64, key: &[u8], counter: Counter, admission: Owed) -> bool {
         let now_us = admission.last_us;
         let mut merged = false;
         shard.with_account(hash, key, |account| {
-            if let Some(series) = account.series_of(window) {
+            if let Some(series) = account.series_of(counter) {
                 series.expire(now_us);
                 merged = series.merge(&admission);
                 if !merged && series.is_full() {
@@ -270,7 +270,7 @@ impl Ledger {
         if !merged && shard.records >= self.shard_records {
             self.make_room(shard, hash, key, now_us);
         }
-        merged || (shard.records < self.shard_records && shard.push(hash, key, window, admission))
+        merged || (shard.records < self.shard_records && shard.push(hash, key, counter, admission))
     }
 
     /// Merges what can be, of this key first and then of a few others.
@@ -310,18 +310,18 @@ impl Ledger {
 
 impl Shard {
     /// Whether the key may have one more record.
-    fn push(&mut self, hash: u64, key: &[u8], window: Window, admission: Admission) -> bool {
+    fn push(&mut self, hash: u64, key: &[u8], counter: Counter, admission: Owed) -> bool {
         let is_key = |account: &Account| *account.key == *key;
         let new = || Account { hash, key: key.into(), series: Vec::new() };
         let account = self.accounts.entry(hash, is_key, |account| account.hash).or_insert_with(new).into_mut();
         let has_room = account.series.len() < MAX_WINDOWS_PER_KEY;
-        let is_pushed = match account.series_of(window) {
+        let is_pushed = match account.series_of(counter) {
             Some(series) if !series.is_full() => {
                 series.push(admission);
                 true
             }
             None if has_room => {
-                account.series.push(Series::of(window, admission));
+                account.series.push(Series::of(counter, admission));
                 true
             }
             _ => false,
@@ -332,7 +332,7 @@ impl Shard {
 
     fn with_series(&mut self, hash: u64, record: &Record, act: impl FnOnce(&mut Series)) {
         self.with_account(hash, &record.key, |account| {
-            if let Some(series) = account.series_of(record.window) {
+            if let Some(series) = account.series_of(record.counter) {
                 act(series);
             }
         });
@@ -384,8 +384,8 @@ impl Shard {
 }
 
 impl Account {
-    fn series_of(&mut self, window: Window) -> Option<&mut Series> {
-        self.series.iter_mut().find(|series| series.window == window)
+    fn series_of(&mut self, counter: Counter) -> Option<&mut Series> {
+        self.series.iter_mut().find(|series| series.counter == counter)
     }
 
     fn records(&self) -> usize {

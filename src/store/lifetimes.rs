@@ -1,20 +1,18 @@
 //! Which logs in Redis are known to live long enough, so that the script need not ask for each entry that it makes.
 //!
-//! A run that makes an entry sees to it that the log lives an eighth of its window longer than the entry counts
-//! (lua/log.lua). For that long, by Redis's own clock, further entries need not look. A log that is deleted meanwhile and begun
+//! A run that makes an entry sees to it that the log lives longer than the entry counts, by how much its counter says
+//! ([`Counter::spare_us`](crate::limit::Counter::spare_us)). For that long, by Redis's own clock, further entries need not look. A log that is deleted meanwhile and begun
 //! again is new to the script, which then looks all the same.
 //!
 //! Each worker keeps what it has learnt in a table of fixed size, where a log takes the place of another whose hash falls
 //! there: forgetting costs a look, and no more.
 
 use super::batch::Batch;
-use crate::quota::{Check, Window};
+use crate::limit::Ask;
 use ahash::RandomState;
 
 /// Checks that are remembered at most; 16 bytes each.
 const PLACES: usize = 1 << 16;
-/// The part of a window that a log outlives its newest entry by, as in lua/log.lua.
-const SPARE_PART: u64 = 8;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
@@ -40,14 +38,14 @@ impl Default for Lifetimes {
 impl Lifetimes {
     /// Marks the items of a batch whose logs live long enough for an entry made by `by_us`, Redis's clock.
     pub fn mark(&self, batch: &mut Batch, by_us: i64) {
-        batch.mark_lasting(|check| self.until_us(check).filter(|until_us| *until_us >= by_us));
+        batch.mark_lasting(|ask| self.until_us(ask).filter(|until_us| *until_us >= by_us));
     }
 
     /// The logs of a check were looked at when an entry was made in each at `now_us`, Redis's clock.
-    pub fn seen(&mut self, check: &Check<'_>, now_us: i64) {
-        let hash = self.hash(check);
-        let shortest = check.quotas.iter().map(|quota| quota.window).min().map_or(0, Window::ms);
-        let until_us = now_us.saturating_add_unsigned(shortest / SPARE_PART * 1000);
+    pub fn seen(&mut self, ask: &Ask<'_>, now_us: i64) {
+        let hash = self.hash(ask);
+        let spare_us = ask.limits.iter().map(|limit| limit.counter().spare_us()).min().unwrap_or(0);
+        let until_us = now_us.saturating_add_unsigned(spare_us);
         if let Some(place) = self.places.get_mut(place_of(hash)) {
             *place = Place { hash, until_us };
         }
@@ -58,13 +56,13 @@ impl Lifetimes {
         self.places.fill(Place::default());
     }
 
-    fn until_us(&self, check: &Check<'_>) -> Option<i64> {
-        let hash = self.hash(check);
+    fn until_us(&self, ask: &Ask<'_>) -> Option<i64> {
+        let hash = self.hash(ask);
         self.places.get(place_of(hash)).filter(|place| place.hash == hash).map(|place| place.until_us)
     }
 
-    fn hash(&self, check: &Check<'_>) -> u64 {
-        self.hasher.hash_one((check.key, check.quotas))
+    fn hash(&self, ask: &Ask<'_>) -> u64 {
+        self.hasher.hash_one((ask.key, ask.limits))
     }
 }
 
@@ -76,19 +74,19 @@ fn place_of(hash: u64) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::quota::Quota;
+    use crate::limit::{Limit, Window};
 
     const NOW_US: i64 = 1_700_000_000_000_000;
 
-    fn quotas(windows_ms: &[u64]) -> Vec<Quota> {
-        windows_ms.iter().map(|ms| Quota { limit: 5, window: Window::from_ms(*ms).unwrap() }).collect()
+    fn limits(windows_ms: &[u64]) -> Vec<Limit> {
+        windows_ms.iter().map(|ms| Limit::log(5, Window::from_ms(*ms).unwrap())).collect()
     }
 
     /// Until when a batch of these checks is marked, and which of them.
-    fn mark(lifetimes: &Lifetimes, checks: &[Check<'_>], by_us: i64) -> (i64, Vec<bool>) {
+    fn mark(lifetimes: &Lifetimes, checks: &[Ask<'_>], by_us: i64) -> (i64, Vec<bool>) {
         let mut batch = Batch::default();
-        checks.iter().for_each(|check| {
-            batch.add(check);
+        checks.iter().for_each(|ask| {
+            batch.add(ask);
         });
         lifetimes.mark(&mut batch, by_us);
         (batch.lasting_until_us(), batch.items().iter().map(|item| item.lasts).collect())
@@ -96,8 +94,8 @@ mod tests {
 
     #[test]
     fn a_log_that_was_looked_at_lasts_for_an_eighth_of_its_shortest_window() {
-        let (both, second) = (quotas(&[8_000, 1_000]), quotas(&[1_000]));
-        let checks = [&both, &second].map(|quotas| Check { key: b"a", quotas, cost: 1 });
+        let (both, second) = (limits(&[8_000, 1_000]), limits(&[1_000]));
+        let checks = [&both, &second].map(|limits| Ask { key: b"a", limits, cost: 1 });
         let mut lifetimes = Lifetimes::default();
         assert_eq!(mark(&lifetimes, &checks, NOW_US), (i64::MAX, vec![false, false]));
         lifetimes.seen(&checks[0], NOW_US);
@@ -112,10 +110,10 @@ mod tests {
 
     #[test]
     fn the_table_does_not_grow() {
-        let quotas = quotas(&[60_000]);
+        let limits = limits(&[60_000]);
         let mut lifetimes = Lifetimes::default();
         for number in 0..2 * PLACES {
-            lifetimes.seen(&Check { key: &number.to_le_bytes(), quotas: &quotas, cost: 1 }, NOW_US);
+            lifetimes.seen(&Ask { key: &number.to_le_bytes(), limits: &limits, cost: 1 }, NOW_US);
         }
         assert_eq!(lifetimes.places.capacity(), PLACES);
     }

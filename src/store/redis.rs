@@ -6,10 +6,10 @@
 use super::batch::{Batch, Item};
 use super::connection::{Error, Reply};
 use super::ledger::{Id, Record};
+use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
-use super::windows;
-use crate::quota::{MAX_LIMIT, Window, WindowState};
+use crate::limit::{Counter, Limit, LimitState, MAX_LIMIT};
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -20,20 +20,20 @@ const MAX_RECORD_NAMES: usize = 1024;
 
 /// What the script said.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answers {
+pub struct Report {
     /// The time it decided at, by Redis's clock: microseconds since 1970.
     pub redis_now_us: i64,
-    /// Of each item in order, each of its windows in order.
-    pub windows: Vec<WindowAnswer>,
+    /// Of each item in order, each of its limits in order.
+    pub limits: Vec<LimitReport>,
 }
 
-/// What the script said of one window of one item.
+/// What the script said of one limit of one item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WindowAnswer {
-    /// The window's state before the item, see [`WindowState`]; the times are those after its admissions.
+pub enum LimitReport {
+    /// Its state before the item; the times are those after its admissions.
     State {
         /// Used cost and times.
-        state: WindowState,
+        state: LimitState,
         /// Cost that will have expired once the window fits another such check: 0 when nothing is denied.
         covered: u64,
     },
@@ -41,12 +41,12 @@ pub enum WindowAnswer {
     WrongType,
 }
 
-impl WindowAnswer {
+impl LimitReport {
     /// The window's state; of a window that has none, an empty one's.
-    pub fn state(&self) -> WindowState {
+    pub fn state(&self) -> LimitState {
         match self {
             Self::State { state, .. } => *state,
-            Self::WrongType => WindowState::default(),
+            Self::WrongType => LimitState::default(),
         }
     }
 }
@@ -93,7 +93,7 @@ impl RedisStore {
         [&self.check, &self.peek, &self.reset, &self.record, &self.windows]
     }
 
-    /// Decides the items in order and counts what is admitted. [`Answers::read`] reads the reply: they stand in the
+    /// Decides the items in order and counts what is admitted. [`Report::read`] reads the reply: they stand in the
     /// order of the items and, in each, of its windows.
     ///
     /// A batch that is `resent` after its answer was lost is answered as it was then: `batch_id` makes the ids of its
@@ -124,7 +124,7 @@ impl RedisStore {
         let mut run = Run::new(&self.record, records.len());
         let mut name = Vec::new();
         for record in records {
-            self.add_names(&mut run, &mut name, &record.key, [record.window].into_iter());
+            self.add_names(&mut run, &mut name, &record.key, [record.counter].into_iter());
         }
         for record in records {
             let id = match &record.id {
@@ -139,7 +139,7 @@ impl RedisStore {
             run.number(record.admitted.into());
             run.number(record.id.asked().into());
             run.number(1);
-            run.number(record.window.ms());
+            run.number(record.counter.window().ms());
         }
         run
     }
@@ -147,28 +147,28 @@ impl RedisStore {
     /// Forgets what a piece of a reset names, and tells every proxy of the keys that this completes. The reply says of
     /// each of the piece's keys, in order, 1 or 0: whether it had an entry that still counted.
     pub fn reset(&self, piece: &Piece<'_>) -> Run<'_> {
-        let mut run = Run::new(&self.reset, piece.keys.len() * piece.windows.len());
+        let mut run = Run::new(&self.reset, piece.keys.len() * piece.counters.len());
         let mut name = Vec::new();
         for key in piece.keys {
-            self.add_names(&mut run, &mut name, key, piece.windows.iter().copied());
+            self.add_names(&mut run, &mut name, key, piece.counters.iter().copied());
         }
         run.word(&self.reset_channel());
-        run.number(piece.windows.len() as u64);
-        piece.windows.iter().for_each(|window| run.number(window.ms()));
+        run.number(piece.counters.len() as u64);
+        piece.counters.iter().for_each(|counter| run.number(counter.window().ms()));
         if piece.completes_its_keys {
             piece.keys.iter().for_each(|key| run.word(key));
         }
         run
     }
 
-    /// Registers windows, as far as no more than `max` are registered then. Asks which are registered if there are none
-    /// to be registered. [`windows::Windows`] reads the reply.
-    pub fn register(&self, windows: &[Window], max: usize) -> Run<'_> {
+    /// Registers counters, as far as no more than `max` are registered then. Asks which are registered if there are none
+    /// to be registered. [`registry::Registry`] reads the reply.
+    pub fn register(&self, counters: &[Counter], max: usize) -> Run<'_> {
         let mut run = Run::new(&self.windows, 1);
         run.word(&self.name("windows"));
         run.number(max as u64);
-        run.number(windows::SPARE_MS);
-        windows.iter().for_each(|window| run.number(window.ms()));
+        run.number(registry::SPARE_MS);
+        counters.iter().for_each(|counter| run.number(counter.number()));
         run
     }
 
@@ -193,41 +193,37 @@ impl RedisStore {
     }
 
     fn ask<'a>(&'a self, script: &'a Script, batch: &Batch, batch_id: &str, resent: bool) -> Run<'a> {
-        let mut run = Run::new(script, batch.windows());
+        let mut run = Run::new(script, batch.states());
         let mut name = Vec::new();
         for item in batch.items() {
-            let check = batch.check_of(item);
-            self.add_names(&mut run, &mut name, check.key, check.quotas.iter().map(|quota| quota.window));
+            let ask = batch.ask_of(item);
+            self.add_names(&mut run, &mut name, ask.key, ask.limits.iter().map(Limit::counter));
         }
         run.word(batch_id.as_bytes());
         run.number(u64::try_from(batch.lasting_until_us()).unwrap_or(0));
         let mut question = Vec::new();
         for alike in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
             let Some(first) = alike.first() else { continue };
-            let check = batch.check_of(first);
+            let ask = batch.ask_of(first);
             question.clear();
             question.push(u8::from(first.lasts) + 2 * u8::from(resent));
             question.extend_from_slice(&first.count.to_le_bytes());
-            question.extend_from_slice(&check.cost.to_le_bytes());
-            for quota in check.quotas {
-                question.extend_from_slice(&quota.limit.to_le_bytes());
-                // No window is as long as 2^53 ms, so that a double holds it exactly.
-                question.extend_from_slice(&(quota.window.ms() as f64).to_le_bytes());
-            }
+            question.extend_from_slice(&ask.cost.to_le_bytes());
+            ask.limits.iter().for_each(|limit| limit.pack(&mut question));
             run.number(alike.len() as u64);
             run.word(&question);
         }
         run
     }
 
-    fn add_names(&self, run: &mut Run<'_>, name: &mut Vec<u8>, key: &[u8], windows: impl Iterator<Item = Window>) {
+    fn add_names(&self, run: &mut Run<'_>, name: &mut Vec<u8>, key: &[u8], counters: impl Iterator<Item = Counter>) {
         name.clear();
         self.write_base(name, key);
         name.push(b':');
         let base_len = name.len();
-        for window in windows {
+        for counter in counters {
             name.truncate(base_len);
-            name.extend_from_slice(window.ms().to_string().as_bytes());
+            counter.write_name(name);
             run.word(name);
         }
     }
@@ -250,8 +246,8 @@ impl RedisStore {
 
 /// Whether two items are as many checks of the same cost and windows, of whatever keys whose logs live as long.
 fn asks_the_same(batch: &Batch, one: &Item, other: &Item) -> bool {
-    let (check, another) = (batch.check_of(one), batch.check_of(other));
-    one.count == other.count && one.lasts == other.lasts && check.cost == another.cost && check.quotas == another.quotas
+    let (ask, another) = (batch.ask_of(one), batch.ask_of(other));
+    one.count == other.count && one.lasts == other.lasts && ask.cost == another.cost && ask.limits == another.limits
 }
 
 /// The id of the entry that the `index`th item of a batch makes, as check.lua has it.
@@ -262,39 +258,39 @@ pub fn entry_id(batch_id: &str, index: usize) -> String {
 /// Above any weight or time there is, in microseconds; where a script's numbers end, whose sums must not overflow.
 const MAX_AMOUNT: i64 = 1 << 53;
 
-/// Integers that the scripts reply for each window of an item of which a check is denied.
+/// Integers that the scripts reply for each limit of an item of which a check is denied.
 const DENIAL_FIELDS: usize = 4;
 
-impl Answers {
-    /// Reads the reply to a batch of so many windows. Whatever the numbers are, sums of some of them are far from
+impl Report {
+    /// Reads the reply to a batch of so many states. Whatever the numbers are, sums of some of them are far from
     /// overflow.
     ///
     /// # Errors
     /// It is the reply to something else.
-    pub fn read(reply: Reply, windows: usize) -> Result<Self, Error> {
+    pub fn read(reply: Reply, states: usize) -> Result<Self, Error> {
         let Reply::Integers(numbers) = reply else { return Err(Error::Unexpected) };
         let Some((redis_now_us, numbers)) = numbers.split_first() else { return Err(Error::Unexpected) };
-        let Some((used, denials)) = numbers.split_at_checked(windows) else { return Err(Error::Unexpected) };
-        let mut windows: Vec<WindowAnswer> = used.iter().map(|used| read_used(*used)).collect();
+        let Some((used, denials)) = numbers.split_at_checked(states) else { return Err(Error::Unexpected) };
+        let mut limits: Vec<LimitReport> = used.iter().map(|used| read_used(*used)).collect();
         let (denials, rest) = denials.as_chunks::<DENIAL_FIELDS>();
         if !rest.is_empty() {
             return Err(Error::Unexpected);
         }
         for [place, fits_in_us, empty_in_us, covered] in denials {
-            let answer = usize::try_from(*place).ok().and_then(|place| windows.get_mut(place));
-            let Some(WindowAnswer::State { state, covered: known }) = answer else { return Err(Error::Unexpected) };
+            let answer = usize::try_from(*place).ok().and_then(|place| limits.get_mut(place));
+            let Some(LimitReport::State { state, covered: known }) = answer else { return Err(Error::Unexpected) };
             (state.fits_in_us, state.empty_in_us, *known) =
                 (amount(*fits_in_us), amount(*empty_in_us), amount(*covered));
         }
-        Ok(Self { redis_now_us: (*redis_now_us).clamp(0, MAX_AMOUNT), windows })
+        Ok(Self { redis_now_us: (*redis_now_us).clamp(0, MAX_AMOUNT), limits })
     }
 }
 
-fn read_used(used: i64) -> WindowAnswer {
+fn read_used(used: i64) -> LimitReport {
     if used < 0 {
-        return WindowAnswer::WrongType;
+        return LimitReport::WrongType;
     }
-    WindowAnswer::State { state: WindowState { used: amount(used), ..WindowState::default() }, covered: 0 }
+    LimitReport::State { state: LimitState { used: amount(used), ..LimitState::default() }, covered: 0 }
 }
 
 fn amount(number: i64) -> u64 {

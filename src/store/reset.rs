@@ -12,7 +12,7 @@
 //!          └───────────────────┘
 //! ```
 
-use crate::quota::Window;
+use crate::limit::Counter;
 
 /// Most logs that one piece looks at, and most bytes of their names, unless one key has more: they bound the time that a
 /// piece holds Redis up.
@@ -23,11 +23,11 @@ const MAX_NAME_BYTES: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct Reset {
     keys: Vec<Vec<u8>>,
-    /// The windows in use, once Redis has said which.
-    windows: Option<Vec<Window>>,
-    /// The key and, of its windows, the one that the next piece begins with.
+    /// What is in use, once Redis has said which.
+    counters: Option<Vec<Counter>>,
+    /// The key and, of its counters, the one that the next piece begins with.
     next_key: usize,
-    next_window: usize,
+    next_counter: usize,
     /// Keys that had any state, and whether the one that a piece ended within had.
     had_state: u64,
     is_live: bool,
@@ -38,8 +38,8 @@ pub struct Reset {
 pub struct Piece<'a> {
     /// The keys.
     pub keys: &'a [Vec<u8>],
-    /// The windows of each.
-    pub windows: &'a [Window],
+    /// The counters of each.
+    pub counters: &'a [Counter],
     /// No piece after this one names the keys.
     pub completes_its_keys: bool,
 }
@@ -47,7 +47,7 @@ pub struct Piece<'a> {
 impl Reset {
     /// A reset of these keys.
     pub fn new(keys: Vec<Vec<u8>>) -> Self {
-        Self { keys, windows: None, next_key: 0, next_window: 0, had_state: 0, is_live: false }
+        Self { keys, counters: None, next_key: 0, next_counter: 0, had_state: 0, is_live: false }
     }
 
     /// The keys that are not done.
@@ -55,35 +55,35 @@ impl Reset {
         self.keys.get(self.next_key..).unwrap_or_default()
     }
 
-    /// Redis has said which windows are in use.
-    pub fn set_windows(&mut self, windows: Vec<Window>) {
-        self.windows = Some(windows);
+    /// Redis has said which counters are in use.
+    pub fn set_counters(&mut self, counters: Vec<Counter>) {
+        self.counters = Some(counters);
     }
 
     /// What is to be forgotten next. `None` as long as it is not known which windows are in use.
     pub fn piece(&self) -> Option<Piece<'_>> {
-        let windows = self.windows.as_deref()?;
+        let counters = self.counters.as_deref()?;
         let keys = self.keys_left();
-        let windows = windows.get(self.next_window..).unwrap_or_default();
-        if windows.len() > MAX_LOGS || self.next_window > 0 {
-            let count = windows.len().min(MAX_LOGS);
-            let (windows, rest) = windows.split_at(count);
-            return Some(Piece { keys: keys.get(..1).unwrap_or(keys), windows, completes_its_keys: rest.is_empty() });
+        let counters = counters.get(self.next_counter..).unwrap_or_default();
+        if counters.len() > MAX_LOGS || self.next_counter > 0 {
+            let count = counters.len().min(MAX_LOGS);
+            let (counters, rest) = counters.split_at(count);
+            return Some(Piece { keys: keys.get(..1).unwrap_or(keys), counters, completes_its_keys: rest.is_empty() });
         }
-        let most = MAX_LOGS / windows.len().max(1);
+        let most = MAX_LOGS / counters.len().max(1);
         let mut bytes = 0;
         let fitting = keys.iter().take(most).take_while(|key| {
-            bytes += key.len() * windows.len().max(1);
+            bytes += key.len() * counters.len().max(1);
             bytes <= MAX_NAME_BYTES
         });
         let count = fitting.count().max(1).min(keys.len());
-        Some(Piece { keys: keys.get(..count).unwrap_or(keys), windows, completes_its_keys: true })
+        Some(Piece { keys: keys.get(..count).unwrap_or(keys), counters, completes_its_keys: true })
     }
 
     /// The script has done the piece, and said of each of its keys whether it was `live`.
     pub fn piece_done(&mut self, live: &[i64]) {
         let Some(piece) = self.piece() else { return };
-        let (keys, windows, completes_its_keys) = (piece.keys.len(), piece.windows.len(), piece.completes_its_keys);
+        let (keys, counters, completes_its_keys) = (piece.keys.len(), piece.counters.len(), piece.completes_its_keys);
         for flag in live.iter().take(keys) {
             self.is_live |= *flag == 1;
             if completes_its_keys {
@@ -91,9 +91,9 @@ impl Reset {
             }
         }
         if completes_its_keys {
-            (self.next_key, self.next_window) = (self.next_key + keys, 0);
+            (self.next_key, self.next_counter) = (self.next_key + keys, 0);
         } else {
-            self.next_window += windows;
+            self.next_counter += counters;
         }
     }
 
@@ -119,24 +119,24 @@ impl Reset {
 mod tests {
     use super::*;
 
-    fn windows(count: u64) -> Vec<Window> {
-        (1..=count).map(|ms| Window::from_ms(ms).unwrap()).collect()
+    fn counters(count: u64) -> Vec<Counter> {
+        (1..=count).map(|number| Counter::of_number(number).unwrap()).collect()
     }
 
     /// Does a reset of keys of this length. The size of each piece: keys, windows, and whether it completes its keys.
     fn pieces(
         keys: usize,
         key_bytes: usize,
-        window_count: u64,
+        counter_count: u64,
         live: impl Fn(usize) -> i64,
     ) -> (Vec<(usize, usize, bool)>, u64) {
         let mut reset = Reset::new(vec![vec![b'k'; key_bytes]; keys]);
         assert_eq!(reset.piece(), None, "the windows are not known");
-        reset.set_windows(windows(window_count));
+        reset.set_counters(counters(counter_count));
         let mut sizes = Vec::new();
         while !reset.is_done() {
             let piece = reset.piece().unwrap();
-            let size = (piece.keys.len(), piece.windows.len(), piece.completes_its_keys);
+            let size = (piece.keys.len(), piece.counters.len(), piece.completes_its_keys);
             let live: Vec<i64> = (0..size.0).map(|_| live(sizes.len())).collect();
             sizes.push(size);
             let is_last = reset.ends_with_next_piece();

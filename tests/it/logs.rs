@@ -5,8 +5,8 @@ use crate::common::{RedisServer, Scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
-use tollgate::limiter::Kind;
-use tollgate::quota::{Check, Decision, Quota, RetryAfter, Window};
+use tollgate::limit::{Ask, Limit, RetryAfter, Verdict, Window};
+use tollgate::limiter::Verb;
 use tollgate::store::embedded::Embedded;
 
 const LIMIT: u32 = 100_000;
@@ -14,23 +14,23 @@ const WINDOW_MS: u64 = 4_000;
 /// Items that fit into one batch.
 const BATCH: usize = 64;
 
-fn quota(limit: u32) -> [Quota; 1] {
-    [Quota { limit, window: Window::from_ms(WINDOW_MS).unwrap() }]
+fn limits_of(max: u32) -> [Limit; 1] {
+    [Limit::log(max, Window::from_ms(WINDOW_MS).unwrap())]
 }
 
-fn check(quotas: &[Quota], cost: u32) -> Check<'_> {
-    Check { key: b"k", quotas, cost }
+fn check(limits: &[Limit], cost: u32) -> Ask<'_> {
+    Ask { key: b"k", limits, cost }
 }
 
 /// Makes so many entries of the key `k` at this time, of weights that take turns.
 fn fill(scripts: &mut Scripts, embedded: &Embedded, count: usize, weights: &[u32], now_us: u64) {
-    let quotas = quota(LIMIT);
+    let limits = limits_of(LIMIT);
     let costs: Vec<u32> = weights.iter().copied().cycle().take(count).collect();
     scripts.set_time(now_us);
     for costs in costs.chunks(BATCH) {
         // Those that are alike would be joined.
-        let checks: Vec<_> = costs.iter().map(|cost| check(&quotas, *cost)).collect();
-        for (check, by_redis) in checks.iter().zip(scripts.decide(Kind::Check, &checks)) {
+        let checks: Vec<_> = costs.iter().map(|cost| check(&limits, *cost)).collect();
+        for (check, by_redis) in checks.iter().zip(scripts.decide(Verb::Check, &checks)) {
             let by_model = embedded.check(check, now_us).unwrap();
             assert_eq!(by_redis, by_model, "while the log is filled");
         }
@@ -52,10 +52,10 @@ fn what_has_expired_does_not_count_before_it_is_forgotten() {
         }
         let now_us = start_us + WINDOW_MS * 1000 + 49;
         scripts.set_time(now_us);
-        for (kind, cost) in [(Kind::Peek, 1), (Kind::Peek, 3150), (Kind::Check, 3150)] {
-            let quotas = quota(3150);
-            let by_redis = scripts.decide_one(kind, &check(&quotas, cost));
-            assert_eq!(by_redis, embedded.peek(&check(&quotas, cost), now_us));
+        for (kind, cost) in [(Verb::Peek, 1), (Verb::Peek, 3150), (Verb::Check, 3150)] {
+            let limits = limits_of(3150);
+            let by_redis = scripts.decide_one(kind, &check(&limits, cost));
+            assert_eq!(by_redis, embedded.peek(&check(&limits, cost), now_us));
             assert!(by_redis.allowed && by_redis.remaining == 3150 - cost);
         }
     }
@@ -66,7 +66,7 @@ enum Step {
     /// So many entries, of weights that take turns.
     Fill(usize, Vec<u32>),
     /// A limit less than what the log holds, more or less, and a cost.
-    Ask(Kind, u32, u32),
+    Ask(Verb, u32, u32),
     Pass(u64),
 }
 
@@ -78,7 +78,7 @@ fn a_log_of_thousands_of_entries_is_answered_as_the_embedded_one_is() {
     let scripts = RefCell::new(Scripts::on(&redis));
     let start_us = Scripts::start_us();
     let weights = prop_oneof![Just(vec![1]), Just(vec![1, 2]), Just(vec![3, 1, 1, 7]), Just(vec![5, 6])];
-    let ask = (prop_oneof![Just(Kind::Check), Just(Kind::Peek)], 1..6_000u32, prop_oneof![1..10u32, 1..3_000u32]);
+    let ask = (prop_oneof![Just(Verb::Check), Just(Verb::Peek)], 1..6_000u32, prop_oneof![1..10u32, 1..3_000u32]);
     let step = prop_oneof![
         4 => (prop_oneof![0..20usize, 0..250usize], weights).prop_map(|(count, weights)| Step::Fill(count, weights)),
         4 => ask.prop_map(|(kind, limit, cost)| Step::Ask(kind, limit, cost.min(limit))),
@@ -105,12 +105,12 @@ fn a_log_of_thousands_of_entries_is_answered_as_the_embedded_one_is() {
                     }
                 }
                 Step::Ask(kind, limit, cost) => {
-                    let quotas = quota(limit);
+                    let limits = limits_of(limit);
                     scripts.set_time(now_us);
-                    let by_redis = scripts.decide_one(kind, &check(&quotas, cost));
+                    let by_redis = scripts.decide_one(kind, &check(&limits, cost));
                     let by_model = match kind {
-                        Kind::Check => embedded.check(&check(&quotas, cost), now_us).unwrap(),
-                        Kind::Peek => embedded.peek(&check(&quotas, cost), now_us),
+                        Verb::Check => embedded.check(&check(&limits, cost), now_us).unwrap(),
+                        Verb::Peek => embedded.peek(&check(&limits, cost), now_us),
                     };
                     prop_assert!(by_redis.retry_after <= by_model.retry_after, "{by_redis:?}, not {by_model:?}");
                     let expired: usize = entries
@@ -121,7 +121,7 @@ fn a_log_of_thousands_of_entries_is_answered_as_the_embedded_one_is() {
                     if expired == 0 {
                         prop_assert_eq!(by_redis, by_model);
                     }
-                    prop_assert_eq!(Decision { retry_after: by_model.retry_after, ..by_redis }, by_model);
+                    prop_assert_eq!(Verdict { retry_after: by_model.retry_after, ..by_redis }, by_model);
                 }
                 Step::Pass(us) => now_us += us,
             }
@@ -144,11 +144,11 @@ fn what_is_too_much_to_be_read_at_once_is_known_after_some_runs() {
     fill(&mut scripts, &embedded, 1_500, &[2, 3], start_us + 1_000_000);
     let now_us = start_us + WINDOW_MS * 1000;
     scripts.set_time(now_us);
-    let (quotas, cost) = (quota(3_760), 10);
+    let (limits, cost) = (limits_of(3_760), 10);
     let (mut runs, mut last_remaining) = (0, 0);
     loop {
-        let by_model = embedded.peek(&check(&quotas, cost), now_us);
-        let by_redis = scripts.decide_one(Kind::Check, &check(&quotas, cost));
+        let by_model = embedded.peek(&check(&limits, cost), now_us);
+        let by_redis = scripts.decide_one(Verb::Check, &check(&limits, cost));
         runs += 1;
         if by_redis.allowed {
             assert_eq!(by_redis, by_model);

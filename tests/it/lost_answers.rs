@@ -7,8 +7,8 @@ use crate::common::{
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
-use tollgate::limiter::Kind;
-use tollgate::quota::{Check, Decision, Quota, Window};
+use tollgate::limit::{Ask, Limit, Verdict, Window};
+use tollgate::limiter::Verb;
 
 const DAY_MS: i64 = 86_400_000;
 
@@ -65,26 +65,25 @@ fn each_request_of_a_batch_is_answered_as_it_was() {
 /// Whatever happens between the two runs of a batch: time passes, others are counted.
 #[test]
 fn a_batch_that_runs_twice_admits_what_it_admitted_and_counts_it_once() {
-    const HISTORY: Quota = Quota { limit: 1_000_000, window: Window::from_ms(3_600_000).unwrap() };
+    const HISTORY: Limit = Limit::log(1_000_000, Window::from_ms(3_600_000).unwrap());
     let redis = RedisServer::start();
     let scripts = RefCell::new(Scripts::on(&redis));
     let start_us = Scripts::start_us();
-    let quotas: Vec<[Quota; 3]> = (4..12)
+    let limits: Vec<[Limit; 3]> = (4..12)
         .map(|limit| {
             let [short, long] = [100, 400].map(|ms| Window::from_ms(ms).unwrap());
-            [Quota { limit, window: short }, Quota { limit: 3 * limit, window: long }, HISTORY]
+            [Limit::log(limit, short), Limit::log(3 * limit, long), HISTORY]
         })
         .collect();
     // Of one of two keys, under some limits, of a cost, so often.
-    let request = (0..2usize, 0..quotas.len(), prop_oneof![3 => Just(1u32), 1 => 2..4u32], 1..8usize);
+    let request = (0..2usize, 0..limits.len(), prop_oneof![3 => Just(1u32), 1 => 2..4u32], 1..8usize);
     let requests = |most| proptest::collection::vec(request.clone(), 0..most);
     let story = (requests(6), requests(6), requests(3), 0..300_000u64, 0..600_000u64);
-    let checks_of = |requests: &[(usize, usize, u32, usize)]| -> Vec<Check<'_>> {
-        let check =
-            |key: usize, limits: usize, cost| Check { key: [&b"a"[..], b"b"][key], quotas: &quotas[limits], cost };
+    let checks_of = |requests: &[(usize, usize, u32, usize)]| -> Vec<Ask<'_>> {
+        let check = |key: usize, place: usize, cost| Ask { key: [&b"a"[..], b"b"][key], limits: &limits[place], cost };
         requests.iter().flat_map(|(key, limits, cost, count)| vec![check(*key, *limits, *cost); *count]).collect()
     };
-    let cost_of = |checks: &[Check<'_>], decisions: &[Decision]| -> i64 {
+    let cost_of = |checks: &[Ask<'_>], decisions: &[Verdict]| -> i64 {
         let admitted = checks.iter().zip(decisions).filter(|(_, decision)| decision.allowed);
         admitted.map(|(check, _)| i64::from(check.cost)).sum()
     };
@@ -94,20 +93,20 @@ fn a_batch_that_runs_twice_admits_what_it_admitted_and_counts_it_once() {
         scripts.control.line("FLUSHALL");
         scripts.set_time(start_us);
         let checks = checks_of(&before);
-        let mut counted = cost_of(&checks, &scripts.decide(Kind::Check, &checks));
+        let mut counted = cost_of(&checks, &scripts.decide(Verb::Check, &checks));
         scripts.set_time(start_us + first_us);
         let checks = checks_of(&batch);
         let (asked, items) = batch_of(&checks);
         let id = scripts.store.next_batch_id();
         let answers = scripts.answers(&asked, &id, false);
-        let first = decisions(Kind::Check, &checks, &asked, &items, &answers);
+        let first = decisions(Verb::Check, &checks, &asked, &items, &answers);
         let others = checks_of(&between);
-        counted += cost_of(&others, &scripts.decide(Kind::Check, &others));
+        counted += cost_of(&others, &scripts.decide(Verb::Check, &others));
         scripts.set_time(start_us + first_us + then_us);
         let answers = scripts.answers(&asked, &id, true);
-        let second = decisions(Kind::Check, &checks, &asked, &items, &answers);
+        let second = decisions(Verb::Check, &checks, &asked, &items, &answers);
         for item in 0..asked.items().len() {
-            let of_item = |decisions: &[Decision]| -> Vec<bool> {
+            let of_item = |decisions: &[Verdict]| -> Vec<bool> {
                 let of_item = decisions.iter().zip(&items).filter(|(_, of)| **of == item);
                 of_item.map(|(decision, _)| decision.allowed).collect()
             };

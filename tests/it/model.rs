@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tollgate::limiter::Kind;
-use tollgate::quota::{Check, Decision, Quota, Window};
+use tollgate::limit::{Ask, Limit, Verdict, Window};
+use tollgate::limiter::Verb;
 use tollgate::store::embedded::Embedded;
 use tollgate::store::ledger::{Id, Record};
 
@@ -23,7 +23,7 @@ const MAX_REWIND_US: u64 = 500_000;
 struct Question {
     key: usize,
     /// Places among the windows and limits; no place twice.
-    quotas: Vec<(usize, u32)>,
+    limits: Vec<(usize, u32)>,
     cost: u32,
 }
 
@@ -40,10 +40,9 @@ enum Step {
 }
 
 impl Question {
-    fn quotas(&self, windows: &Windows) -> Vec<Quota> {
-        let quota =
-            |(place, limit): &(usize, u32)| Quota { limit: *limit, window: Window::from_ms(windows[*place]).unwrap() };
-        self.quotas.iter().map(quota).collect()
+    fn limits(&self, windows: &Windows) -> Vec<Limit> {
+        let limit = |(place, limit): &(usize, u32)| Limit::log(*limit, Window::from_ms(windows[*place]).unwrap());
+        self.limits.iter().map(limit).collect()
     }
 }
 
@@ -51,8 +50,8 @@ fn questions() -> impl Strategy<Value = Question> {
     let places = proptest::sample::subsequence(vec![0, 1, 2, 3], 1..=3).prop_shuffle();
     let cost = prop_oneof![4 => Just(1u32), 1 => 2..5u32];
     (0..KEYS.len(), places, proptest::collection::vec(1..12u32, 3), cost).prop_map(|(key, places, limits, cost)| {
-        let quotas = places.into_iter().zip(limits).map(|(place, limit)| (place, limit.max(cost))).collect();
-        Question { key, quotas, cost }
+        let limits = places.into_iter().zip(limits).map(|(place, limit)| (place, limit.max(cost))).collect();
+        Question { key, limits, cost }
     })
 }
 
@@ -74,8 +73,8 @@ fn steps(backwards: bool) -> impl Strategy<Value = Vec<Step>> {
 
 /// What a client is told, as far as it must be exact. After a step back of the clock the scripts may take a window
 /// for empty a little early or late: its newest entry is not looked for where that would cost every check a call.
-fn told(decision: Decision, stepped_back: bool) -> Decision {
-    if stepped_back { Decision { reset_after_ms: 0, ..decision } } else { decision }
+fn told(decision: Verdict, stepped_back: bool) -> Verdict {
+    if stepped_back { Verdict { reset_after_ms: 0, ..decision } } else { decision }
 }
 
 fn run(windows: &Windows, backwards: bool) {
@@ -92,25 +91,25 @@ fn run(windows: &Windows, backwards: bool) {
             scripts.set_time(now_us);
             match step {
                 Step::Check(questions) => {
-                    let quotas: Vec<_> = questions.iter().map(|question| question.quotas(windows)).collect();
+                    let limits: Vec<_> = questions.iter().map(|question| question.limits(windows)).collect();
                     let checks: Vec<_> = questions
                         .iter()
-                        .zip(&quotas)
-                        .map(|(question, quotas)| Check {
+                        .zip(&limits)
+                        .map(|(question, limits)| Ask {
                             key: KEYS[question.key].as_bytes(),
-                            quotas,
+                            limits,
                             cost: question.cost,
                         })
                         .collect();
-                    for (check, by_redis) in checks.iter().zip(scripts.decide(Kind::Check, &checks)) {
+                    for (check, by_redis) in checks.iter().zip(scripts.decide(Verb::Check, &checks)) {
                         let by_model = embedded.check(check, now_us).unwrap();
                         prop_assert_eq!(told(by_redis, stepped_back), told(by_model, stepped_back), "{:?}", check);
                     }
                 }
                 Step::Peek(question) => {
-                    let quotas = question.quotas(windows);
-                    let check = Check { key: KEYS[question.key].as_bytes(), quotas: &quotas, cost: question.cost };
-                    let by_redis = scripts.decide_one(Kind::Peek, &check);
+                    let limits = question.limits(windows);
+                    let check = Ask { key: KEYS[question.key].as_bytes(), limits: &limits, cost: question.cost };
+                    let by_redis = scripts.decide_one(Verb::Peek, &check);
                     let by_model = embedded.peek(&check, now_us);
                     prop_assert_eq!(told(by_redis, stepped_back), told(by_model, stepped_back), "peek {:?}", check);
                 }
@@ -152,16 +151,16 @@ fn what_is_written_back_never_meets_what_was_checked() {
     const COUNT: u64 = 100;
     let redis = RedisServer::start();
     let mut scripts = Scripts::in_real_time(&redis);
-    let quotas = [Quota { limit: 1_000_000, window: Window::from_ms(3_600_000).unwrap() }];
-    let check = |key: &'static str| Check { key: key.as_bytes(), quotas: &quotas, cost: 1 };
+    let limits = [Limit::log(1_000_000, Window::from_ms(3_600_000).unwrap())];
+    let check = |key: &'static str| Ask { key: key.as_bytes(), limits: &limits, cost: 1 };
     for number in 0..COUNT {
         // The entries of a batch's first item and of those behind it have ids of two kinds.
-        scripts.decide(Kind::Check, &[check("k")]);
-        scripts.decide(Kind::Check, &[check("other"), check("k")]);
+        scripts.decide(Verb::Check, &[check("k")]);
+        scripts.decide(Verb::Check, &[check("other"), check("k")]);
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let record = Record {
             key: b"k"[..].into(),
-            window: quotas[0].window,
+            counter: limits[0].counter(),
             time_us: u64::try_from(now.as_micros()).unwrap(),
             id: Id::New(number),
             cost: 1,

@@ -1,28 +1,28 @@
 use super::*;
-use crate::quota::Window;
+use crate::limit::Window;
 use proptest::prelude::*;
 
 const HOLD_US: u64 = 1_000_000;
 
-fn quota(limit: u32, window_ms: u64) -> Quota {
-    Quota { limit, window: Window::from_ms(window_ms).unwrap() }
+fn limit_of(max: u32, window_ms: u64) -> Limit {
+    Limit::log(max, Window::from_ms(window_ms).unwrap())
 }
 
 fn denial(until_us: u64, max_cost: u32) -> Denial {
-    Denial { limit: 10, remaining: 2, until_us, empty_at_us: until_us + 5_000, max_cost }
+    Denial { binding: 0, limit: 10, remaining: 2, until_us, empty_at_us: until_us + 5_000, max_cost }
 }
 
 #[test]
 fn a_denial_counts_down_until_it_ends() {
     let cache = DenyCache::new(100, HOLD_US);
-    let check = Check { key: b"k", quotas: &[quota(10, 1_000)], cost: 3 };
-    assert_eq!(cache.lookup(&check, 0), None);
-    cache.insert(&check, denial(10_000, 5), 0, 100);
-    let at = |now_us| cache.lookup(&check, now_us).map(|found| (found.retry_after, found.reset_after_ms));
+    let ask = Ask { key: b"k", limits: &[limit_of(10, 1_000)], cost: 3 };
+    assert_eq!(cache.lookup(&ask, 0), None);
+    cache.insert(&ask, denial(10_000, 5), 0, 100);
+    let at = |now_us| cache.lookup(&ask, now_us).map(|found| (found.retry_after, found.reset_after_ms));
     assert_eq!(at(100), Some((RetryAfter::Ms(10), 15)));
     assert_eq!(at(2_000), Some((RetryAfter::Ms(8), 13)));
     assert_eq!(at(9_999), Some((RetryAfter::Ms(1), 6)));
-    let found = cache.lookup(&check, 9_999).unwrap();
+    let found = cache.lookup(&ask, 9_999).unwrap();
     assert_eq!((found.allowed, found.limit, found.remaining, found.degraded), (false, 10, 2, false));
     assert_eq!(at(10_000), None);
     assert_eq!(cache.entries(), 0, "what expired goes when it is looked at");
@@ -31,90 +31,90 @@ fn a_denial_counts_down_until_it_ends() {
 #[test]
 fn no_denial_is_held_longer_than_it_may() {
     let cache = DenyCache::new(100, HOLD_US);
-    let check = Check { key: b"k", quotas: &[quota(10, 60_000)], cost: 1 };
-    cache.insert(&check, denial(50_000_000, 1), 0, 7);
-    assert!(cache.lookup(&check, 6 + HOLD_US).is_some());
-    assert!(cache.lookup(&check, 7 + HOLD_US).is_none());
+    let ask = Ask { key: b"k", limits: &[limit_of(10, 60_000)], cost: 1 };
+    cache.insert(&ask, denial(50_000_000, 1), 0, 7);
+    assert!(cache.lookup(&ask, 6 + HOLD_US).is_some());
+    assert!(cache.lookup(&ask, 7 + HOLD_US).is_none());
 }
 
 #[test]
 fn answers_its_own_quotas_and_range_of_costs_only() {
     let cache = DenyCache::new(100, HOLD_US);
-    let quotas = [quota(10, 1_000), quota(50, 60_000)];
-    let check = Check { key: b"k", quotas: &quotas, cost: 3 };
-    cache.insert(&check, denial(10_000, 5), 0, 0);
-    let hit = |check: &Check<'_>| cache.lookup(check, 1).is_some();
-    let by_cost = [1, 2, 3, 4, 5, 6].map(|cost| hit(&Check { cost, ..check }));
+    let limits = [limit_of(10, 1_000), limit_of(50, 60_000)];
+    let ask = Ask { key: b"k", limits: &limits, cost: 3 };
+    cache.insert(&ask, denial(10_000, 5), 0, 0);
+    let hit = |ask: &Ask<'_>| cache.lookup(ask, 1).is_some();
+    let by_cost = [1, 2, 3, 4, 5, 6].map(|cost| hit(&Ask { cost, ..ask }));
     assert_eq!(by_cost, [false, false, true, true, true, false]);
-    assert!(!hit(&Check { quotas: &quotas[..1], ..check }));
-    assert!(!hit(&Check { quotas: &[quota(11, 1_000), quota(50, 60_000)], ..check }));
-    assert!(!hit(&Check { key: b"l", ..check }));
+    assert!(!hit(&Ask { limits: &limits[..1], ..ask }));
+    assert!(!hit(&Ask { limits: &[limit_of(11, 1_000), limit_of(50, 60_000)], ..ask }));
+    assert!(!hit(&Ask { key: b"l", ..ask }));
     // Another cost of the same key stands beside it; the same cost replaces it.
-    cache.insert(&Check { cost: 8, ..check }, denial(90_000, 9), 0, 0);
-    cache.insert(&check, denial(30_000, 3), 0, 0);
+    cache.insert(&Ask { cost: 8, ..ask }, denial(90_000, 9), 0, 0);
+    cache.insert(&ask, denial(30_000, 3), 0, 0);
     assert_eq!(cache.entries(), 2);
-    let by_cost = [3, 4, 8, 9].map(|cost| hit(&Check { cost, ..check }));
+    let by_cost = [3, 4, 8, 9].map(|cost| hit(&Ask { cost, ..ask }));
     assert_eq!(by_cost, [true, false, true, true]);
 }
 
 #[test]
 fn a_reset_stops_denials_in_flight() {
     let cache = DenyCache::new(100, HOLD_US);
-    let check = Check { key: b"k", quotas: &[quota(10, 1_000)], cost: 1 };
+    let ask = Ask { key: b"k", limits: &[limit_of(10, 1_000)], cost: 1 };
     for forget in [|cache: &DenyCache, at| cache.forget(b"k", at), |cache: &DenyCache, at| cache.clear(at)] {
-        let start = if cache.lookup(&check, 0).is_none() { 100 } else { 500 };
-        cache.insert(&check, denial(90_000, 1), start, start + 10);
-        assert!(cache.lookup(&check, start + 10).is_some());
+        let start = if cache.lookup(&ask, 0).is_none() { 100 } else { 500 };
+        cache.insert(&ask, denial(90_000, 1), start, start + 10);
+        assert!(cache.lookup(&ask, start + 10).is_some());
         forget(&cache, start + 20);
-        assert_eq!((cache.lookup(&check, start + 20), cache.entries()), (None, 0));
-        cache.insert(&check, denial(90_000, 1), start + 20, start + 30);
-        assert_eq!(cache.lookup(&check, start + 30), None, "asked for before the reset");
-        cache.insert(&check, denial(90_000, 1), start + 21, start + 30);
-        assert!(cache.lookup(&check, start + 30).is_some(), "asked for after it");
+        assert_eq!((cache.lookup(&ask, start + 20), cache.entries()), (None, 0));
+        cache.insert(&ask, denial(90_000, 1), start + 20, start + 30);
+        assert_eq!(cache.lookup(&ask, start + 30), None, "asked for before the reset");
+        cache.insert(&ask, denial(90_000, 1), start + 21, start + 30);
+        assert!(cache.lookup(&ask, start + 30).is_some(), "asked for after it");
     }
 }
 
 #[test]
 fn an_admission_drops_the_denials_of_its_key() {
     let cache = DenyCache::new(4, HOLD_US);
-    let check = Check { key: b"k", quotas: &[quota(10, 1_000)], cost: 4 };
-    let other = Check { key: b"l", ..check };
-    cache.insert(&check, denial(90_000, 4), 0, 0);
-    cache.insert(&Check { cost: 9, ..check }, denial(95_000, 9), 0, 0);
+    let ask = Ask { key: b"k", limits: &[limit_of(10, 1_000)], cost: 4 };
+    let other = Ask { key: b"l", ..ask };
+    cache.insert(&ask, denial(90_000, 4), 0, 0);
+    cache.insert(&Ask { cost: 9, ..ask }, denial(95_000, 9), 0, 0);
     cache.insert(&other, denial(90_000, 4), 0, 0);
     cache.admitted(b"k");
     assert_eq!(cache.entries(), 1);
     assert!(cache.lookup(&other, 1).is_some());
-    cache.insert(&check, denial(90_000, 4), 0, 0);
-    assert!(cache.lookup(&check, 1).is_some(), "an admission does not stop what is in flight");
+    cache.insert(&ask, denial(90_000, 4), 0, 0);
+    assert!(cache.lookup(&ask, 1).is_some(), "an admission does not stop what is in flight");
 }
 
 #[test]
 fn a_full_bucket_gives_up_what_ends_first() {
     let cache = DenyCache::new(4, HOLD_US);
-    let quotas = [quota(10, 1_000)];
-    let check = |key| Check { key, quotas: &quotas, cost: 1 };
+    let limits = [limit_of(10, 1_000)];
+    let ask = |key| Ask { key, limits: &limits, cost: 1 };
     let keys: [&[u8]; 6] = [b"a", b"b", b"c", b"d", b"e", b"f"];
     for (key, until_us) in keys.into_iter().zip([500, 100, 400, 300, 600, 350]) {
-        cache.insert(&check(key), denial(until_us, 1), 0, 10);
+        cache.insert(&ask(key), denial(until_us, 1), 0, 10);
     }
-    let left = keys.map(|key| cache.lookup(&check(key), 20).is_some());
+    let left = keys.map(|key| cache.lookup(&ask(key), 20).is_some());
     assert_eq!(left, [true, false, true, false, true, true]);
     assert_eq!(cache.entries(), 4);
 }
 
 #[test]
 fn memory_is_bounded_and_nothing_is_kept_when_off() {
-    let quotas = [quota(10, 1_000)];
+    let limits = [limit_of(10, 1_000)];
     let (small, off, instant) = (DenyCache::new(1_000, HOLD_US), DenyCache::new(0, HOLD_US), DenyCache::new(1_000, 0));
     for key in 0..20_000_u32 {
         let key = key.to_be_bytes();
-        let check = Check { key: &key, quotas: &quotas, cost: 1 };
+        let ask = Ask { key: &key, limits: &limits, cost: 1 };
         for cache in [&small, &off, &instant] {
-            cache.insert(&check, denial(90_000, 1), 0, 0);
+            cache.insert(&ask, denial(90_000, 1), 0, 0);
         }
-        assert!(small.lookup(&check, 1).is_some());
-        assert!(off.lookup(&check, 1).is_none() && instant.lookup(&check, 1).is_none());
+        assert!(small.lookup(&ask, 1).is_some());
+        assert!(off.lookup(&ask, 1).is_none() && instant.lookup(&ask, 1).is_none());
     }
     assert!((900..=1_024).contains(&small.entries()));
     off.forget(b"k", 1);
@@ -152,7 +152,7 @@ proptest! {
     ) {
         const HOLD_US: u64 = 1_500;
         let cache = DenyCache::new(entries, HOLD_US);
-        let quotas = [quota(10, 1_000)];
+        let limits = [limit_of(10, 1_000)];
         // Key, cost, denial, and when it was stored.
         let mut given: Vec<(u8, u32, Denial, u64)> = Vec::new();
         let mut forgotten_us = [0; 6];
@@ -162,7 +162,7 @@ proptest! {
             match op {
                 Op::Insert { key, cost, costlier, flight_us, lasts_us } => {
                     let (denial, sent_us) = (denial(now_us + lasts_us, cost + costlier), now_us - flight_us);
-                    cache.insert(&Check { key: &[key], quotas: &quotas, cost }, denial, sent_us, now_us);
+                    cache.insert(&Ask { key: &[key], limits: &limits, cost }, denial, sent_us, now_us);
                     if sent_us > forgotten_us[usize::from(key)] {
                         given.push((key, cost, denial, now_us));
                     }
@@ -183,7 +183,7 @@ proptest! {
                 }
             }
             for (key, cost) in (0..6).flat_map(|key| (1..10).map(move |cost| (key, cost))) {
-                let found = cache.lookup(&Check { key: &[key], quotas: &quotas, cost }, now_us);
+                let found = cache.lookup(&Ask { key: &[key], limits: &limits, cost }, now_us);
                 let Some(found) = found else { continue };
                 let holds = given.iter().any(|(of, denied, denial, stored_us)| {
                     *of == key

@@ -10,13 +10,13 @@
 //!      never takes the bucket for fuller than it is
 //! ```
 
-use crate::quota::Window;
+use crate::limit::Window;
 use std::array;
 
 /// Places for windows of about the same length. Each shard has its own.
 const PLACES: usize = 1024;
 /// Lengths of windows, by their binary logarithm in milliseconds: what shares a place is at most twice as long.
-const CLASSES: usize = 1 + (crate::quota::MAX_WINDOW_MS.ilog2() as usize);
+const CLASSES: usize = 1 + (crate::limit::MAX_WINDOW_MS.ilog2() as usize);
 
 /// The times of one shard's buckets, in microseconds; 0 where no bucket fell. At most 8 KiB for each class in use.
 pub(super) struct Overflow([Option<Box<[u64; PLACES]>>; CLASSES]);

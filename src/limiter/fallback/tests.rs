@@ -1,48 +1,48 @@
 use super::*;
-use crate::quota::{MAX_WINDOW_MS, RetryAfter};
+use crate::limit::{MAX_WINDOW_MS, RetryAfter, Window};
 use proptest::prelude::*;
 
-fn quota(limit: u32, window_ms: u64) -> Quota {
-    Quota { limit, window: Window::from_ms(window_ms).unwrap() }
+fn limit_of(max: u32, window_ms: u64) -> Limit {
+    Limit::log(max, Window::from_ms(window_ms).unwrap())
 }
 
-fn ask<'a>(key: &'a [u8], quotas: &'a [Quota], cost: u32) -> Check<'a> {
-    Check { key, quotas, cost }
+fn ask<'a>(key: &'a [u8], limits: &'a [Limit], cost: u32) -> Ask<'a> {
+    Ask { key, limits, cost }
 }
 
 #[test]
 fn a_new_bucket_is_full_and_refills_evenly() {
     let fallback = Fallback::new(0.5, 100);
-    let quotas = [quota(10, 1_000)];
+    let limits = [limit_of(10, 1_000)];
     for left in (0..5).rev() {
-        let decision = fallback.check(&ask(b"k", &quotas, 1), 0);
-        assert!(decision.allowed && decision.degraded);
-        assert_eq!((decision.limit, decision.remaining), (10, left));
-        assert_eq!(decision.reset_after_ms, u64::from(5 - left) * 200);
+        let verdict = fallback.check(&ask(b"k", &limits, 1), 0);
+        assert!(verdict.allowed && verdict.degraded);
+        assert_eq!((verdict.limit, verdict.remaining), (10, left));
+        assert_eq!(verdict.reset_after_ms, u64::from(5 - left) * 200);
     }
-    let denied = fallback.check(&ask(b"k", &quotas, 1), 50_000);
+    let denied = fallback.check(&ask(b"k", &limits, 1), 50_000);
     assert!(!denied.allowed && denied.degraded);
     assert_eq!((denied.limit, denied.remaining, denied.reset_after_ms), (10, 0, 950));
     assert_eq!(denied.retry_after, RetryAfter::Ms(150));
-    assert_eq!(fallback.check(&ask(b"k", &quotas, 2), 50_000).retry_after, RetryAfter::Ms(350));
-    assert!(!fallback.check(&ask(b"k", &quotas, 1), 199_999).allowed);
-    assert!(fallback.check(&ask(b"k", &quotas, 1), 200_000).allowed);
+    assert_eq!(fallback.check(&ask(b"k", &limits, 2), 50_000).retry_after, RetryAfter::Ms(350));
+    assert!(!fallback.check(&ask(b"k", &limits, 1), 199_999).allowed);
+    assert!(fallback.check(&ask(b"k", &limits, 1), 200_000).allowed);
 }
 
 #[test]
 fn small_limits_keep_one_token_and_large_costs_wait_a_window() {
     let fallback = Fallback::new(0.1, 100);
-    let quotas = [quota(5, 2_000)];
-    assert_eq!(fallback.peek(&ask(b"k", &quotas, 3), 0).retry_after, RetryAfter::Ms(2_000));
-    assert_eq!(fallback.peek(&ask(b"k", &quotas, 6), 0).retry_after, RetryAfter::Never);
-    assert!(fallback.check(&ask(b"k", &quotas, 1), 0).allowed);
-    assert_eq!(fallback.check(&ask(b"k", &quotas, 1), 0).retry_after, RetryAfter::Ms(2_000));
+    let limits = [limit_of(5, 2_000)];
+    assert_eq!(fallback.peek(&ask(b"k", &limits, 3), 0).retry_after, RetryAfter::Ms(2_000));
+    assert_eq!(fallback.peek(&ask(b"k", &limits, 6), 0).retry_after, RetryAfter::Never);
+    assert!(fallback.check(&ask(b"k", &limits, 1), 0).allowed);
+    assert_eq!(fallback.check(&ask(b"k", &limits, 1), 0).retry_after, RetryAfter::Ms(2_000));
 }
 
 #[test]
 fn several_windows_take_all_or_nothing() {
     let fallback = Fallback::new(1.0, 100);
-    let (second, minute) = (quota(3, 1_000), quota(4, 60_000));
+    let (second, minute) = (limit_of(3, 1_000), limit_of(4, 60_000));
     let both = [second, minute];
     assert!(fallback.check(&ask(b"k", &both, 3), 0).allowed);
     let denied = fallback.check(&ask(b"k", &both, 2), 0);
@@ -58,34 +58,34 @@ fn several_windows_take_all_or_nothing() {
 #[test]
 fn the_limit_is_no_part_of_the_state() {
     let fallback = Fallback::new(1.0, 100);
-    assert!(fallback.check(&ask(b"k", &[quota(100, 1_000)], 10), 0).allowed);
-    let lowered = fallback.peek(&ask(b"k", &[quota(20, 1_000)], 1), 0);
+    assert!(fallback.check(&ask(b"k", &[limit_of(100, 1_000)], 10), 0).allowed);
+    let lowered = fallback.peek(&ask(b"k", &[limit_of(20, 1_000)], 1), 0);
     assert_eq!((lowered.allowed, lowered.remaining), (true, 19));
-    assert_eq!(fallback.peek(&ask(b"k", &[quota(100, 1_000)], 1), 0).remaining, 89);
+    assert_eq!(fallback.peek(&ask(b"k", &[limit_of(100, 1_000)], 1), 0).remaining, 89);
 }
 
 #[test]
 fn exact_answers_set_what_is_left() {
     let fallback = Fallback::new(0.5, 100);
-    let quotas = [quota(10, 1_000)];
-    let remaining = |now_us| fallback.peek(&ask(b"k", &quotas, 1), now_us).remaining;
-    fallback.learn(b"k", quotas[0], 9, 0);
+    let limits = [limit_of(10, 1_000)];
+    let remaining = |now_us| fallback.peek(&ask(b"k", &limits, 1), now_us).remaining;
+    fallback.learn(b"k", limits[0], 9, 0);
     assert_eq!(fallback.buckets(), 0, "a full bucket need not be kept");
-    fallback.learn(b"k", quotas[0], 2, 0);
+    fallback.learn(b"k", limits[0], 2, 0);
     assert_eq!((fallback.buckets(), remaining(0)), (1, 1));
-    fallback.learn(b"k", quotas[0], 0, 100);
-    assert!(!fallback.check(&ask(b"k", &quotas, 1), 100).allowed);
-    fallback.learn(b"k", quotas[0], 7, 200);
+    fallback.learn(b"k", limits[0], 0, 100);
+    assert!(!fallback.check(&ask(b"k", &limits, 1), 100).allowed);
+    fallback.learn(b"k", limits[0], 7, 200);
     assert_eq!(remaining(200), 4);
 }
 
 #[test]
 fn open_admits_and_closed_denies_all() {
-    let quotas = [quota(10, 1_000), quota(5, 60_000)];
-    let admitted = open(&ask(b"k", &quotas, 2));
+    let limits = [limit_of(10, 1_000), limit_of(5, 60_000)];
+    let admitted = open(&ask(b"k", &limits, 2));
     assert!(admitted.allowed && admitted.degraded && admitted.retry_after == RetryAfter::Now);
     assert_eq!((admitted.limit, admitted.remaining, admitted.reset_after_ms), (5, 3, 60_000));
-    let denied = closed(&ask(b"k", &quotas, 2));
+    let denied = closed(&ask(b"k", &limits, 2));
     assert!(!denied.allowed && denied.degraded);
     assert_eq!((denied.limit, denied.remaining, denied.reset_after_ms), (5, 0, 60_000));
     assert_eq!(denied.retry_after, RetryAfter::Ms(60_000));
@@ -94,21 +94,21 @@ fn open_admits_and_closed_denies_all() {
 #[test]
 fn no_more_buckets_than_allowed_and_idle_ones_go_first() {
     let fallback = Fallback::new(0.5, 1_000);
-    let quotas = [quota(10, 60_000)];
+    let limits = [limit_of(10, 60_000)];
     for key in 0..1_000_u32 {
         // The first half has had a window to refill, the second has not.
         let now_us = if key < 500 { 0 } else { 60_000_000 };
-        fallback.check(&ask(&key.to_be_bytes(), &quotas, 5), now_us);
+        fallback.check(&ask(&key.to_be_bytes(), &limits, 5), now_us);
     }
     assert_eq!((fallback.buckets(), fallback.evicted()), (1_000, 0));
     for key in 1_000..1_200_u32 {
-        fallback.check(&ask(&key.to_be_bytes(), &quotas, 5), 60_000_000);
+        fallback.check(&ask(&key.to_be_bytes(), &limits, 5), 60_000_000);
     }
     // One or two of these keys may share a place with one that was evicted, and be denied.
     assert_eq!(fallback.buckets(), 1_000);
     assert!((190..=200).contains(&fallback.evicted()), "{}", fallback.evicted());
     let forgotten =
-        (500..1_200_u32).filter(|key| fallback.peek(&ask(&key.to_be_bytes(), &quotas, 1), 60_000_000).allowed).count();
+        (500..1_200_u32).filter(|key| fallback.peek(&ask(&key.to_be_bytes(), &limits, 1), 60_000_000).allowed).count();
     assert!(forgotten < 60, "{forgotten} drained buckets made way while full ones stayed");
 }
 
@@ -117,21 +117,21 @@ fn no_more_buckets_than_allowed_and_idle_ones_go_first() {
 #[test]
 fn a_key_whose_bucket_made_way_gets_no_budget_for_it() {
     let fallback = Fallback::new(0.5, 100);
-    let quotas = [quota(10, 60_000), quota(1_000, 3_600_000)];
+    let limits = [limit_of(10, 60_000), limit_of(1_000, 3_600_000)];
     let mut admitted = [0_u32; 1_000];
     for round in 0..20 {
         for (key, count) in (0_u32..).zip(&mut admitted) {
-            let decision = fallback.check(&ask(&key.to_be_bytes(), &quotas, 1), round);
-            *count += u32::from(decision.allowed);
+            let verdict = fallback.check(&ask(&key.to_be_bytes(), &limits, 1), round);
+            *count += u32::from(verdict.allowed);
         }
     }
     assert!(fallback.buckets() <= 200 && fallback.evicted() > 0);
     assert_eq!(admitted.iter().max(), Some(&5), "{admitted:?}");
     // Whatever was evicted, after a window everybody has everything again.
-    let decision = fallback.peek(&ask(b"new", &quotas[..1], 1), 60_000_020);
-    assert_eq!((decision.allowed, decision.remaining), (true, 4));
+    let verdict = fallback.peek(&ask(b"new", &limits[..1], 1), 60_000_020);
+    assert_eq!((verdict.allowed, verdict.remaining), (true, 4));
     // Windows of other lengths lack nothing.
-    let other = [quota(10, 1_000)];
+    let other = [limit_of(10, 1_000)];
     assert!((0..1_000_u32).all(|key| fallback.peek(&ask(&key.to_be_bytes(), &other, 5), 20).allowed));
 }
 
@@ -139,7 +139,7 @@ fn a_key_whose_bucket_made_way_gets_no_budget_for_it() {
 fn the_windows_of_one_key_are_bounded() {
     let fallback = Fallback::new(0.5, 1_000);
     for window_ms in 1..=100 {
-        fallback.check(&ask(b"k", &[quota(4, window_ms)], 1), 0);
+        fallback.check(&ask(b"k", &[limit_of(4, window_ms)], 1), 0);
     }
     assert_eq!(fallback.buckets(), MAX_WINDOWS_PER_KEY);
 }
@@ -190,22 +190,22 @@ proptest! {
         steps in proptest::collection::vec((0..24u8, 1..8usize, 1..6u32, 0..3_000u64, 0..10u8), 1..600),
     ) {
         let windows_ms = [9, 15, 40];
-        let quotas: Vec<_> = windows_ms.iter().zip(&limits).map(|(ms, limit)| quota(*limit, *ms)).collect();
+        let limits: Vec<_> = windows_ms.iter().zip(&limits).map(|(ms, limit)| limit_of(*limit, *ms)).collect();
         let fallback = Fallback::new(ratio, max_keys);
         let mut plain = std::collections::HashMap::new();
         let mut now_us = 0;
         for (key, windows, cost, step_us, what) in steps {
             now_us += step_us;
             let asked: Vec<_> =
-                quotas.iter().enumerate().filter(|(bit, _)| windows >> bit & 1 == 1).map(|(_, quota)| *quota).collect();
+                limits.iter().enumerate().filter(|(bit, _)| windows >> bit & 1 == 1).map(|(_, limit)| *limit).collect();
             let is_allowed = what > 0 && fallback.check(&ask(&[key], &asked, cost), now_us).allowed;
-            for quota in &asked {
-                let new = || Plain::new(quota.limit, ratio, quota.window.us());
-                let plain = plain.entry((key, quota.window)).or_insert_with(new);
+            for limit in &asked {
+                let new = || Plain::new(limit.max, ratio, limit.window.us());
+                let plain = plain.entry((key, limit.window)).or_insert_with(new);
                 if is_allowed {
-                    prop_assert!(plain.take(cost, now_us), "{key} in {:?}", quota.window);
+                    prop_assert!(plain.take(cost, now_us), "{key} in {:?}", limit.window);
                 } else if what == 0 {
-                    fallback.learn(&[key], *quota, cost - 1, now_us);
+                    fallback.learn(&[key], *limit, cost - 1, now_us);
                     plain.learn(cost - 1, now_us);
                 }
             }
@@ -222,20 +222,20 @@ proptest! {
         requests in proptest::collection::vec((1..20u32, 0..2_000u64, any::<bool>()), 1..300),
     ) {
         let fallback = Fallback::new(ratio, 100);
-        let quotas = [quota(limit, window_ms), quota(1_000_000_000, window_ms + 1)];
+        let limits = [limit_of(limit, window_ms), limit_of(1_000_000_000, window_ms + 1)];
         let capacity = ((f64::from(limit) * ratio) as u64).max(1);
-        fallback.learn(b"k", quotas[0], remaining, 0);
+        fallback.learn(b"k", limits[0], remaining, 0);
         let (mut now_us, mut admitted) = (0, 0);
         for (cost, step_us, peek_first) in requests {
             now_us += step_us;
-            let request = ask(b"k", &quotas, cost);
+            let request = ask(b"k", &limits, cost);
             let peeked = peek_first.then(|| fallback.peek(&request, now_us));
-            let decision = fallback.check(&request, now_us);
-            prop_assert!(peeked.is_none_or(|peeked| peeked == decision));
-            if decision.allowed {
+            let verdict = fallback.check(&request, now_us);
+            prop_assert!(peeked.is_none_or(|peeked| peeked == verdict));
+            if verdict.allowed {
                 admitted += u64::from(cost);
             }
-            let refill = u128::from(capacity) * u128::from(now_us) / u128::from(quotas[0].window.us());
+            let refill = u128::from(capacity) * u128::from(now_us) / u128::from(limits[0].window.us());
             prop_assert!(u128::from(admitted) <= u128::from(capacity.min(remaining.into())) + refill);
         }
     }
@@ -248,15 +248,15 @@ proptest! {
         samples in proptest::collection::vec(0.0..1.0f64, 20),
     ) {
         let fallback = Fallback::new(0.7, 100);
-        let quotas: Vec<_> = (7..).zip(&limits).map(|(window_ms, limit)| quota(*limit, window_ms)).collect();
+        let limits: Vec<_> = (7..).zip(&limits).map(|(window_ms, limit)| limit_of(*limit, window_ms)).collect();
         let mut now_us = 0;
         for (cost, step_us) in spent {
             now_us += step_us;
-            fallback.check(&ask(b"k", &quotas, cost), now_us);
+            fallback.check(&ask(b"k", &limits, cost), now_us);
         }
-        let request = ask(b"k", &quotas, cost);
+        let request = ask(b"k", &limits, cost);
         let denied = fallback.check(&request, now_us);
-        let ever = limits.iter().all(|limit| cost <= ((f64::from(*limit) * 0.7) as u32).max(1));
+        let ever = limits.iter().all(|limit| cost <= ((f64::from(limit.max) * 0.7) as u32).max(1));
         match denied.retry_after {
             RetryAfter::Ms(retry_ms) if ever => {
                 for at in samples {
@@ -267,7 +267,7 @@ proptest! {
             }
             RetryAfter::Now => prop_assert!(ever),
             RetryAfter::Ms(_) => prop_assert!(!fallback.peek(&request, u64::MAX).allowed),
-            RetryAfter::Never => prop_assert!(limits.iter().any(|limit| cost > *limit)),
+            RetryAfter::Never => prop_assert!(limits.iter().any(|limit| cost > limit.max)),
         }
     }
 }

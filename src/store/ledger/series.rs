@@ -13,7 +13,7 @@
 //! record is merged under a new id and may then count twice: more than it must, never less.
 
 use super::{Id, Record, Writer};
-use crate::quota::{MAX_LIMIT, Window};
+use crate::limit::{Counter, MAX_LIMIT};
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ pub(super) const MAX_RECORDS: usize = 2 * PARTS as usize;
 
 /// Admissions that followed each other closely.
 #[derive(Debug)]
-pub(super) struct Admission {
+pub(super) struct Owed {
     first_us: u64,
     pub(super) last_us: u64,
     id: Id,
@@ -40,11 +40,11 @@ pub(super) struct Admission {
 /// The records, oldest first. Never empty for long.
 #[derive(Debug)]
 pub(super) struct Series {
-    pub(super) window: Window,
-    admissions: VecDeque<Admission>,
+    pub(super) counter: Counter,
+    admissions: VecDeque<Owed>,
 }
 
-impl Admission {
+impl Owed {
     pub(super) fn new(id: Id, cost: u64, admitted: u32, now_us: u64) -> Self {
         let is_sealed = matches!(id, Id::Asked { .. });
         Self { first_us: now_us, last_us: now_us, id, cost, admitted, is_sealed, writers: Vec::new() }
@@ -60,17 +60,17 @@ impl Admission {
         self.last_us = self.last_us.max(later.last_us);
     }
 
-    fn lend(&mut self, key: &Arc<[u8]>, window: Window, writer: Writer) -> Record {
+    fn lend(&mut self, key: &Arc<[u8]>, counter: Counter, writer: Writer) -> Record {
         self.is_sealed = true;
         self.writers.push(writer);
         let Self { last_us, id, cost, admitted, .. } = self;
-        Record { key: key.clone(), window, time_us: *last_us, id: id.clone(), cost: *cost, admitted: *admitted }
+        Record { key: key.clone(), counter, time_us: *last_us, id: id.clone(), cost: *cost, admitted: *admitted }
     }
 }
 
 impl Series {
-    pub(super) fn of(window: Window, admission: Admission) -> Self {
-        Self { window, admissions: [admission].into() }
+    pub(super) fn of(counter: Counter, admission: Owed) -> Self {
+        Self { counter, admissions: [admission].into() }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -81,22 +81,22 @@ impl Series {
         self.admissions.len() >= MAX_RECORDS
     }
 
-    pub(super) fn push(&mut self, admission: Admission) {
+    pub(super) fn push(&mut self, admission: Owed) {
         self.admissions.push_back(admission);
     }
 
     /// Counts an admission with the one before, if it is close enough.
-    pub(super) fn merge(&mut self, admission: &Admission) -> bool {
-        let step_us = self.window.us() / PARTS;
-        let is_close = |last: &&mut Admission| admission.last_us.saturating_sub(last.first_us) < step_us;
-        let is_open = |last: &&mut Admission| !last.is_sealed && !admission.is_sealed;
+    pub(super) fn merge(&mut self, admission: &Owed) -> bool {
+        let step_us = self.counter.window().us() / PARTS;
+        let is_close = |last: &&mut Owed| admission.last_us.saturating_sub(last.first_us) < step_us;
+        let is_open = |last: &&mut Owed| !last.is_sealed && !admission.is_sealed;
         let last = self.admissions.back_mut().filter(is_open).filter(is_close);
         last.map(|last| last.absorb(admission)).is_some()
     }
 
     /// Drops what counts no longer.
     pub(super) fn expire(&mut self, now_us: u64) {
-        let window_us = self.window.us();
+        let window_us = self.counter.window().us();
         self.admissions.retain(|admission| admission.last_us + window_us > now_us);
     }
 
@@ -121,7 +121,7 @@ impl Series {
     pub(super) fn lend(&mut self, key: &Arc<[u8]>, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
         self.expire(now_us);
         let unsent = self.admissions.iter_mut().filter(|admission| !admission.writers.contains(&writer));
-        out.extend(unsent.map(|admission| admission.lend(key, self.window, writer)));
+        out.extend(unsent.map(|admission| admission.lend(key, self.counter, writer)));
     }
 
     /// Adds to `out`, up to `max` there, what still counts and nobody has under way.
@@ -136,7 +136,7 @@ impl Series {
         self.expire(now_us);
         let idle = self.admissions.iter_mut().filter(|admission| admission.writers.is_empty());
         let room = max.saturating_sub(out.len());
-        out.extend(idle.take(room).map(|admission| admission.lend(key, self.window, writer)));
+        out.extend(idle.take(room).map(|admission| admission.lend(key, self.counter, writer)));
     }
 
     /// Drops all but what others than `writer` have under way.

@@ -1,21 +1,21 @@
 use super::series::{MAX_RECORDS, PARTS};
 use super::*;
-use crate::quota::{MAX_WINDOW_MS, Quota};
+use crate::limit::{Limit, MAX_WINDOW_MS, Window};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-fn quotas(windows_ms: &[u64]) -> Vec<Quota> {
-    windows_ms.iter().map(|ms| Quota { limit: 10, window: Window::from_ms(*ms).unwrap() }).collect()
+fn limits(windows_ms: &[u64]) -> Vec<Limit> {
+    windows_ms.iter().map(|ms| Limit::log(10, Window::from_ms(*ms).unwrap())).collect()
 }
 
-fn check<'a>(key: &'a [u8], quotas: &'a [Quota], cost: u32) -> Check<'a> {
-    Check { key, quotas, cost }
+fn ask<'a>(key: &'a [u8], limits: &'a [Limit], cost: u32) -> Ask<'a> {
+    Ask { key, limits, cost }
 }
 
 /// All that is owed to one key's logs.
-fn taken_of(ledger: &Ledger, check: &Check<'_>, writer: Writer, now_us: u64) -> Vec<Record> {
+fn taken_of(ledger: &Ledger, ask: &Ask<'_>, writer: Writer, now_us: u64) -> Vec<Record> {
     let mut taken = Vec::new();
-    ledger.take_of(check, writer, now_us, &mut taken);
+    ledger.take_of(ask, writer, now_us, &mut taken);
     taken
 }
 
@@ -28,18 +28,18 @@ fn take_all(ledger: &Ledger, writer: Writer, now_us: u64) -> Vec<Record> {
 fn what_was_admitted_is_owed_under_its_time_to_each_of_its_logs() {
     let ledger = Ledger::new(100);
     let writer = ledger.new_writer();
-    let (second, both) = (quotas(&[1000]), quotas(&[1000, 60_000]));
-    ledger.admitted(&check(b"a", &second, 1), 1, 5_000_000);
-    ledger.admitted(&check(b"a", &second, 2), 1, 5_010_000);
-    ledger.admitted(&check(b"a", &both, 1), 1, 5_500_000);
+    let (second, both) = (limits(&[1000]), limits(&[1000, 60_000]));
+    ledger.admitted(&ask(b"a", &second, 1), 1, 5_000_000);
+    ledger.admitted(&ask(b"a", &second, 2), 1, 5_010_000);
+    ledger.admitted(&ask(b"a", &both, 1), 1, 5_500_000);
     assert_eq!(ledger.len(), 3, "10 ms are less than a 64th of a second, 500 ms are more");
     let summed = |records: &[Record]| -> Vec<_> {
-        records.iter().map(|record| (record.window.ms(), record.time_us, record.cost)).collect()
+        records.iter().map(|record| (record.counter.window().ms(), record.time_us, record.cost)).collect()
     };
-    assert_eq!(summed(&taken_of(&ledger, &check(b"a", &both[1..], 1), writer, 5_600_000)), [(60_000, 5_500_000, 1)]);
-    let rest = taken_of(&ledger, &check(b"a", &both, 1), writer, 5_600_000);
+    assert_eq!(summed(&taken_of(&ledger, &ask(b"a", &both[1..], 1), writer, 5_600_000)), [(60_000, 5_500_000, 1)]);
+    let rest = taken_of(&ledger, &ask(b"a", &both, 1), writer, 5_600_000);
     assert_eq!(summed(&rest), [(1000, 5_010_000, 3), (1000, 5_500_000, 1)]);
-    assert_eq!(taken_of(&ledger, &check(b"b", &both, 1), writer, 5_600_000), []);
+    assert_eq!(taken_of(&ledger, &ask(b"b", &both, 1), writer, 5_600_000), []);
     ledger.not_written(&rest, writer);
     assert_eq!(summed(&take_all(&ledger, writer, 6_100_000)), [(1000, 5_500_000, 1)], "one has expired meanwhile");
 }
@@ -49,8 +49,8 @@ fn what_was_admitted_is_owed_under_its_time_to_each_of_its_logs() {
 fn whoever_asks_sends_what_others_have_under_way_too() {
     let ledger = Ledger::new(100);
     let (one, other) = (ledger.new_writer(), ledger.new_writer());
-    let second = quotas(&[1000]);
-    let asked = check(b"a", &second, 1);
+    let second = limits(&[1000]);
+    let asked = ask(b"a", &second, 1);
     ledger.admitted(&asked, 1, 0);
     let first = take_all(&ledger, one, 0);
     assert_eq!(first.len(), 1);
@@ -75,15 +75,15 @@ fn whoever_asks_sends_what_others_have_under_way_too() {
 fn a_reset_waits_for_what_others_have_under_way_and_drops_the_rest() {
     let ledger = Ledger::new(100);
     let (one, other) = (ledger.new_writer(), ledger.new_writer());
-    let quotas = quotas(&[1000, 60_000]);
-    ledger.admitted(&check(b"a", &quotas, 1), 1, 0);
-    let taken = taken_of(&ledger, &check(b"a", &quotas[..1], 1), other, 0);
+    let limits = limits(&[1000, 60_000]);
+    ledger.admitted(&ask(b"a", &limits, 1), 1, 0);
+    let taken = taken_of(&ledger, &ask(b"a", &limits[..1], 1), other, 0);
     assert!(ledger.begin_reset(b"a", one) && !ledger.begin_reset(b"b", one));
     assert_eq!(ledger.len(), 1, "that of the minute is gone");
     ledger.written(&taken);
     assert!(!ledger.begin_reset(b"a", one));
-    ledger.admitted(&check(b"a", &quotas, 1), 1, 0);
-    assert_eq!(taken_of(&ledger, &check(b"a", &quotas, 1), one, 0).len(), 2);
+    ledger.admitted(&ask(b"a", &limits, 1), 1, 0);
+    assert_eq!(taken_of(&ledger, &ask(b"a", &limits, 1), one, 0).len(), 2);
     assert!(!ledger.begin_reset(b"a", one), "ahead on the same connection");
     assert!(ledger.is_empty());
 }
@@ -94,23 +94,23 @@ fn a_reset_waits_for_what_others_have_under_way_and_drops_the_rest() {
 fn a_log_is_owed_few_records_whatever_its_traffic_and_windows() {
     let ledger = Ledger::new(1_000_000);
     let writer = ledger.new_writer();
-    let quotas = quotas(&[1, 1000, MAX_WINDOW_MS]);
+    let limits = limits(&[1, 1000, MAX_WINDOW_MS]);
     for us in (0..10_000_000).step_by(100) {
-        ledger.admitted(&check(b"a", &quotas, 1), 1, us);
+        ledger.admitted(&ask(b"a", &limits, 1), 1, us);
         if us % 50_000 == 0 {
             // Redis is reached and lost, again and again.
-            let taken = taken_of(&ledger, &check(b"a", &quotas, 1), writer, us);
+            let taken = taken_of(&ledger, &ask(b"a", &limits, 1), writer, us);
             ledger.not_written(&taken, writer);
         }
         assert!(ledger.len() <= 3 * MAX_RECORDS, "{}", ledger.len());
     }
-    let taken = taken_of(&ledger, &check(b"a", &quotas, 1), writer, 10_000_000);
+    let taken = taken_of(&ledger, &ask(b"a", &limits, 1), writer, 10_000_000);
     let of_year: u64 =
-        taken.iter().filter(|record| record.window.ms() == MAX_WINDOW_MS).map(|record| record.cost).sum();
+        taken.iter().filter(|record| record.counter.window().ms() == MAX_WINDOW_MS).map(|record| record.cost).sum();
     assert!(of_year >= 100_000, "{of_year}");
     assert_eq!(ledger.dropped(), 0);
     let steady = Ledger::new(1_000_000);
-    (0..1_000_000).step_by(100).for_each(|us| steady.admitted(&check(b"a", &quotas[..2], 1), 1, us));
+    (0..1_000_000).step_by(100).for_each(|us| steady.admitted(&ask(b"a", &limits[..2], 1), 1, us));
     assert!(steady.len() as u64 <= 2 * (PARTS + 1), "{}", steady.len());
 }
 
@@ -118,7 +118,7 @@ fn a_log_is_owed_few_records_whatever_its_traffic_and_windows() {
 fn a_key_has_few_windows_and_the_rest_are_said_to_be_dropped() {
     let ledger = Ledger::new(1_000_000);
     for window_ms in 1_000..2_000 {
-        ledger.admitted(&check(b"a", &quotas(&[window_ms]), 1), 1, 0);
+        ledger.admitted(&ask(b"a", &limits(&[window_ms]), 1), 1, 0);
     }
     assert_eq!((ledger.len(), ledger.dropped()), (MAX_WINDOWS_PER_KEY, 1_000 - MAX_WINDOWS_PER_KEY as u64));
 }
@@ -128,22 +128,22 @@ fn a_full_ledger_merges_what_it_can_and_says_what_it_dropped() {
     const MAX: usize = 64 * SHARDS;
     let ledger = Ledger::new(MAX);
     let writer = ledger.new_writer();
-    let minute = quotas(&[60_000]);
+    let minute = limits(&[60_000]);
     let key = |number: usize| number.to_le_bytes();
     for number in 0..MAX / 4 {
         // Far enough apart to be kept apart.
-        (0..8).for_each(|step| ledger.admitted(&check(&key(number), &minute, 1), 1, step * 2_000_000));
+        (0..8).for_each(|step| ledger.admitted(&ask(&key(number), &minute, 1), 1, step * 2_000_000));
     }
     assert!(ledger.len() <= MAX && ledger.dropped() == 0, "{}, {}", ledger.len(), ledger.dropped());
     let weight: u64 = take_all(&ledger, writer, 16_000_000).iter().map(|record| record.cost).sum();
     assert_eq!(weight, 2 * MAX as u64);
     // Nothing that is under way may change, so there is no more room.
     let before = ledger.len();
-    (0..2 * MAX).for_each(|number| ledger.admitted(&check(&key(MAX + number), &minute, 1), 1, 16_000_000));
+    (0..2 * MAX).for_each(|number| ledger.admitted(&ask(&key(MAX + number), &minute, 1), 1, 16_000_000));
     assert_eq!(ledger.dropped(), (before + 2 * MAX - ledger.len()) as u64);
     assert!(ledger.len() <= MAX && ledger.dropped() >= MAX as u64);
     ledger.forget(&key(0));
-    assert_eq!(taken_of(&ledger, &check(&key(0), &minute, 1), ledger.new_writer(), 16_000_000), []);
+    assert_eq!(taken_of(&ledger, &ask(&key(0), &minute, 1), ledger.new_writer(), 16_000_000), []);
 }
 
 #[derive(Debug, Clone)]
@@ -193,7 +193,7 @@ struct Logs(HashMap<(u8, u64), HashMap<String, (u64, u64)>>);
 impl Logs {
     fn write(&mut self, records: &[Record]) {
         for record in records {
-            let log = self.0.entry((record.key[0], record.window.ms())).or_default();
+            let log = self.0.entry((record.key[0], record.counter.window().ms())).or_default();
             log.insert(format!("{:?}", record.id), (record.time_us, record.cost * u64::from(record.admitted)));
         }
     }
@@ -217,7 +217,7 @@ proptest! {
         let writers = [ledger.new_writer(), ledger.new_writer()];
         let mut in_flight: [Vec<Vec<Record>>; 2] = Default::default();
         let (mut logs, mut admissions, mut now_us) = (Logs::default(), Vec::new(), 1_000_000);
-        let all = quotas(&[100, 60_000]);
+        let all = limits(&[100, 60_000]);
         let some = |windows: u8| match windows {
             1 => &all[..1],
             2 => &all[1..],
@@ -227,27 +227,27 @@ proptest! {
             now_us += step_us;
             match op {
                 Op::Admit { key, windows, cost } => {
-                    ledger.admitted(&check(&[key], some(windows), cost), 1, now_us);
-                    some(windows).iter().for_each(|quota| admissions.push((key, quota.window, u64::from(cost), now_us)));
+                    ledger.admitted(&ask(&[key], some(windows), cost), 1, now_us);
+                    some(windows).iter().for_each(|limit| admissions.push((key, limit.window, u64::from(cost), now_us)));
                 }
                 Op::Asked { key, windows, cost } => {
-                    ledger.admitted_of_asked(&check(&[key], some(windows), cost), &index.to_string(), 3, 2, now_us);
-                    some(windows).iter().for_each(|quota| admissions.push((key, quota.window, u64::from(2 * cost), now_us)));
+                    ledger.admitted_of_asked(&ask(&[key], some(windows), cost), &index.to_string(), 3, 2, now_us);
+                    some(windows).iter().for_each(|limit| admissions.push((key, limit.window, u64::from(2 * cost), now_us)));
                 }
                 Op::Ask { key, windows, writer } => {
                     let name = [key];
-                    let asked = check(&name, some(windows), 1);
+                    let asked = ask(&name, some(windows), 1);
                     let run = taken_of(&ledger, &asked, writers[writer], now_us);
                     in_flight[writer].push(run);
                     // Redis runs what this connection has sent before it decides.
                     let mut seen = Logs(logs.0.clone());
                     in_flight[writer].iter().for_each(|run| seen.write(run));
                     if ledger.dropped() == 0 {
-                        for quota in asked.quotas {
-                            let of_log = admissions.iter().filter(|(of, window, ..)| (*of, *window) == (key, quota.window));
-                            let due = of_log.filter(|(.., at_us)| at_us + quota.window.us() > now_us);
+                        for limit in asked.limits {
+                            let of_log = admissions.iter().filter(|(of, window, ..)| (*of, *window) == (key, limit.window));
+                            let due = of_log.filter(|(.., at_us)| at_us + limit.window.us() > now_us);
                             let due: u64 = due.map(|(.., weight, _)| weight).sum();
-                            prop_assert!(seen.weight(key, quota.window, now_us) >= due);
+                            prop_assert!(seen.weight(key, limit.window, now_us) >= due);
                         }
                     }
                 }
@@ -280,15 +280,15 @@ proptest! {
         ledger.written(&rest);
         // The searches took a while of the ledger's time, but nothing is left that counts by now.
         prop_assert!(ledger.is_empty());
-        for (key, quota) in (0..5).flat_map(|key| all.iter().map(move |quota| (key, quota))) {
+        for (key, limit) in (0..5).flat_map(|key| all.iter().map(move |limit| (key, limit))) {
             for at_us in (now_us..now_us + 61_000_000).step_by(500_000) {
-                let due = admissions.iter().filter(|(of, window, ..)| (*of, *window) == (key, quota.window));
-                let due = due.filter(|(.., at)| at + quota.window.us() > at_us).map(|(.., weight, _)| weight).sum::<u64>();
-                let weight = logs.weight(key, quota.window, at_us);
+                let due = admissions.iter().filter(|(of, window, ..)| (*of, *window) == (key, limit.window));
+                let due = due.filter(|(.., at)| at + limit.window.us() > at_us).map(|(.., weight, _)| weight).sum::<u64>();
+                let weight = logs.weight(key, limit.window, at_us);
                 prop_assert!(weight >= due || ledger.dropped() > 0, "{weight} of {due}");
             }
-            let total: u64 = admissions.iter().filter(|(of, window, ..)| (*of, *window) == (key, quota.window)).map(|(.., weight, _)| weight).sum();
-            let written: u64 = logs.0.get(&(key, quota.window.ms())).into_iter().flat_map(HashMap::values).map(|(_, weight)| weight).sum();
+            let total: u64 = admissions.iter().filter(|(of, window, ..)| (*of, *window) == (key, limit.window)).map(|(.., weight, _)| weight).sum();
+            let written: u64 = logs.0.get(&(key, limit.window.ms())).into_iter().flat_map(HashMap::values).map(|(_, weight)| weight).sum();
             prop_assert!(written <= total || is_small, "{written} of {total}");
         }
     }

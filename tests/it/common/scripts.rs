@@ -5,11 +5,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tollgate::config;
 use tollgate::dial::Dialer;
-use tollgate::limiter::Kind;
-use tollgate::quota::{Check, Decision, Window, WindowState, decide};
+use tollgate::limit::{Ask, Counter, LimitState, Verdict, Window, decide};
+use tollgate::limiter::Verb;
 use tollgate::store::batch::Batch;
 use tollgate::store::connection::{Connection, Reply};
-use tollgate::store::redis::{Answers, RedisStore, WindowAnswer};
+use tollgate::store::redis::{LimitReport, RedisStore, Report};
 use tollgate::store::reset::Reset;
 use tollgate::store::script::Run;
 
@@ -64,37 +64,37 @@ impl Scripts {
 
     /// What the script says of a batch.
     #[track_caller]
-    pub fn answers(&mut self, batch: &Batch, id: &str, resent: bool) -> Answers {
+    pub fn answers(&mut self, batch: &Batch, id: &str, resent: bool) -> Report {
         let reply = self.run(|store| store.check(batch, id, resent));
-        Answers::read(reply, batch.windows()).unwrap()
+        Report::read(reply, batch.states()).unwrap()
     }
 
     /// The decisions on checks or peeks of one batch.
     #[track_caller]
-    pub fn decide(&mut self, kind: Kind, checks: &[Check<'_>]) -> Vec<Decision> {
+    pub fn decide(&mut self, verb: Verb, checks: &[Ask<'_>]) -> Vec<Verdict> {
         let (batch, items) = batch_of(checks);
         let id = self.store.next_batch_id();
-        let answers = match kind {
-            Kind::Check => self.answers(&batch, &id, false),
-            Kind::Peek => {
+        let answers = match verb {
+            Verb::Check => self.answers(&batch, &id, false),
+            Verb::Peek => {
                 let reply = self.run(|store| store.peek(&batch));
-                Answers::read(reply, batch.windows()).unwrap()
+                Report::read(reply, batch.states()).unwrap()
             }
         };
-        decisions(kind, checks, &batch, &items, &answers)
+        decisions(verb, checks, &batch, &items, &answers)
     }
 
     /// The same on one.
     #[track_caller]
-    pub fn decide_one(&mut self, kind: Kind, check: &Check<'_>) -> Decision {
-        self.decide(kind, std::slice::from_ref(check))[0]
+    pub fn decide_one(&mut self, verb: Verb, check: &Ask<'_>) -> Verdict {
+        self.decide(verb, std::slice::from_ref(check))[0]
     }
 
     /// Resets keys that have logs of these windows only. How many had any state.
     #[track_caller]
     pub fn reset(&mut self, keys: &[&[u8]], windows: Vec<Window>) -> u64 {
         let mut reset = Reset::new(keys.iter().map(|key| key.to_vec()).collect());
-        reset.set_windows(windows);
+        reset.set_counters(windows.into_iter().map(Counter::Log).collect());
         while let Some(piece) = reset.piece().filter(|_| !reset.is_done()) {
             let Reply::Integers(live) = self.run(|store| store.reset(&piece)) else { panic!("no flags") };
             reset.piece_done(&live);
@@ -104,34 +104,34 @@ impl Scripts {
 }
 
 /// A batch of checks, and the item of each.
-pub fn batch_of(checks: &[Check<'_>]) -> (Batch, Vec<usize>) {
+pub fn batch_of(checks: &[Ask<'_>]) -> (Batch, Vec<usize>) {
     let mut batch = Batch::default();
     let items = checks.iter().map(|check| batch.add(check)).collect();
     (batch, items)
 }
 
 /// The decisions on checks or peeks by what the script said of their batch.
-pub fn decisions(kind: Kind, checks: &[Check<'_>], batch: &Batch, items: &[usize], answers: &Answers) -> Vec<Decision> {
-    let mut windows = answers.windows.iter();
-    let mut states: Vec<Vec<WindowState>> = Vec::new();
+pub fn decisions(verb: Verb, checks: &[Ask<'_>], batch: &Batch, items: &[usize], answers: &Report) -> Vec<Verdict> {
+    let mut windows = answers.limits.iter();
+    let mut states: Vec<Vec<LimitState>> = Vec::new();
     for item in batch.items() {
-        let count = batch.check_of(item).quotas.len();
+        let count = batch.ask_of(item).limits.len();
         states.push(windows.by_ref().take(count).map(state_of).collect());
     }
-    let decide_one = |(check, item): (&Check<'_>, &usize)| {
+    let decide_one = |(check, item): (&Ask<'_>, &usize)| {
         let states = &mut states[*item];
-        let decision = decide(check.quotas, states, check.cost);
-        if decision.allowed && kind == Kind::Check {
-            states.iter_mut().zip(check.quotas).for_each(|(state, quota)| state.count(check.cost, quota.window));
+        let decision = decide(check.limits, states, check.cost);
+        if decision.allowed && verb == Verb::Check {
+            states.iter_mut().zip(check.limits).for_each(|(state, limit)| limit.count(state, check.cost));
         }
         decision
     };
     checks.iter().zip(items).map(decide_one).collect()
 }
 
-fn state_of(answer: &WindowAnswer) -> WindowState {
+fn state_of(answer: &LimitReport) -> LimitState {
     match answer {
-        WindowAnswer::State { state, .. } => *state,
-        WindowAnswer::WrongType => panic!("nothing but logs was written"),
+        LimitReport::State { state, .. } => *state,
+        LimitReport::WrongType => panic!("nothing but logs was written"),
     }
 }

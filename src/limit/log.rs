@@ -1,15 +1,54 @@
-//! The log of one key and window: its entries in order of time, with what most checks need at hand.
+//! The sliding-window log: an entry for each request, which counts until its window has passed.
+//!
+//! ```text
+//!            t                         t + window
+//! time ------[=========================)------->     an entry made at t counts for t <= now < t + window
+//! ```
+//!
+//! What the other algorithms give too: what a request does to a state, names and lives of the states in Redis, and what
+//! is told of a limit there (lua/log.lua reads and writes them), and the log as this process keeps it.
 
-use crate::quota::{Window, WindowState};
+use super::{Limit, LimitState, Window};
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::VecDeque;
 
+/// The part of a window that a log in Redis outlives its newest entry by at least, and at most, as lua/log.lua has it.
+const MIN_SPARE_PART: u64 = 8;
+const MAX_SPARE_PART: u64 = 4;
 /// A log this small is never shrunk.
 const KEEP_CAPACITY: usize = 16;
 
-/// The log of one key and window.
-pub(super) struct Log {
-    key: Box<[u8]>,
+/// The state after a request was counted at the same moment.
+pub(super) fn count(state: &mut LimitState, cost: u32, window: Window) {
+    state.used += u64::from(cost);
+    // After a step back of the clock an older entry can outlive the one just made.
+    state.empty_in_us = state.empty_in_us.max(window.us());
+}
+
+/// Appends the limit and its window as lua/log.lua reads them.
+pub(super) fn pack(limit: &Limit, out: &mut Vec<u8>) {
+    out.extend_from_slice(&limit.max.to_le_bytes());
+    // No window is as long as 2^53 ms, so that a double holds it exactly.
+    out.extend_from_slice(&(limit.window.ms() as f64).to_le_bytes());
+}
+
+/// Appends what the name of a log ends in.
+pub(super) fn write_name(window: Window, out: &mut Vec<u8>) {
+    out.extend_from_slice(window.ms().to_string().as_bytes());
+}
+
+/// How much longer than its newest entry counts a log lives at least that was just seen to.
+pub(super) const fn spare_us(window: Window) -> u64 {
+    window.ms() / MIN_SPARE_PART * 1000
+}
+
+/// The longest that a log lives after its newest entry was made.
+pub(super) const fn max_life_us(window: Window) -> u64 {
+    window.us() + window.us() / MAX_SPARE_PART
+}
+
+/// The log of one key and window, in this process, with what most checks need at hand.
+pub struct Log {
     window: Window,
     /// Sum of the entries' weights.
     used: u64,
@@ -29,21 +68,16 @@ struct Entry {
 
 impl Log {
     /// A log of one entry.
-    pub(super) fn new(key: &[u8], window: Window, cost: u32, now_us: u64) -> Self {
+    pub(super) fn new(window: Window, cost: u32, now_us: u64) -> Self {
         // Most logs never see a second entry before the first expires.
         let mut entries = VecDeque::with_capacity(1);
         entries.push_back(Entry { time_us: now_us, weight: cost });
-        Self { key: key.into(), window, used: u64::from(cost), oldest_us: now_us, entries }
+        Self { window, used: u64::from(cost), oldest_us: now_us, entries }
     }
 
-    /// Whether it is the log of this key and window.
-    pub(super) fn is_of(&self, key: &[u8], window: Window) -> bool {
-        self.window == window && *self.key == *key
-    }
-
-    /// Whose log it is.
-    pub(super) fn key(&self) -> &[u8] {
-        &self.key
+    /// Its window.
+    pub(super) fn window(&self) -> Window {
+        self.window
     }
 
     /// Entries kept, expired ones included.
@@ -88,13 +122,13 @@ impl Log {
     }
 
     /// The state that decides a check under this limit and cost.
-    pub(super) fn state(&self, limit: u32, cost: u32, now_us: u64) -> WindowState {
+    pub(super) fn state(&self, limit: u32, cost: u32, now_us: u64) -> LimitState {
         let (expired, weight) = self.expired(now_us);
         let used = self.used - weight;
         let empty_in_us = self.entries.back().map_or(0, |newest| self.expires_us(newest).saturating_sub(now_us));
         let surplus = (used + u64::from(cost)).saturating_sub(u64::from(limit));
         let fits_in_us = if surplus > 0 { self.frees_in_us(expired, surplus, now_us) } else { 0 };
-        WindowState { used, fits_in_us, empty_in_us }
+        LimitState { used, fits_in_us, empty_in_us }
     }
 
     /// Until so many of the oldest entries have expired that `surplus` is free; until all have, when that is not

@@ -1,0 +1,358 @@
+//! The limiter's vocabulary: what is asked (an [`Ask`] under some [`Limit`]s), what a store says of each limit (a
+//! [`LimitState`]), and what is answered (a [`Verdict`]).
+//!
+//! How a limit is counted is its [`Algorithm`]'s business, each of which has a module of its own below. Everybody else
+//! asks the [`Limit`], or its [`Counter`], which passes the question on: what a request does to a state, how the state
+//! is called in Redis, how long it lives there, what is packed into a question, and the [`Tally`] that this process
+//! keeps without Redis. The rule that makes a verdict of states stands here once, for all algorithms, so that Redis, the
+//! embedded store and the fallback cannot disagree about which limit binds. Nothing here knows a protocol, a clock or a
+//! store.
+
+pub mod log;
+
+use self::log::Log;
+
+/// Longest key, in bytes.
+pub const MAX_KEY_BYTES: usize = 1024;
+/// Highest limit of a window.
+pub const MAX_LIMIT: u32 = 1_000_000_000;
+/// Highest cost of one request.
+pub const MAX_COST: u32 = 1_000_000;
+/// Most limits that one request may name.
+pub const MAX_LIMITS_PER_ASK: usize = 8;
+/// Longest window: 366 days, in milliseconds.
+pub const MAX_WINDOW_MS: u64 = 366 * 24 * 60 * 60 * 1000;
+
+/// A window's length: 1 ms to 366 d.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Window {
+    ms: u64,
+}
+
+impl Window {
+    /// The shortest window.
+    pub const MIN: Self = Self { ms: 1 };
+
+    /// A window of `ms` milliseconds, or `None` outside 1 to [`MAX_WINDOW_MS`].
+    pub const fn from_ms(ms: u64) -> Option<Self> {
+        match ms {
+            1..=MAX_WINDOW_MS => Some(Self { ms }),
+            _ => None,
+        }
+    }
+
+    /// Its length in milliseconds.
+    pub const fn ms(self) -> u64 {
+        self.ms
+    }
+
+    /// Its length in microseconds. At most 3.2e13, far from overflow.
+    pub const fn us(self) -> u64 {
+        self.ms * 1000
+    }
+}
+
+/// By what rule a limit is counted, with the parameters that only this rule has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Algorithm {
+    /// The sliding-window log ([`log`]): at most the limit in any interval of the window's length.
+    Log,
+}
+
+/// What requests may cost: at most `max` (1 to [`MAX_LIMIT`]) in each `window`, by an algorithm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Limit {
+    /// Highest total cost.
+    pub max: u32,
+    /// In which time.
+    pub window: Window,
+    /// What that means, to the microsecond.
+    pub algorithm: Algorithm,
+}
+
+impl Limit {
+    /// A limit that is counted by the sliding-window log.
+    pub const fn log(max: u32, window: Window) -> Self {
+        Self { max, window, algorithm: Algorithm::Log }
+    }
+
+    /// The most that a state has room for. A request that costs more is never allowed.
+    pub const fn capacity(&self) -> u32 {
+        match self.algorithm {
+            Algorithm::Log => self.max,
+        }
+    }
+
+    /// What it counts in.
+    pub const fn counter(&self) -> Counter {
+        match self.algorithm {
+            Algorithm::Log => Counter::Log(self.window),
+        }
+    }
+
+    /// Whether a request of this cost fits into the state.
+    pub fn fits(&self, state: &LimitState, cost: u32) -> bool {
+        state.used + u64::from(cost) <= u64::from(self.capacity())
+    }
+
+    /// The cost that the state still has room for.
+    pub fn remaining(&self, state: &LimitState) -> u32 {
+        // At most the capacity, which is a u32.
+        u32::try_from(u64::from(self.capacity()).saturating_sub(state.used)).unwrap_or(self.capacity())
+    }
+
+    /// Turns a state into what it is after a request was counted at the same moment.
+    pub fn count(&self, state: &mut LimitState, cost: u32) {
+        match self.algorithm {
+            Algorithm::Log => log::count(state, cost, self.window),
+        }
+    }
+
+    /// Appends what the algorithm's script is told of the limit.
+    pub fn pack(&self, out: &mut Vec<u8>) {
+        match self.algorithm {
+            Algorithm::Log => log::pack(self, out),
+        }
+    }
+}
+
+/// What limits count in. For one key, limits of the same counter share a state, however high each of them is: a limit
+/// can be raised or lowered without a loss of history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Counter {
+    /// The log of this window.
+    Log(Window),
+}
+
+impl Counter {
+    /// The time in which what was counted passes.
+    pub const fn window(self) -> Window {
+        match self {
+            Self::Log(window) => window,
+        }
+    }
+
+    /// Appends the last part of its states' names in Redis.
+    pub fn write_name(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Log(window) => log::write_name(window, out),
+        }
+    }
+
+    /// How long a state that was kept alive for one entry certainly outlives it: further entries that are made within
+    /// this time need not see to it.
+    pub const fn spare_us(self) -> u64 {
+        match self {
+            Self::Log(window) => log::spare_us(window),
+        }
+    }
+
+    /// The longest that a state lives after its last entry.
+    pub const fn max_life_us(self) -> u64 {
+        match self {
+            Self::Log(window) => log::max_life_us(window),
+        }
+    }
+
+    /// The number that it is registered by in Redis.
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::Log(window) => window.ms(),
+        }
+    }
+
+    /// The counter of this number.
+    pub fn of_number(number: u64) -> Option<Self> {
+        Window::from_ms(number).map(Self::Log)
+    }
+}
+
+/// What this process itself keeps of one key and counter, where no Redis does.
+pub enum Tally {
+    /// The log.
+    Log(Log),
+}
+
+impl Tally {
+    /// A tally that has counted one request.
+    pub fn new(counter: Counter, cost: u32, now_us: u64) -> Self {
+        match counter {
+            Counter::Log(window) => Self::Log(Log::new(window, cost, now_us)),
+        }
+    }
+
+    /// What it counts for.
+    pub fn counter(&self) -> Counter {
+        match self {
+            Self::Log(log) => Counter::Log(log.window()),
+        }
+    }
+
+    /// How the limit stands for a request of this cost.
+    pub fn state(&self, limit: &Limit, cost: u32, now_us: u64) -> LimitState {
+        match self {
+            Self::Log(log) => log.state(limit.max, cost, now_us),
+        }
+    }
+
+    /// Counts a request.
+    pub fn count(&mut self, cost: u32, now_us: u64) {
+        match self {
+            Self::Log(log) => log.count(cost, now_us),
+        }
+    }
+
+    /// Drops what counts no longer, and says how many entries that were.
+    pub fn prune(&mut self, now_us: u64) -> usize {
+        match self {
+            Self::Log(log) => log.prune(now_us),
+        }
+    }
+
+    /// Entries kept, those included that count no longer.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Log(log) => log.len(),
+        }
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether a request that is counted now adds an entry.
+    pub fn grows(&self, now_us: u64) -> bool {
+        match self {
+            Self::Log(log) => log.find(now_us).is_err(),
+        }
+    }
+
+    /// Whether anything in it still counts.
+    pub fn is_live(&self, now_us: u64) -> bool {
+        match self {
+            Self::Log(log) => log.is_live(now_us),
+        }
+    }
+}
+
+/// One question: may a request of this cost pass for this key, under all these limits at once?
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ask<'a> {
+    /// 1 to [`MAX_KEY_BYTES`] bytes, any bytes.
+    pub key: &'a [u8],
+    /// 1 to [`MAX_LIMITS_PER_ASK`] limits, no counter twice.
+    pub limits: &'a [Limit],
+    /// 1 to [`MAX_COST`].
+    pub cost: u32,
+}
+
+impl Ask<'_> {
+    /// The refusal of a cost that no empty state could hold, if this is one. Nothing is asked to find it out, so nothing
+    /// is known of what the state holds: remaining and reset are 0.
+    pub fn never_fits(&self) -> Option<Verdict> {
+        let mut limits = (0..).zip(self.limits);
+        let (binding, limit) = limits.find(|(_, limit)| self.cost > limit.capacity())?;
+        Some(Verdict { limit: limit.capacity(), binding, ..Verdict::NOTHING_ASKED })
+    }
+}
+
+/// How one limit stands at one moment for one request, before that is counted. Times are relative to the moment, in
+/// microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LimitState {
+    /// How much of the capacity is used. May exceed it, when the limit was lowered.
+    pub used: u64,
+    /// Until so much is free that the request at hand fits. Only read when it does not fit now.
+    pub fits_in_us: u64,
+    /// Until nothing is used, if nothing more is. 0 when nothing is.
+    pub empty_in_us: u64,
+}
+
+/// When the same request is worth trying again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RetryAfter {
+    /// It was allowed.
+    Now,
+    /// After so many milliseconds, rounded up; at least 1.
+    Ms(u64),
+    /// Its cost is above the limit.
+    Never,
+}
+
+/// The answer to an [`Ask`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether the request may go ahead.
+    pub allowed: bool,
+    /// Place, among the limits that were asked about, of the one that binds: it denies for longest or, when all allow,
+    /// has least remaining. The first named wins a tie.
+    pub binding: u8,
+    /// Its capacity.
+    pub limit: u32,
+    /// Cost still available under it after this request.
+    pub remaining: u32,
+    /// When to try again.
+    pub retry_after: RetryAfter,
+    /// Until nothing of it is used, in milliseconds, rounded up.
+    pub reset_after_ms: u64,
+    /// Whether this is the fallback's answer in place of Redis's.
+    pub degraded: bool,
+}
+
+impl Verdict {
+    const NOTHING_ASKED: Self = Self {
+        allowed: false,
+        binding: 0,
+        limit: 0,
+        remaining: 0,
+        retry_after: RetryAfter::Never,
+        reset_after_ms: 0,
+        degraded: false,
+    };
+}
+
+/// Decides a request of `cost` by the states of its limits, which stand in the limits' order. Counts nothing: a store
+/// that admits the request counts it itself.
+pub fn decide(limits: &[Limit], states: &[LimitState], cost: u32) -> Verdict {
+    debug_assert_eq!(limits.len(), states.len());
+    let mut verdicts =
+        (0..).zip(limits.iter().zip(states)).map(|(binding, (limit, state))| decide_one(binding, limit, *state, cost));
+    // No request is without a limit; one that were could only be denied.
+    let Some(first) = verdicts.next() else { return Verdict::NOTHING_ASKED };
+    verdicts.fold(first, |so_far, verdict| if binds_more(&verdict, &so_far) { verdict } else { so_far })
+}
+
+fn decide_one(binding: u8, limit: &Limit, mut state: LimitState, cost: u32) -> Verdict {
+    let fits = limit.fits(&state, cost);
+    let retry_after = if fits {
+        limit.count(&mut state, cost);
+        RetryAfter::Now
+    } else if cost > limit.capacity() {
+        RetryAfter::Never
+    } else {
+        RetryAfter::Ms(us_to_ms_ceil(state.fits_in_us).max(1))
+    };
+    Verdict {
+        allowed: fits,
+        binding,
+        limit: limit.capacity(),
+        remaining: limit.remaining(&state),
+        retry_after,
+        reset_after_ms: us_to_ms_ceil(state.empty_in_us),
+        degraded: false,
+    }
+}
+
+fn binds_more(verdict: &Verdict, so_far: &Verdict) -> bool {
+    match (verdict.allowed, so_far.allowed) {
+        (true, true) => verdict.remaining < so_far.remaining,
+        (false, false) => verdict.retry_after > so_far.retry_after,
+        (denied_now, _) => !denied_now,
+    }
+}
+
+/// Microseconds as milliseconds, rounded up: a client that waits so long never comes back too early.
+pub fn us_to_ms_ceil(us: u64) -> u64 {
+    us.div_ceil(1000)
+}

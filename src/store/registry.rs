@@ -1,0 +1,254 @@
+//! Which counters are in use (today: the windows of logs): a registry in Redis that the proxies keep between them, so that a reset finds a key's logs
+//! without a scan.
+//!
+//! A log is made only after its window was registered, on the same connection. What a process has registered it
+//! remembers, and registers again when it makes a log of that window much later; so a registry that was deleted is
+//! whole again soon.
+//!
+//! ```text
+//!   registered              again, if used                 until: no log that was made meanwhile lives longer
+//! ------|------ REFRESH_US -------|------ ... -------------------|------->
+//! ```
+//!
+//! There is room for so many windows. Where it is taken, checks of others are refused before anything is counted.
+
+use super::connection::Error;
+use crate::limit::{Ask, Counter};
+use ahash::RandomState;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// After so long a counter that is used is registered again.
+const REFRESH_US: u64 = 60_000_000;
+/// For so long a counter is registered beyond the life of a log that is made now: until it is registered again, and
+/// as long again in case Redis's clock steps.
+pub const SPARE_MS: u64 = 2 * REFRESH_US / 1000;
+/// While there is no room, what other processes have registered or given up is asked for this often at most.
+const LIST_EVERY_US: u64 = 1_000_000;
+
+/// What this process knows of the registry. Shared by its workers.
+#[derive(Debug)]
+pub struct Registry {
+    max: usize,
+    /// Whether there was no room when Redis was last asked. Read without the lock: for nearly every check it is all that
+    /// matters.
+    is_full: AtomicBool,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Windows that are registered, and when this process last did that; `None` if another did. At most twice as many
+    /// as there is room for.
+    registered_us: HashMap<Counter, Option<u64>, RandomState>,
+    /// When the registry is to be read again, at the earliest.
+    next_list_us: u64,
+    /// Somebody asked for a counter that is not known.
+    is_asked_for_more: bool,
+}
+
+impl Registry {
+    /// Of a registry that has room for so many.
+    pub fn new(max: usize) -> Self {
+        Self { max, is_full: AtomicBool::new(false), known: Mutex::default() }
+    }
+
+    /// Most counters that may be in use at once.
+    pub fn max(&self) -> usize {
+        self.max
+    }
+
+    /// Whether a check is refused because it names a counter that there is no room for.
+    pub fn refuses(&self, ask: &Ask<'_>) -> bool {
+        if !self.is_full.load(Relaxed) {
+            return false;
+        }
+        let mut known = self.lock();
+        let is_known = ask.limits.iter().all(|limit| known.registered_us.contains_key(&limit.counter()));
+        known.is_asked_for_more |= !is_known;
+        !is_known
+    }
+
+    /// Those of some counters that are to be registered before a log of theirs is made.
+    pub fn due(&self, counters: impl Iterator<Item = Counter>, now_us: u64) -> Vec<Counter> {
+        let mut distinct = Vec::new();
+        counters.for_each(|counter| {
+            if !distinct.contains(&counter) {
+                distinct.push(counter);
+            }
+        });
+        let known = self.lock();
+        distinct.retain(|counter| known.is_due(*counter, now_us));
+        distinct
+    }
+
+    /// Redis was asked at `sent_us` to register these, and answered.
+    ///
+    /// # Errors
+    /// It is the answer to something else.
+    pub fn registered(&self, counters: &[Counter], reply: &[i64], sent_us: u64) -> Result<(), Error> {
+        let Some((count, flags)) = reply.split_first().filter(|(_, flags)| flags.len() == counters.len()) else {
+            return Err(Error::Unexpected);
+        };
+        self.set_full(*count);
+        let mut known = self.lock();
+        known.make_room(self.max, sent_us);
+        for (counter, flag) in counters.iter().zip(flags) {
+            match flag {
+                1 => known.registered_us.insert(*counter, Some(sent_us)),
+                _ => known.registered_us.remove(counter),
+            };
+        }
+        Ok(())
+    }
+
+    /// These cannot be registered: not tried again soon.
+    pub fn pass_over(&self, counters: &[Counter], now_us: u64) {
+        let mut known = self.lock();
+        known.make_room(self.max, now_us);
+        known.registered_us.extend(counters.iter().map(|counter| (*counter, Some(now_us))));
+    }
+
+    /// Whether the registry is to be read, because somebody is refused a counter that may have room by now.
+    pub fn take_list_due(&self, now_us: u64) -> bool {
+        if !self.is_full.load(Relaxed) {
+            return false;
+        }
+        let mut known = self.lock();
+        let is_due = known.is_asked_for_more && known.next_list_us <= now_us;
+        if is_due {
+            (known.is_asked_for_more, known.next_list_us) = (false, now_us + LIST_EVERY_US);
+        }
+        is_due
+    }
+
+    /// Redis has said which counters are registered. Returns these and those that this process has registered, as the
+    /// registry may have been deleted since; or `None` if more are registered than there is room for.
+    ///
+    /// # Errors
+    /// It is the answer to something else.
+    pub fn listed(&self, reply: &[i64], now_us: u64) -> Result<Option<Vec<Counter>>, Error> {
+        let (count, listed) = reply.split_first().ok_or(Error::Unexpected)?;
+        self.set_full(*count);
+        let mut known = self.lock();
+        known.registered_us.retain(|_, at_us| at_us.is_some());
+        known.make_room(self.max, now_us);
+        for counter in listed.iter().filter_map(|number| Counter::of_number(u64::try_from(*number).ok()?)) {
+            known.registered_us.entry(counter).or_insert(None);
+        }
+        let is_whole = usize::try_from(*count).is_ok_and(|count| count <= listed.len());
+        Ok(is_whole.then(|| known.registered_us.keys().copied().collect()))
+    }
+
+    /// The registry may be another, or none.
+    pub fn clear(&self) {
+        self.is_full.store(false, Relaxed);
+        self.lock().registered_us.clear();
+    }
+
+    fn set_full(&self, count: i64) {
+        self.is_full.store(usize::try_from(count).is_ok_and(|count| count >= self.max), Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Known {
+    fn is_due(&self, counter: Counter, now_us: u64) -> bool {
+        let at_us = self.registered_us.get(&counter).copied().flatten();
+        at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= REFRESH_US)
+    }
+
+    /// Forgets what is no longer registered, once there may be as much of it as there is room for; or else all, for a
+    /// registry that is deleted again and again lets more counters in than it has room for.
+    fn make_room(&mut self, max: usize, now_us: u64) {
+        if self.registered_us.len() >= max {
+            self.registered_us.retain(|counter, at_us| at_us.is_none_or(|at_us| !has_lapsed(*counter, at_us, now_us)));
+        }
+        if self.registered_us.len() >= 2 * max {
+            self.registered_us.clear();
+        }
+    }
+}
+
+/// Whether a counter that was registered then is no longer.
+fn has_lapsed(counter: Counter, at_us: u64, now_us: u64) -> bool {
+    at_us.saturating_add(counter.max_life_us() + SPARE_MS * 1000) < now_us
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Limit, Window};
+
+    fn window(ms: u64) -> Counter {
+        Counter::of_number(ms).unwrap()
+    }
+
+    fn due(registry: &Registry, ms: &[u64], now_us: u64) -> Vec<u64> {
+        registry.due(ms.iter().map(|ms| window(*ms)), now_us).iter().map(|counter| counter.number()).collect()
+    }
+
+    fn refuses(registry: &Registry, ms: u64) -> bool {
+        let limits = [Limit::log(1, Window::from_ms(ms).unwrap())];
+        registry.refuses(&Ask { key: b"k", limits: &limits, cost: 1 })
+    }
+
+    #[test]
+    fn a_window_is_registered_once_and_again_when_it_is_used_much_later() {
+        let registry = Registry::new(10);
+        assert_eq!(due(&registry, &[1000, 60_000, 1000], 5), [1000, 60_000]);
+        registry.registered(&[window(1000), window(60_000)], &[2, 1, 1], 5).unwrap();
+        assert_eq!(due(&registry, &[1000, 60_000, 7], REFRESH_US), [7]);
+        assert_eq!(due(&registry, &[1000, 60_000], REFRESH_US + 5), [1000, 60_000]);
+        registry.clear();
+        assert_eq!(due(&registry, &[1000], 6), [1000], "it may be another registry");
+        assert!(registry.registered(&[window(1000)], &[1], 5).is_err());
+    }
+
+    #[test]
+    fn where_there_is_no_room_only_what_is_registered_is_taken() {
+        let registry = Registry::new(2);
+        assert!(!refuses(&registry, 1) && !registry.take_list_due(0));
+        registry.registered(&[window(1), window(2)], &[2, 1, 0], 5).unwrap();
+        assert!(!refuses(&registry, 1) && !registry.take_list_due(5), "nobody is refused");
+        assert!(refuses(&registry, 2) && refuses(&registry, 3));
+        assert!(registry.take_list_due(5) && !registry.take_list_due(5), "it is asked once");
+        assert_eq!(registry.listed(&[2, 1, 3], 6).unwrap().unwrap().len(), 2);
+        assert!(!refuses(&registry, 3), "another process has registered it");
+        assert_eq!(due(&registry, &[3], 6), [3], "and this one does so too");
+        assert!(refuses(&registry, 2) && !registry.take_list_due(LIST_EVERY_US), "not so soon again");
+        assert!(registry.take_list_due(LIST_EVERY_US + 5));
+        registry.listed(&[1, 1], LIST_EVERY_US + 5).unwrap();
+        assert!(!refuses(&registry, 2), "there is room again");
+    }
+
+    #[test]
+    fn a_list_is_what_is_registered_and_what_this_process_knows_of() {
+        let registry = Registry::new(10);
+        registry.registered(&[window(1000), window(2000)], &[2, 1, 1], 5).unwrap();
+        let mut listed = registry.listed(&[2, 2000, 3000], 6).unwrap().unwrap();
+        listed.sort();
+        assert_eq!(listed, [1000, 2000, 3000].map(window), "the registry has lost one");
+        assert_eq!(registry.listed(&[11, 1, 2], 6).unwrap(), None, "there are more than it says");
+        let mut listed = registry.listed(&[4, -1, 0, i64::MAX, 4000], 6).unwrap().unwrap();
+        listed.sort();
+        assert_eq!(listed, [1000, 2000, 4000].map(window), "what is no window is no window");
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let registry = Registry::new(10);
+        for ms in 1..1000 {
+            // As if the registry were deleted each time.
+            registry.registered(&[window(ms)], &[1, 1], 5).unwrap();
+            assert!(registry.lock().registered_us.len() <= 20);
+        }
+        let later_us = 5 + (SPARE_MS + 2000) * 1000;
+        registry.registered(&[window(1)], &[1, 1], later_us).unwrap();
+        assert_eq!(registry.lock().registered_us.len(), 1, "the others have lapsed");
+    }
+}
