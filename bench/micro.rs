@@ -5,7 +5,7 @@ use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use redis_protocol::resp2;
 use std::hint::black_box;
-use tollgate::command::{CheckArgs, Name};
+use tollgate::command::OwnCommand;
 use tollgate::config;
 use tollgate::limit::{Ask, Limit, Window};
 use tollgate::limiter::deny_cache::{Denial, DenyCache};
@@ -83,8 +83,8 @@ fn commands(criterion: &mut Criterion) {
         let args = parser.args(request);
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                let name = Name::of(black_box(args.name())).unwrap();
-                CheckArgs::parse(name, black_box(&args), &limits).unwrap()
+                let command = OwnCommand::of(black_box(args.name())).unwrap();
+                (command.parse)(black_box(&args), &limits).unwrap()
             });
         });
     }

@@ -2,7 +2,7 @@
 //!
 //! Nothing here speaks to Redis or to a client. The wording is Redis's, because clients match on it.
 
-use crate::command::Name;
+use crate::command::OwnCommand;
 use crate::config::{self, Commands, PasswordHash, User};
 use ring::hmac;
 use ring::rand::SystemRandom;
@@ -136,7 +136,7 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
     let is_one_of = |names: &[&[u8]]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
     match permissions.map(|permissions| permissions.commands) {
         Some(Commands::All) => None,
-        Some(Commands::RlOnly) if Name::of(name).is_some() => None,
+        Some(Commands::RlOnly) if OwnCommand::of(name).is_some_and(|own| own.is_for_rl_only) => None,
         Some(Commands::RlOnly) if is_one_of(&ANSWERED_HERE) || is_one_of(&TRANSACTION) => None,
         Some(Commands::RlOnly) => Some(NO_PERMISSION),
         None if is_one_of(&BEFORE_LOGIN) => None,

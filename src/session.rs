@@ -25,7 +25,7 @@ mod upstream;
 use crate::auth;
 use crate::client_list::KillSwitch;
 use crate::clock::now_us;
-use crate::command::{self, CheckArgs, CommandError, Name, docs};
+use crate::command::{CheckArgs, OwnCommand, Request, docs};
 use crate::limiter::Verb;
 use crate::limiter::mailbox::{Answer, Mailbox};
 use crate::net::Stream;
@@ -469,10 +469,10 @@ impl Session {
             return Flow::Done;
         }
         let taken = self.run_in_transaction(args, raw, now_us).or_else(|| self.begin_transaction(args, raw, behind));
-        let flow = match (taken, Name::of(args.name())) {
+        let flow = match (taken, OwnCommand::of(args.name())) {
             (Some(flow), _) => flow,
             (None, Some(_)) if self.awaits_reset() => Flow::Hold,
-            (None, Some(name)) => self.run_own(name, args, raw, now_us),
+            (None, Some(command)) => self.run_own(command, args, raw, now_us),
             (None, None) => self.run_other(args, count, raw, true),
         };
         self.worker.stats.commands.add(u64::from(flow == Flow::Done));
@@ -496,56 +496,42 @@ impl Session {
         true
     }
 
-    fn run_own(&mut self, name: Name, args: &Args<'_>, raw: &[u8], now_us: u64) -> Flow {
-        let muted = match self.admit_own(name, raw) {
+    fn run_own(&mut self, command: &'static OwnCommand, args: &Args<'_>, raw: &[u8], now_us: u64) -> Flow {
+        let muted = match self.admit_own(command, raw) {
             Admission::Run { muted } => muted,
             Admission::Hold => return Flow::Hold,
             Admission::Taken => return Flow::Done,
         };
-        let outcome = match name {
-            Name::Check => self.ask(Verb::Check, args, now_us, muted),
-            Name::Peek => self.ask(Verb::Peek, args, now_us, muted),
-            Name::Reset => self.reset(args, now_us, muted),
-            Name::Help if args.len() > 1 => Err(CommandError::Arity(Name::Help)),
-            Name::Help => {
-                if !muted {
-                    docs::help(self.replies());
-                }
-                Ok(())
-            }
-        };
-        if let Err(error) = outcome
-            && !muted
-        {
-            reply::error(self.replies(), &error.to_string());
+        match &(command.parse)(args, &self.worker.shared.config.limits) {
+            Ok(Request::Check(check)) => self.ask(Verb::Check, check, now_us, muted),
+            Ok(Request::Peek(check)) => self.ask(Verb::Peek, check, now_us, muted),
+            Ok(Request::Reset(keys)) => self.reset(keys, now_us, muted),
+            _ if muted => {}
+            Ok(Request::Help) => docs::help(self.replies()),
+            Err(error) => reply::error(self.replies(), &error.to_string()),
         }
         Flow::Done
     }
 
-    fn ask(&mut self, kind: Verb, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
-        let name = if kind == Verb::Check { Name::Check } else { Name::Peek };
-        let parsed = CheckArgs::parse(name, args, &self.worker.shared.config.limits)?;
+    fn ask(&mut self, kind: Verb, parsed: &CheckArgs<'_>, now_us: u64, muted: bool) {
         let ticket = self.slots.next_ticket();
         let mut check = parsed.check();
         let prefixed = self.prefixed(check.key);
         check.key = prefixed.as_deref().unwrap_or(check.key);
         let answer = self.worker.batcher.ask(kind, &check, now_us, &self.mailbox, ticket);
         self.place(answer, muted);
-        Ok(())
     }
 
-    fn reset(&mut self, args: &Args<'_>, now_us: u64, muted: bool) -> Result<(), CommandError> {
-        let keys = command::parse_reset(args, &self.worker.shared.config.limits)?;
+    fn reset(&mut self, keys: &[&[u8]], now_us: u64, muted: bool) {
         let prefixed: Vec<_> = keys.iter().filter_map(|key| self.prefixed(key)).collect();
         let prefixed: Vec<&[u8]> = prefixed.iter().map(Vec::as_slice).collect();
-        let keys = if prefixed.is_empty() { keys } else { prefixed };
+        let keys = if prefixed.is_empty() { keys } else { &prefixed };
         let ticket = self.slots.next_ticket();
-        let answer = self.worker.batcher.reset(&keys, now_us, &self.mailbox, ticket);
+        let answer = self.worker.batcher.reset(keys, now_us, &self.mailbox, ticket);
         if answer.is_none() {
             self.reset = Some(ticket);
         }
         self.place(answer, muted);
-        Ok(())
     }
 
     /// A long reset goes in pieces, between which requests of other clients are answered, but none that stand behind it

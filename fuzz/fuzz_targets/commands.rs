@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tollgate::command::{self, CheckArgs, Name};
+use tollgate::command::{OwnCommand, Request};
 use tollgate::config;
 use tollgate::limit::{Ask, RetryAfter, Verdict};
 use tollgate::resp::request::{Args, Limits, Parser};
@@ -20,29 +20,24 @@ fuzz_target!(|data: &[u8]| {
 });
 
 fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
-    match Name::of(args.name()) {
-        Some(name @ (Name::Check | Name::Peek)) => match CheckArgs::parse(name, args, &config::Limits::default()) {
-            Ok(parsed) => ask(embedded, name, &parsed.check(), now_us),
-            Err(error) => assert!(is_one_line(&error.to_string())),
-        },
-        Some(Name::Reset) => match command::parse_reset(args, &config::Limits::default()) {
-            Ok(keys) => keys.into_iter().for_each(|key| _ = embedded.reset(key, now_us)),
-            Err(error) => assert!(is_one_line(&error.to_string())),
-        },
-        _ => {}
+    let Some(command) = OwnCommand::of(args.name()) else { return };
+    match (command.parse)(args, &config::Limits::default()) {
+        Ok(Request::Check(asked)) => ask(embedded, true, &asked.check(), now_us),
+        Ok(Request::Peek(asked)) => ask(embedded, false, &asked.check(), now_us),
+        Ok(Request::Reset(keys)) => keys.into_iter().for_each(|key| _ = embedded.reset(key, now_us)),
+        Ok(Request::Help) => {}
+        Err(error) => assert!(is_one_line(&error.to_string())),
     }
 }
 
-fn ask(embedded: &Embedded, name: Name, check: &Ask<'_>, now_us: u64) {
+fn ask(embedded: &Embedded, counts: bool, check: &Ask<'_>, now_us: u64) {
     if let Some(decision) = check.never_fits() {
         assert!(!decision.allowed && decision.retry_after == RetryAfter::Never);
         return;
     }
     let peeked = embedded.peek(check, now_us);
     is_sound(check, &peeked);
-    if name == Name::Check
-        && let Ok(decision) = embedded.check(check, now_us)
-    {
+    if counts && let Ok(decision) = embedded.check(check, now_us) {
         assert_eq!(decision, peeked, "a peek says what a check would");
     }
 }

@@ -1,156 +1,44 @@
-//! What Tollgate says of its own commands: one table for RL.HELP and for COMMAND's INFO, DOCS, LIST and COUNT.
+//! What Tollgate says of its own commands: RL.HELP, and its part of COMMAND's INFO, DOCS, LIST and GETKEYS.
 
-use super::Name;
+use super::{Keys, OwnCommand, TABLE};
 use crate::glob;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
 use bytes::BytesMut;
 
-/// One of Tollgate's own commands, in the terms of Redis's COMMAND.
+/// What a reader is told of a command.
 #[derive(Debug)]
-pub struct Doc {
-    /// In lower case, as COMMAND has it.
-    pub name: &'static str,
+pub(super) struct Docs {
     /// Arguments as RL.HELP shows them.
-    usage: &'static str,
-    summary: &'static str,
+    pub usage: &'static str,
+    pub summary: &'static str,
     /// More lines for RL.HELP.
-    help: &'static [&'static str],
-    /// Number of arguments with the name; negative: at least so many.
-    arity: i64,
-    flags: &'static [&'static str],
-    /// First key, last key, step.
-    keys: (i64, i64, i64),
-    /// What is done to each of the keys, in the terms of COMMAND GETKEYSANDFLAGS.
-    key_flags: &'static [&'static str],
-    categories: &'static [&'static str],
-    complexity: &'static str,
-    arguments: &'static [Argument],
+    pub help: &'static [&'static str],
+    pub complexity: &'static str,
+    pub arguments: &'static [Argument],
 }
 
 #[derive(Debug)]
-struct Argument {
-    name: &'static str,
-    kind: Kind,
-    token: Option<&'static str>,
-    flags: &'static [&'static str],
+pub(super) struct Argument {
+    pub name: &'static str,
+    pub kind: Kind,
+    pub token: Option<&'static str>,
+    pub flags: &'static [&'static str],
 }
 
 #[derive(Debug)]
-enum Kind {
+pub(super) enum Kind {
     Key,
     Text,
     Integer,
     Block(&'static [Argument]),
 }
 
-const KEY: Argument = Argument { name: "key", kind: Kind::Key, token: None, flags: &[] };
-const CHECK_ARGUMENTS: &[Argument] = &[
-    KEY,
-    Argument {
-        name: "quota",
-        kind: Kind::Block(&[
-            Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
-            Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
-        ]),
-        token: None,
-        flags: &["multiple"],
-    },
-    Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
-];
+pub(super) const KEY: Argument = Argument { name: "key", kind: Kind::Key, token: None, flags: &[] };
 
-/// Tollgate's own commands.
-pub const DOCS: [Doc; 4] = [
-    Doc {
-        name: "rl.check",
-        usage: "key limit window [limit window ...] [COST n]",
-        summary: "May this request go ahead? Counts it if so.",
-        help: &[
-            "At most <limit> may pass in any <window>: seconds, or a number with ms, s, m, h or d.",
-            "Several windows are checked together, all or nothing. COST is what the request weighs (1).",
-            "Reply: allowed, limit, remaining, retry_after_ms, reset_after_ms, degraded.",
-        ],
-        arity: -4,
-        flags: &["write", "fast"],
-        keys: (1, 1, 1),
-        key_flags: &["RW", "access", "update"],
-        categories: &["@write", "@fast"],
-        complexity: "O(log(N)) for each window, N being the requests counted in it",
-        arguments: CHECK_ARGUMENTS,
-    },
-    Doc {
-        name: "rl.peek",
-        usage: "key limit window [limit window ...] [COST n]",
-        summary: "The reply that RL.CHECK would give now. Counts nothing.",
-        help: &[],
-        arity: -4,
-        flags: &["readonly", "fast"],
-        keys: (1, 1, 1),
-        key_flags: &["RO", "access"],
-        categories: &["@read", "@fast"],
-        complexity: "O(log(N)) for each window, N being the requests counted in it",
-        arguments: CHECK_ARGUMENTS,
-    },
-    Doc {
-        name: "rl.reset",
-        usage: "key [key ...]",
-        summary: "Forgets all that was counted for the keys, in all windows. Reply: how many had any.",
-        help: &[],
-        arity: -2,
-        flags: &["write"],
-        keys: (1, -1, 1),
-        key_flags: &["RM", "delete"],
-        categories: &["@write", "@slow"],
-        complexity: "O(K*W), K being the keys and W the different windows in use",
-        arguments: &[Argument { name: "key", kind: Kind::Key, token: None, flags: &["multiple"] }],
-    },
-    Doc {
-        name: "rl.help",
-        usage: "",
-        summary: "This text.",
-        help: &[],
-        arity: 1,
-        flags: &["loading", "stale", "fast"],
-        keys: (0, 0, 0),
-        key_flags: &[],
-        categories: &["@fast"],
-        complexity: "O(1)",
-        arguments: &[],
-    },
-];
-
-impl Doc {
-    /// Whether this is the command's name, in any case.
-    pub fn is_named(&self, name: &[u8]) -> bool {
-        self.name.as_bytes().eq_ignore_ascii_case(name)
-    }
-
-    /// The keys of a request of this command.
-    ///
-    /// # Errors
-    /// It has none, or is none of this command; the text is the reply to a COMMAND GETKEYS of it.
-    fn keys<'a, W>(&self, request: &'a [W]) -> Result<Vec<&'a W>, &'static str> {
-        let (first, last, step) = self.keys;
-        if first == 0 {
-            return Err("ERR The command has no key arguments");
-        }
-        if !fits_arity(self.arity, request.len()) {
-            return Err("ERR Invalid number of arguments specified for command");
-        }
-        let last = if last < 0 { last.saturating_add_unsigned(request.len() as u64) } else { last };
-        let is_key = |place: i64| (first..=last).contains(&place) && (place - first) % step == 0;
-        Ok((0..).zip(request).filter(|(place, _)| is_key(*place)).map(|(_, word)| word).collect())
-    }
-
-    /// The command and its arguments, as a reader would type them.
-    fn usage(&self) -> String {
-        format!("{} {}", self.name.to_uppercase(), self.usage).trim_end().to_owned()
-    }
-}
-
-/// A command and its arguments, for an error that says what would have been right.
-pub fn usage(name: Name) -> String {
-    find(name.lower_case().as_bytes()).map(Doc::usage).unwrap_or_default()
+/// The command and its arguments, as a reader would type them.
+pub fn usage(command: &OwnCommand) -> String {
+    format!("{} {}", command.name.to_uppercase(), command.docs.usage).trim_end().to_owned()
 }
 
 /// Whether a request of so many words, its name included, is one of a command of this arity. A negative one means: at
@@ -162,39 +50,34 @@ pub fn fits_arity(arity: i64, count: usize) -> bool {
     }
 }
 
-/// The command of this name, in any case.
-pub fn find(name: &[u8]) -> Option<&'static Doc> {
-    DOCS.iter().find(|doc| doc.is_named(name))
-}
-
 /// The reply to RL.HELP.
 pub fn help(out: &mut BytesMut) {
-    let lines: usize = DOCS.iter().map(|doc| 2 + doc.help.len()).sum();
+    let lines: usize = TABLE.iter().map(|command| 2 + command.docs.help.len()).sum();
     reply::array(out, 2 + lines);
     reply::status(
         out,
         "Tollgate's own commands, beside all of the Redis behind it. (With --embedded there is none, and of",
     );
     reply::status(out, "Redis's commands only those answer that clients and monitoring tools begin with.) They are:");
-    for doc in &DOCS {
-        reply::status(out, &doc.usage());
-        for line in [&[doc.summary], doc.help].concat() {
+    for command in TABLE {
+        reply::status(out, &usage(command));
+        for line in [&[command.docs.summary], command.docs.help].concat() {
             reply::status(out, &format!("    {line}"));
         }
     }
 }
 
 /// A command's entry in the reply to COMMAND and COMMAND INFO.
-pub fn info(out: &mut BytesMut, doc: &Doc, protocol: Protocol) {
-    let (first, last, step) = doc.keys;
+pub fn info(out: &mut BytesMut, command: &OwnCommand, protocol: Protocol) {
+    let Keys { first, last, step, .. } = command.keys;
     reply::array(out, 10);
-    reply::bulk(out, doc.name.as_bytes());
-    reply::integer(out, doc.arity);
-    statuses(out, doc.flags, protocol);
+    reply::bulk(out, command.name.as_bytes());
+    reply::integer(out, command.arity);
+    statuses(out, command.flags, protocol);
     reply::integer(out, first);
     reply::integer(out, last);
     reply::integer(out, step);
-    statuses(out, doc.categories, protocol);
+    statuses(out, command.categories, protocol);
     // No tips, no key specifications beyond first, last and step, no subcommands.
     reply::array(out, 0);
     reply::array(out, 0);
@@ -202,24 +85,31 @@ pub fn info(out: &mut BytesMut, doc: &Doc, protocol: Protocol) {
 }
 
 /// What a COMMAND LIST lists of these: all, or those that it filters by. `None` if it is not understood.
-pub fn list(args: &Args<'_>) -> Option<Vec<&'static Doc>> {
+pub fn list(args: &Args<'_>) -> Option<Vec<&'static OwnCommand>> {
     if args.len() == 2 {
-        return Some(DOCS.iter().collect());
+        return Some(TABLE.to_vec());
     }
     let (filter, by) = (args.get(2)?.to_ascii_lowercase(), args.get(3)?.to_ascii_lowercase());
     let value = args.get(4).filter(|_| args.len() == 5)?;
-    let is_listed = |doc: &&Doc| match by.as_slice() {
-        b"pattern" => glob::matches(value, doc.name.as_bytes()),
-        b"aclcat" => doc.categories.iter().any(|category| category.as_bytes().split_first() == Some((&b'@', value))),
+    let is_in = |category: &&str| category.as_bytes().split_first() == Some((&b'@', value));
+    let is_listed = |command: &&OwnCommand| match by.as_slice() {
+        b"pattern" => glob::matches(value, command.name.as_bytes()),
+        b"aclcat" => command.categories.iter().any(is_in),
         _ => false,
     };
     let is_known = filter == b"filterby" && [&b"pattern"[..], b"aclcat", b"module"].contains(&by.as_slice());
-    is_known.then(|| DOCS.iter().filter(is_listed).collect())
+    is_known.then(|| TABLE.into_iter().filter(is_listed).collect())
 }
 
 /// The reply to a COMMAND GETKEYS of a request of this command, or, `with_flags`, to a COMMAND GETKEYSANDFLAGS.
-pub fn keys(out: &mut BytesMut, doc: &Doc, request: &[impl AsRef<[u8]>], with_flags: bool, protocol: Protocol) {
-    let keys = match doc.keys(request) {
+pub fn keys(
+    out: &mut BytesMut,
+    command: &OwnCommand,
+    request: &[impl AsRef<[u8]>],
+    with_flags: bool,
+    protocol: Protocol,
+) {
+    let keys = match keys_of(command, request) {
         Ok(keys) => keys,
         Err(text) => return reply::error(out, text),
     };
@@ -230,28 +120,44 @@ pub fn keys(out: &mut BytesMut, doc: &Doc, request: &[impl AsRef<[u8]>], with_fl
         }
         reply::bulk(out, key.as_ref());
         if with_flags {
-            statuses(out, doc.key_flags, protocol);
+            statuses(out, command.keys.flags, protocol);
         }
     }
 }
 
+/// The keys of a request of this command.
+///
+/// # Errors
+/// It has none, or is none of this command; the text is the reply to a COMMAND GETKEYS of it.
+fn keys_of<'a, W>(command: &OwnCommand, request: &'a [W]) -> Result<Vec<&'a W>, &'static str> {
+    let Keys { first, last, step, .. } = command.keys;
+    if first == 0 {
+        return Err("ERR The command has no key arguments");
+    }
+    if !fits_arity(command.arity, request.len()) {
+        return Err("ERR Invalid number of arguments specified for command");
+    }
+    let last = if last < 0 { last.saturating_add_unsigned(request.len() as u64) } else { last };
+    let is_key = |place: i64| (first..=last).contains(&place) && (place - first) % step == 0;
+    Ok((0..).zip(request).filter(|(place, _)| is_key(*place)).map(|(_, word)| word).collect())
+}
+
 /// A command's name and entry in the reply to COMMAND DOCS.
-pub fn docs(out: &mut BytesMut, doc: &Doc, protocol: Protocol) {
-    reply::bulk(out, doc.name.as_bytes());
-    reply::map(out, if doc.arguments.is_empty() { 4 } else { 5 }, protocol);
-    for (field, text) in
-        [("summary", doc.summary), ("since", "0.1.0"), ("group", "generic"), ("complexity", doc.complexity)]
-    {
+pub fn docs(out: &mut BytesMut, command: &OwnCommand, protocol: Protocol) {
+    let Docs { summary, complexity, arguments, .. } = command.docs;
+    reply::bulk(out, command.name.as_bytes());
+    reply::map(out, if arguments.is_empty() { 4 } else { 5 }, protocol);
+    for (field, text) in [("summary", summary), ("since", "0.1.0"), ("group", "generic"), ("complexity", complexity)] {
         reply::bulk(out, field.as_bytes());
         reply::bulk(out, text.as_bytes());
     }
-    if !doc.arguments.is_empty() {
+    if !arguments.is_empty() {
         reply::bulk(out, b"arguments");
-        arguments(out, doc.arguments, protocol);
+        write_arguments(out, arguments, protocol);
     }
 }
 
-fn arguments(out: &mut BytesMut, list: &[Argument], protocol: Protocol) {
+fn write_arguments(out: &mut BytesMut, list: &[Argument], protocol: Protocol) {
     reply::array(out, list.len());
     for argument in list {
         let (kind, children) = match argument.kind {
@@ -281,7 +187,7 @@ fn arguments(out: &mut BytesMut, list: &[Argument], protocol: Protocol) {
         }
         if let Some(children) = children {
             reply::bulk(out, b"arguments");
-            arguments(out, children, protocol);
+            write_arguments(out, children, protocol);
         }
     }
 }

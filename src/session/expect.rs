@@ -4,7 +4,7 @@ use super::client::Client;
 use super::hello::{Hello, Login};
 use super::ids::Ids;
 use super::merge::Merge;
-use crate::command::Name;
+use crate::command::OwnCommand;
 use crate::resp::parse_int;
 use crate::resp::request::Args;
 
@@ -24,7 +24,7 @@ pub enum Expect {
     /// One: the transaction is over.
     EndMulti,
     /// One, an error, in whose place the client is told that this command of Tollgate's cannot run inside MULTI.
-    RefusedInMulti(Name),
+    RefusedInMulti(&'static OwnCommand),
     /// One, to which Tollgate adds its own.
     Merge(Merge),
     /// One to a command that names clients, or is answered by what names them, by their ids.
@@ -149,7 +149,7 @@ pub fn is_plain(args: &Args<'_>) -> bool {
     if !(SHORTEST_NAME..=LONGEST_NAME).contains(&name.len()) {
         return !name.is_empty();
     }
-    let is_forwarded = || Name::of(name).is_none() && !name.eq_ignore_ascii_case(b"quit") && !is_http(name);
+    let is_forwarded = || OwnCommand::of(name).is_none() && !name.eq_ignore_ascii_case(b"quit") && !is_http(name);
     let route = Route::of(args, args.len());
     matches!(route, Route { expect: Expect::Replies(_), effect: None, alone: false }) && is_forwarded()
 }

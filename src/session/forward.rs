@@ -6,7 +6,7 @@ use super::link::{Link, Reach};
 use super::upstream::Replies;
 use super::{Flow, Session, local, login};
 use crate::auth::Auth;
-use crate::command::Name;
+use crate::command::OwnCommand;
 use crate::config::{Commands, WhenDown};
 use crate::limiter::Limiter;
 use crate::limiter::mailbox::Refusal;
@@ -290,7 +290,7 @@ impl Session {
 
     /// Whether one of Tollgate's own commands can run here and now, on the state of the connection to Redis. It takes
     /// effect where it stands among the client's commands, so it waits for those before it that could tell.
-    pub(super) fn admit_own(&mut self, name: Name, raw: &[u8]) -> Admission {
+    pub(super) fn admit_own(&mut self, command: &'static OwnCommand, raw: &[u8]) -> Admission {
         self.sends_own = true;
         let Link::Open(upstream) = &mut self.link else { return Admission::Run { muted: false } };
         if self.slots.await_ordered() {
@@ -302,7 +302,7 @@ impl Session {
             // Redis does not know the command, and so marks the transaction as one that must not be executed.
             upstream.requests.extend_from_slice(raw);
             if !muted {
-                self.slots.push_upstream(Expect::RefusedInMulti(name));
+                self.slots.push_upstream(Expect::RefusedInMulti(command));
             }
             return Admission::Taken;
         }
@@ -311,7 +311,7 @@ impl Session {
             upstream.requests.extend_from_slice(b"PING\r\n");
         }
         if upstream.is_subscriber(self.client.protocol) {
-            let name = name.lower_case();
+            let name = command.name;
             let text = format!(
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
                  in this context"

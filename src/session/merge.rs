@@ -1,6 +1,6 @@
 //! Adds Tollgate's own to what Redis says of itself: its section to INFO, its commands to COMMAND.
 
-use crate::command::docs::{self, DOCS, Doc};
+use crate::command::{OwnCommand, TABLE, docs};
 use crate::resp::parse_int;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
@@ -18,15 +18,15 @@ pub enum Merge {
     /// COMMAND COUNT: how many.
     Count,
     /// COMMAND LIST: the names of these.
-    List(Vec<&'static Doc>),
+    List(Vec<&'static OwnCommand>),
     /// COMMAND, or COMMAND INFO without names: an entry each.
     Infos,
     /// COMMAND INFO: the entries named, by their place in the reply.
-    InfosNamed(Vec<(usize, &'static Doc)>),
-    /// COMMAND DOCS: the documents of these.
-    Documents(Vec<&'static Doc>),
+    InfosNamed(Vec<(usize, &'static OwnCommand)>),
+    /// COMMAND TABLE: the documents of these.
+    Documents(Vec<&'static OwnCommand>),
     /// COMMAND GETKEYS, or GETKEYSANDFLAGS, of this request of a command of Tollgate's own, in place of Redis's error.
-    Keys { doc: &'static Doc, request: Vec<Vec<u8>>, with_flags: bool },
+    Keys { doc: &'static OwnCommand, request: Vec<Vec<u8>>, with_flags: bool },
 }
 
 impl Merge {
@@ -46,18 +46,18 @@ impl Merge {
             (b"list", _) => docs::list(args).filter(|listed| !listed.is_empty()).map(Self::List),
             // Of one that has not come whole, not all keys are known.
             (b"getkeys" | b"getkeysandflags", _) if args.len() == count => {
-                let doc = docs::find(args.get(2)?)?;
+                let doc = OwnCommand::of(args.get(2)?)?;
                 let request = args.from(2).map(<[u8]>::to_vec).collect();
                 Some(Self::Keys { doc, request, with_flags: sub == b"getkeysandflags" })
             }
-            (b"docs", 2) => Some(Self::Documents(DOCS.iter().collect())),
+            (b"docs", 2) => Some(Self::Documents(TABLE.to_vec())),
             (b"docs", _) => {
-                let named: Vec<_> = args.from(2).filter_map(docs::find).collect();
+                let named: Vec<_> = args.from(2).filter_map(OwnCommand::of).collect();
                 (!named.is_empty()).then_some(Self::Documents(named))
             }
             (b"info", _) => {
                 let places = args.from(2).enumerate();
-                let named: Vec<_> = places.filter_map(|(place, name)| Some((place, docs::find(name)?))).collect();
+                let named: Vec<_> = places.filter_map(|(place, name)| Some((place, OwnCommand::of(name)?))).collect();
                 (!named.is_empty()).then_some(Self::InfosNamed(named))
             }
             _ => None,
@@ -85,14 +85,14 @@ impl Merge {
                 let gap: &[u8] = if text.is_empty() || section.is_empty() { b"" } else { b"\r\n" };
                 reply::verbatim(output, &[text, gap, section.as_bytes()].concat(), protocol);
             }
-            (Self::Count, b':') => reply::integer(output, length.saturating_add(DOCS.len() as i64)),
+            (Self::Count, b':') => reply::integer(output, length.saturating_add(TABLE.len() as i64)),
             (Self::List(listed), b'*') => {
                 self.begin(output, kind, length, body, listed.len());
                 listed.iter().for_each(|doc| reply::bulk(output, doc.name.as_bytes()));
             }
             (Self::Infos, b'*') => {
-                self.begin(output, kind, length, body, DOCS.len());
-                DOCS.iter().for_each(|doc| docs::info(output, doc, protocol));
+                self.begin(output, kind, length, body, TABLE.len());
+                TABLE.iter().for_each(|doc| docs::info(output, doc, protocol));
             }
             (Self::Documents(list), b'*' | b'%') => {
                 self.begin(output, kind, length, body, if kind == b'*' { 2 * list.len() } else { list.len() });

@@ -4,7 +4,7 @@ use super::expect::is_login_command;
 use super::link::Link;
 use super::{Flow, Session};
 use crate::clock::now_us;
-use crate::command::Name;
+use crate::command::OwnCommand;
 use crate::resp::reply;
 use crate::resp::request::Args;
 use crate::resp::scan::Scanner;
@@ -34,7 +34,7 @@ impl Session {
             self.passing = Some(Passing::new(false));
             return true;
         }
-        let is_ours = Name::of(args.name()).is_some() || is_login_command(args.name());
+        let is_ours = OwnCommand::of(args.name()).is_some() || is_login_command(args.name());
         if !is_ours && self.may_forward() && !self.is_answered_here(args) {
             if let Some(flow) = self.leave_transaction(args.name()) {
                 match flow {

@@ -8,8 +8,7 @@
 
 use super::link::Reach;
 use super::{Flow, Session};
-use crate::command::{self, CheckArgs, CommandError, Name, quoted};
-use crate::config;
+use crate::command::{OwnCommand, quoted};
 use crate::limiter::Limiter;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
@@ -32,11 +31,11 @@ pub struct Transaction {
 }
 
 /// What is said of one of Tollgate's own commands in a transaction that is Redis's.
-pub fn refused_in_multi(name: Name) -> String {
+pub fn refused_in_multi(command: &OwnCommand) -> String {
     format!(
         "ERR '{}' cannot run inside MULTI with other commands: send it outside of the transaction, or in one that holds \
          RL commands alone",
-        name.lower_case()
+        command.name
     )
 }
 
@@ -70,8 +69,8 @@ impl Session {
     pub(super) fn run_in_transaction(&mut self, args: &Args<'_>, raw: &[u8], now_us: u64) -> Option<Flow> {
         self.transaction.as_ref()?;
         let name = args.name().to_ascii_lowercase();
-        match (name.as_slice(), args.len(), Name::of(&name)) {
-            (_, _, Some(name)) => self.queue(name, args, raw),
+        match (name.as_slice(), args.len(), OwnCommand::of(&name)) {
+            (_, _, Some(command)) => self.queue(command, args, raw),
             (b"exec", 1, _) if self.slots.await_upstream() || self.awaits_reset() => return Some(Flow::Hold),
             (b"exec", 1, _) => self.execute(now_us),
             (b"discard", 1, _) => {
@@ -136,8 +135,9 @@ impl Session {
         reply::error(self.replies(), text);
     }
 
-    fn queue(&mut self, name: Name, args: &Args<'_>, raw: &[u8]) {
-        if let Err(error) = check_arguments(name, args, &self.worker.shared.config.limits) {
+    fn queue(&mut self, command: &OwnCommand, args: &Args<'_>, raw: &[u8]) {
+        // What is wrong is said when the command is queued, as Redis does.
+        if let Err(error) = (command.parse)(args, &self.worker.shared.config.limits) {
             return self.refuse_queued(&error.to_string());
         }
         let Some(transaction) = &mut self.transaction else { return };
@@ -164,26 +164,16 @@ impl Session {
             && let Some((raw, behind)) = rest.split_at_checked(length)
         {
             let args = parser.args(raw);
-            if let Some(name) = Name::of(args.name()) {
-                self.run_own(name, &args, raw, now_us);
+            if let Some(command) = OwnCommand::of(args.name()) {
+                self.run_own(command, &args, raw, now_us);
             }
             rest = behind;
         }
     }
 }
 
-/// What is wrong with the arguments, said when the command is queued, as Redis does.
-fn check_arguments(name: Name, args: &Args<'_>, limits: &config::Limits) -> Result<(), CommandError> {
-    match name {
-        Name::Check | Name::Peek => CheckArgs::parse(name, args, limits).map(|_| ()),
-        Name::Reset => command::parse_reset(args, limits).map(|_| ()),
-        Name::Help if args.len() > 1 => Err(CommandError::Arity(Name::Help)),
-        Name::Help => Ok(()),
-    }
-}
-
 /// Whether `data` begins with a whole request that is none of Tollgate's own.
 fn begins_with_other(data: &[u8], limits: Limits) -> bool {
     let mut parser = Parser::default();
-    matches!(parser.parse(data, limits), Ok(Some(_))) && Name::of(parser.args(data).name()).is_none()
+    matches!(parser.parse(data, limits), Ok(Some(_))) && OwnCommand::of(parser.args(data).name()).is_none()
 }

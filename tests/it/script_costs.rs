@@ -3,7 +3,7 @@
 
 use crate::common::{RedisServer, Scripts, batch_of};
 use std::time::Duration;
-use tollgate::quota::{Check, Quota, Window};
+use tollgate::limit::{Ask, Counter, Limit, Window};
 
 const HOUR_MS: u64 = 3_600_000;
 /// Most time that a run may take by Redis's own account, on a busy machine; a quiet one takes a quarter. Redis is no debug
@@ -58,18 +58,17 @@ fn keys(count: usize) -> Vec<String> {
     (0..count).map(|number| format!("k{number}")).collect()
 }
 
-fn run(scripts: &mut Scripts, checks: &[Check<'_>]) {
+fn run(scripts: &mut Scripts, checks: &[Ask<'_>]) {
     let (batch, _) = batch_of(checks);
     let id = scripts.store.next_batch_id();
     scripts.answers(&batch, &id, false);
 }
 
 /// Logs of 600 entries of these weights each, which expire at one time.
-fn fill(scripts: &mut Scripts, keys: &[String], quotas: &[Quota], costs: impl Fn(u32) -> u32) {
+fn fill(scripts: &mut Scripts, keys: &[String], limits: &[Limit], costs: impl Fn(u32) -> u32) {
     scripts.set_time(Scripts::start_us());
     for number in 0..600 {
-        let checks: Vec<_> =
-            keys.iter().map(|key| Check { key: key.as_bytes(), quotas, cost: costs(number) }).collect();
+        let checks: Vec<_> = keys.iter().map(|key| Ask { key: key.as_bytes(), limits, cost: costs(number) }).collect();
         run(scripts, &checks);
     }
 }
@@ -79,13 +78,12 @@ fn fill(scripts: &mut Scripts, keys: &[String], quotas: &[Quota], costs: impl Fn
 fn a_batch_of_denials_is_bounded() {
     let redis = RedisServer::start();
     let mut scripts = Scripts::on(&redis);
-    let quotas = [Quota { limit: 200_000, window: Window::from_ms(HOUR_MS).unwrap() }];
+    let limits = [Limit::log(200_000, Window::from_ms(HOUR_MS).unwrap())];
     // As many as a batch has room for, by cost.
     for (what, count, weight, asked) in [("light", 64, 0, 200_000), ("heavy", 21, 300, 200_000)] {
         let keys: Vec<_> = keys(count).iter().map(|key| format!("{what}:{key}")).collect();
-        fill(&mut scripts, &keys, &quotas, |number| 1 + number * 7 % (weight + 1));
-        let checks: Vec<_> =
-            keys.iter().map(|key| Check { key: key.as_bytes(), quotas: &quotas, cost: asked }).collect();
+        fill(&mut scripts, &keys, &limits, |number| 1 + number * 7 % (weight + 1));
+        let checks: Vec<_> = keys.iter().map(|key| Ask { key: key.as_bytes(), limits: &limits, cost: asked }).collect();
         let cost = cost_of(&mut scripts, |scripts| run(scripts, &checks));
         assert_bounded(&format!("{count} {what} denials"), cost, 6 * count as u64 + 20);
     }
@@ -95,12 +93,12 @@ fn a_batch_of_denials_is_bounded() {
 fn a_batch_on_logs_that_have_expired_is_bounded() {
     let redis = RedisServer::start();
     let mut scripts = Scripts::on(&redis);
-    let quotas = [Quota { limit: 1_000_000, window: Window::from_ms(HOUR_MS).unwrap() }];
+    let limits = [Limit::log(1_000_000, Window::from_ms(HOUR_MS).unwrap())];
     let keys = keys(64);
-    fill(&mut scripts, &keys, &quotas, |number| 1 + number % 2);
+    fill(&mut scripts, &keys, &limits, |number| 1 + number % 2);
     // One that counts, so that no log goes as a whole.
     scripts.set_time(Scripts::start_us() + 1_000_000);
-    let checks: Vec<_> = keys.iter().map(|key| Check { key: key.as_bytes(), quotas: &quotas, cost: 1 }).collect();
+    let checks: Vec<_> = keys.iter().map(|key| Ask { key: key.as_bytes(), limits: &limits, cost: 1 }).collect();
     run(&mut scripts, &checks);
     scripts.set_time(Scripts::start_us() + HOUR_MS * 1000);
     let cost = cost_of(&mut scripts, |scripts| run(scripts, &checks));
@@ -112,13 +110,13 @@ fn a_batch_on_logs_that_have_expired_is_bounded() {
 fn a_piece_of_a_reset_is_bounded() {
     let redis = RedisServer::start();
     let mut scripts = Scripts::on(&redis);
-    let quotas = [Quota { limit: 1_000_000, window: Window::from_ms(HOUR_MS).unwrap() }];
-    let windows: Vec<_> = (1..=400).map(|second| Window::from_ms(second * 1000).unwrap()).collect();
+    let limits = [Limit::log(1_000_000, Window::from_ms(HOUR_MS).unwrap())];
+    let windows: Vec<_> = (1..=400).map(|second| Counter::Log(Window::from_ms(second * 1000).unwrap())).collect();
     let keys = keys(64);
     let mut reset = tollgate::store::reset::Reset::new(keys.iter().map(|key| key.as_bytes().to_vec()).collect());
-    reset.set_windows([windows, vec![quotas[0].window]].concat());
+    reset.set_counters([windows, vec![limits[0].counter()]].concat());
     let cost = cost_of(&mut scripts, |scripts| {
-        fill(scripts, &keys[..1], &quotas, |_| 1);
+        fill(scripts, &keys[..1], &limits, |_| 1);
         scripts.control.line("CONFIG RESETSTAT");
         scripts.run(|store| store.reset(&reset.piece().unwrap()));
     });

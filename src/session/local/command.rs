@@ -1,6 +1,6 @@
 //! COMMAND: Tollgate's own commands, where there is no Redis to tell of others.
 
-use crate::command::docs::{self, DOCS};
+use crate::command::{OwnCommand, TABLE, docs};
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
 use bytes::BytesMut;
@@ -8,7 +8,7 @@ use bytes::BytesMut;
 /// Answers COMMAND or a subcommand of it.
 pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
     match sub {
-        "count" => reply::integer(out, DOCS.len() as i64),
+        "count" => reply::integer(out, TABLE.len() as i64),
         "list" => match docs::list(args) {
             Some(listed) => {
                 reply::array(out, listed.len());
@@ -19,7 +19,7 @@ pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
         "info" if args.len() > 2 => {
             reply::array(out, args.len() - 2);
             for name in args.from(2) {
-                match docs::find(name) {
+                match OwnCommand::of(name) {
                     Some(doc) => docs::info(out, doc, protocol),
                     None => reply::null_array(out, protocol),
                 }
@@ -27,12 +27,12 @@ pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
         }
         "docs" => {
             let all = args.len() == 2;
-            let named = |doc: &&docs::Doc| all || args.from(2).any(|name| doc.is_named(name));
-            let found: Vec<_> = DOCS.iter().filter(named).collect();
+            let named = |command: &&OwnCommand| all || args.from(2).any(|name| command.is_named(name));
+            let found: Vec<_> = TABLE.into_iter().filter(named).collect();
             reply::map(out, found.len(), protocol);
             found.iter().for_each(|doc| docs::docs(out, doc, protocol));
         }
-        "getkeys" | "getkeysandflags" => match args.get(2).and_then(docs::find) {
+        "getkeys" | "getkeysandflags" => match args.get(2).and_then(OwnCommand::of) {
             Some(doc) => {
                 let request: Vec<&[u8]> = args.from(2).collect();
                 docs::keys(out, doc, &request, sub == "getkeysandflags", protocol);
@@ -41,8 +41,8 @@ pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
         },
         // COMMAND itself, and INFO of no name.
         _ => {
-            reply::array(out, DOCS.len());
-            DOCS.iter().for_each(|doc| docs::info(out, doc, protocol));
+            reply::array(out, TABLE.len());
+            TABLE.iter().for_each(|doc| docs::info(out, doc, protocol));
         }
     }
 }

@@ -1,0 +1,226 @@
+//! `RL.CHECK key limit window [limit window ...] [COST n]`: may this request go ahead? And its arguments, which are also
+//! those of RL.PEEK.
+
+use super::docs::{Argument, Docs, KEY, Kind};
+use super::numbers::{parse_bounded, parse_window};
+use super::{CommandError, Keys, OwnCommand, Request, capped, check_key, quoted};
+use crate::config::Limits;
+use crate::limit::{Ask, Limit, MAX_COST, MAX_LIMIT, MAX_LIMITS_PER_ASK, Window};
+use crate::resp::request::Args;
+
+pub static COMMAND: OwnCommand = OwnCommand {
+    name: "rl.check",
+    arity: -4,
+    flags: &["write", "fast"],
+    categories: &["@write", "@fast"],
+    keys: Keys { first: 1, last: 1, step: 1, flags: &["RW", "access", "update"] },
+    is_for_rl_only: true,
+    parse: |args, limits| CheckArgs::parse(&COMMAND, args, limits).map(Request::Check),
+    docs: Docs {
+        usage: USAGE,
+        summary: "May this request go ahead? Counts it if so.",
+        help: &[
+            "At most <limit> may pass in any <window>: seconds, or a number with ms, s, m, h or d.",
+            "Several windows are checked together, all or nothing. COST is what the request weighs (1).",
+            "Reply: allowed, limit, remaining, retry_after_ms, reset_after_ms, degraded.",
+        ],
+        complexity: COMPLEXITY,
+        arguments: ARGUMENTS,
+    },
+};
+
+pub const USAGE: &str = "key limit window [limit window ...] [COST n]";
+pub const COMPLEXITY: &str = "O(log(N)) for each window, N being the requests counted in it";
+pub const ARGUMENTS: &[Argument] = &[
+    KEY,
+    Argument {
+        name: "quota",
+        kind: Kind::Block(&[
+            Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
+            Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
+        ]),
+        token: None,
+        flags: &["multiple"],
+    },
+    Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
+];
+
+/// The quotas of one request, in place: no command allocates for them.
+#[derive(Debug, Clone, Copy)]
+pub struct Quotas {
+    items: [Limit; MAX_LIMITS_PER_ASK],
+    len: usize,
+}
+
+impl Quotas {
+    fn new() -> Self {
+        // What stands beyond `len` is never read; this is only a valid value.
+        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0 }
+    }
+
+    fn push(&mut self, quota: Limit) -> Result<(), CommandError> {
+        *self.items.get_mut(self.len).ok_or(CommandError::TooManyWindows)? = quota;
+        self.len += 1;
+        Ok(())
+    }
+
+    /// The quotas in the order they were named.
+    pub fn as_slice(&self) -> &[Limit] {
+        self.items.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// The arguments of RL.CHECK or RL.PEEK.
+#[derive(Debug, Clone, Copy)]
+pub struct CheckArgs<'a> {
+    key: &'a [u8],
+    quotas: Quotas,
+    cost: u32,
+}
+
+impl<'a> CheckArgs<'a> {
+    /// Reads `name key limit window [limit window ...] [COST n]`.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, from left to right; then what is more than `limits` allow.
+    pub fn parse(command: &'static OwnCommand, args: &Args<'a>, limits: &Limits) -> Result<Self, CommandError> {
+        let parsed = Self::read(command, args)?;
+        for quota in parsed.quotas.as_slice() {
+            capped("limit", quota.max.into(), limits.limit.into(), "limits.max_limit")?;
+            capped("window in milliseconds", quota.window.ms(), limits.window_ms, "limits.max_window_ms")?;
+        }
+        capped("number of windows", parsed.quotas.len as u64, limits.windows as u64, "limits.max_windows")?;
+        capped("cost", parsed.cost.into(), limits.cost.into(), "limits.max_cost")?;
+        Ok(parsed)
+    }
+
+    fn read(command: &'static OwnCommand, args: &Args<'a>) -> Result<Self, CommandError> {
+        let (Some(key), true) = (args.get(1), args.len() >= 4) else { return Err(CommandError::Arity(command)) };
+        check_key(key)?;
+        let mut quotas = Quotas::new();
+        let mut cost = None;
+        let mut rest = args.from(2);
+        while let Some(word) = rest.next() {
+            let value = rest.next();
+            if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && quotas.len > 0 {
+                let text = value.ok_or(CommandError::Arity(command))?;
+                cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
+                continue;
+            }
+            if quotas.len > 0 && (cost.is_some() || word.first().is_some_and(u8::is_ascii_alphabetic)) {
+                return Err(CommandError::Option(command, quoted(word)));
+            }
+            let limit = parse_bounded(word, MAX_LIMIT).ok_or_else(|| no_limit(command, word, value))?;
+            let text = value.ok_or(CommandError::Arity(command))?;
+            let window = parse_window(text).ok_or_else(|| CommandError::Window(quoted(text)))?;
+            if quotas.as_slice().iter().any(|quota| quota.window == window) {
+                return Err(CommandError::WindowTwice(quoted(text)));
+            }
+            quotas.push(Limit::log(limit, window))?;
+        }
+        Ok(Self { key, quotas, cost: cost.unwrap_or(1) })
+    }
+
+    /// What is asked.
+    pub fn check(&self) -> Ask<'_> {
+        Ask { key: self.key, limits: self.quotas.as_slice(), cost: self.cost }
+    }
+}
+
+/// What to say of a `word` that is no limit, before a `value` that should be its window.
+fn no_limit(command: &'static OwnCommand, word: &[u8], value: Option<&[u8]>) -> CommandError {
+    match value.filter(|value| parse_window(word).is_some() && parse_bounded(value, MAX_LIMIT).is_some()) {
+        Some(value) => CommandError::LimitBehindWindow { command, window: quoted(word), limit: quoted(value) },
+        None => CommandError::Limit(quoted(word)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resp::request::{self, Parser};
+
+    type Parsed = (Vec<u8>, Vec<(u32, u64)>, u32);
+
+    fn parse(line: &str) -> Result<Parsed, String> {
+        let line = format!("{line}\r\n");
+        let mut parser = Parser::default();
+        parser.parse(line.as_bytes(), request::Limits::of_bulk(1024)).unwrap().unwrap();
+        let args = parser.args(line.as_bytes());
+        let command = OwnCommand::of(args.name()).unwrap();
+        let parsed = CheckArgs::read(command, &args).map_err(|error| error.to_string())?;
+        let check = parsed.check();
+        let quotas = check.limits.iter().map(|quota| (quota.max, quota.window.ms())).collect();
+        Ok((check.key.to_vec(), quotas, check.cost))
+    }
+
+    #[test]
+    fn windows_costs_and_their_units_are_read() {
+        for (line, quotas, cost) in [
+            ("rl.check k 10 60", vec![(10, 60_000)], 1),
+            ("RL.CHECK k 10 1ms cost 5", vec![(10, 1)], 5),
+            (
+                "Rl.Peek k 10 1s 100 1m 1000 1h COST 1000000",
+                vec![(10, 1000), (100, 60_000), (1000, 3_600_000)],
+                1_000_000,
+            ),
+            ("RL.CHECK k 1000000000 366d", vec![(1_000_000_000, 31_622_400_000)], 1),
+            ("RL.CHECK k 1 10 COST 2 ", vec![(1, 10_000)], 2),
+            ("RL.CHECK k 100.0 60.0 COST 1.0", vec![(100, 60_000)], 1),
+            ("RL.CHECK k 1e3 1.0m cost 1e1", vec![(1000, 60_000)], 10),
+        ] {
+            assert_eq!(parse(line), Ok((b"k".to_vec(), quotas, cost)), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let window = |got| {
+            format!(
+                "ERR window must be an integer number of seconds, or an integer with a unit (ms, s, m, h, d), \
+                 between 1ms and 366d, not '{got}'"
+            )
+        };
+        let limit = |got| format!("ERR limit must be an integer between 1 and 1000000000, not '{got}'");
+        let cost = |got| format!("ERR cost must be an integer between 1 and 1000000, not '{got}'");
+        let swapped = |got, right| format!("{}: the limit comes before its window, as in '{right}'", limit(got));
+        let usage = |name: &str| format!("{name} key limit window [limit window ...] [COST n]");
+        let arity = |name: &str| {
+            format!("ERR wrong number of arguments for '{}' command: {}", name.to_lowercase(), usage(name))
+        };
+        let option =
+            |got, name: &str| format!("ERR unknown option '{got}' for '{}': {}", name.to_lowercase(), usage(name));
+        for (line, error) in [
+            ("RL.CHECK k 10", arity("RL.CHECK")),
+            ("RL.PEEK", arity("RL.PEEK")),
+            ("RL.CHECK k 10 60 5", arity("RL.CHECK")),
+            ("RL.CHECK k 10 60 COST", arity("RL.CHECK")),
+            ("RL.CHECK \"\" 10 60", "ERR key must be 1 to 1024 bytes long, not 0".to_owned()),
+            ("RL.CHECK k 0 60", limit("0")),
+            ("RL.CHECK k 1000000001 60", limit("1000000001")),
+            ("RL.CHECK k 10.5 60", limit("10.5")),
+            ("RL.CHECK k COST 5 60", limit("COST")),
+            ("RL.CHECK k 60s 10", swapped("60s", "RL.CHECK key 10 60s")),
+            ("rl.peek k 10 60 1.0m 100.0", swapped("1.0m", "RL.PEEK key 100.0 1.0m")),
+            ("RL.CHECK k 60s 1m", limit("60s")),
+            ("RL.CHECK k 367d 10", limit("367d")),
+            ("RL.CHECK k 10 0", window("0")),
+            ("RL.CHECK k 10 367d", window("367d")),
+            ("RL.CHECK k 10 99999999999999999999d", window("99999999999999999999d")),
+            ("RL.CHECK k 10 9223372036854775807d", window("9223372036854775807d")),
+            ("RL.CHECK k 10 1.5s", window("1.5s")),
+            ("RL.CHECK k 10 60 20 1m", "ERR window '1m' is named twice".to_owned()),
+            (
+                "RL.CHECK k 1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9",
+                "ERR at most 8 windows can be checked together".to_owned(),
+            ),
+            ("RL.CHECK k 10 60 COST 0", cost("0")),
+            ("RL.CHECK k 10 60 COST 1.5", cost("1.5")),
+            ("RL.CHECK k 10 60 FOO", option("FOO", "RL.CHECK")),
+            ("RL.CHECK k 10 60 FOO 5", option("FOO", "RL.CHECK")),
+            ("RL.PEEK k 10 60 COST 1 COST 2", option("COST", "RL.PEEK")),
+        ] {
+            assert_eq!(parse(line), Err(error), "{line}");
+        }
+    }
+}
