@@ -15,6 +15,7 @@ mod local;
 mod login;
 mod merge;
 mod passing;
+mod redis_commands;
 mod relay;
 mod slots;
 mod stall;
@@ -34,10 +35,10 @@ use crate::resp::request::{Args, Limits, Parser};
 use crate::worker::Worker;
 use bytes::{Buf, BytesMut};
 use client::Client;
-use expect::is_http;
 use forward::Admission;
 use link::Link;
 use passing::Passing;
+use redis_commands::{Does, RedisCommand};
 use slots::Slots;
 use stall::Stall;
 use std::io;
@@ -482,7 +483,7 @@ impl Session {
     /// Whether a command is not carried out, whatever else it is: it is an HTTP request's, and the connection ends, or the
     /// client may not run it, and is told so.
     fn refuses(&mut self, name: &[u8], now_us: u64) -> bool {
-        if is_http(name) {
+        if RedisCommand::of(name).does == Does::Http {
             if let Some(times) = self.worker.shared.http_log.due(now_us) {
                 let peer = &self.client.peer;
                 warn!(peer, times, "possible attack: a client speaks HTTP, as a web page that posts here; closed");

@@ -4,6 +4,7 @@ use super::client::Client;
 use super::hello::{Hello, Login};
 use super::ids::Ids;
 use super::merge::Merge;
+use super::redis_commands::{Does, Keys, RedisCommand, Subscribed, is_too_short_to_matter};
 use crate::command::OwnCommand;
 use crate::resp::parse_int;
 use crate::resp::request::Args;
@@ -86,17 +87,6 @@ impl Change {
     }
 }
 
-/// The three things to subscribe to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Subscribed {
-    /// SUBSCRIBE.
-    Channels,
-    /// PSUBSCRIBE.
-    Patterns,
-    /// SSUBSCRIBE.
-    Shards,
-}
-
 /// What a command does to its connection, beyond asking for a reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -128,47 +118,30 @@ impl Effect {
     }
 }
 
-/// Longest name of a command that is more than a request and its reply: `punsubscribe`.
-const LONGEST_NAME: usize = 12;
-/// The shortest: `exec`.
-const SHORTEST_NAME: usize = 4;
-
-/// A command's name in lower case, in place: every command that is forwarded passes here. Empty if it is longer than
-/// any that matters.
-fn lower_case<'b>(name: &[u8], buffer: &'b mut [u8; LONGEST_NAME]) -> &'b [u8] {
-    let Some(lower) = buffer.get_mut(..name.len()) else { return b"" };
-    lower.copy_from_slice(name);
-    lower.make_ascii_lowercase();
-    lower
-}
-
 /// Whether a command is one of the many that have a reply each and do nothing else that matters here.
 pub fn is_plain(args: &Args<'_>) -> bool {
     let name = args.name();
-    // No longer or shorter name means anything here, and none of Tollgate's own is shorter.
-    if !(SHORTEST_NAME..=LONGEST_NAME).contains(&name.len()) {
+    if is_too_short_to_matter(name.len()) {
         return !name.is_empty();
     }
-    let is_forwarded = || OwnCommand::of(name).is_none() && !name.eq_ignore_ascii_case(b"quit") && !is_http(name);
-    let route = Route::of(args, args.len());
-    matches!(route, Route { expect: Expect::Replies(_), effect: None, alone: false }) && is_forwarded()
+    let command = RedisCommand::of(name);
+    match command.does {
+        Does::Nothing => OwnCommand::of(name).is_none(),
+        Does::Quit | Does::Http => false,
+        _ => matches!(
+            Route::of(command, args, args.len()),
+            Route { expect: Expect::Replies(_), effect: None, alone: false }
+        ),
+    }
 }
 
 /// Whether a plain command and Tollgate's own cannot tell which of them came first: it is done at once, and names keys
-/// of which none begins with `prefix`, as all of Tollgate's do. Of those that are left out, some touch keys that they do
-/// not name, or take their time.
+/// of which none begins with `prefix`, as all of Tollgate's do.
 pub fn is_independent(args: &Args<'_>, prefix: &str) -> bool {
-    let mut buffer = [0; LONGEST_NAME];
-    let keys = match lower_case(args.name(), &mut buffer) {
-        b"append" | b"decr" | b"decrby" | b"expire" | b"expireat" | b"get" | b"getbit" | b"getdel" | b"getex"
-        | b"getrange" | b"getset" | b"hdel" | b"hexists" | b"hget" | b"hgetall" | b"hincrby" | b"hincrbyfloat"
-        | b"hlen" | b"hmget" | b"hmset" | b"hset" | b"hsetnx" | b"incr" | b"incrby" | b"incrbyfloat" | b"lindex"
-        | b"llen" | b"lpop" | b"lpush" | b"lrange" | b"persist" | b"pexpire" | b"pexpireat" | b"psetex" | b"pttl"
-        | b"rpop" | b"rpush" | b"sadd" | b"scard" | b"set" | b"setbit" | b"setex" | b"setnx" | b"sismember"
-        | b"smembers" | b"srem" | b"strlen" | b"ttl" | b"type" | b"zadd" | b"zcard" | b"zincrby" | b"zrank"
-        | b"zrem" | b"zscore" => 1,
-        b"del" | b"exists" | b"mget" | b"touch" | b"unlink" => args.len() - 1,
-        _ => return false,
+    let keys = match RedisCommand::of(args.name()).keys {
+        Keys::Unknown => return false,
+        Keys::First => 1,
+        Keys::All => args.len() - 1,
     };
     args.len() > 1 && args.from(1).take(keys).all(|key| !key.starts_with(prefix.as_bytes()))
 }
@@ -186,81 +159,55 @@ pub struct Route {
 }
 
 impl Route {
+    const fn replies(count: u64) -> Self {
+        Self { expect: Expect::Replies(count), effect: None, alone: false }
+    }
+
     /// The route of a command. `count` is how many arguments it has, of which the last may not have come yet.
-    pub fn of(args: &Args<'_>, count: usize) -> Self {
-        let mut buffer = [0; LONGEST_NAME];
-        let mut effect = None;
-        let expect = match (lower_case(args.name(), &mut buffer), count) {
-            (b"multi", 1) => Expect::Multi,
-            (b"exec" | b"discard", 1) => {
-                effect = Some(Effect::Unwatch);
-                Expect::EndMulti
+    pub fn of(command: &RedisCommand, args: &Args<'_>, count: usize) -> Self {
+        if !command.takes(count) {
+            return Self::replies(1);
+        }
+        let (expect, effect) = match command.does {
+            Does::Nothing | Does::Quit | Does::Http => (Expect::Replies(1), None),
+            Does::LogIn => return Login::of_auth(args).map_or(Self::replies(1), Self::of_auth),
+            Does::Hello => return Self::of_hello(args),
+            Does::Client => return Self::of_client(args, count),
+            Does::Select => {
+                let database = args.get(1).and_then(parse_int).and_then(|number| u32::try_from(number).ok());
+                let change = database.map(|number| Expect::Change(Box::new(Change::Database(number))));
+                (change.unwrap_or(Expect::Replies(1)), None)
             }
-            (b"reset", 1) => {
-                effect = Some(Effect::Reset);
-                Expect::Change(Box::new(Change::Reset))
-            }
-            (b"hello", _) => return Self::of_hello(args),
-            (b"auth", _) => match Login::of_auth(args) {
-                Some(login) => {
-                    let expect = Expect::Change(Box::new(Change::Auth(login)));
-                    return Self { expect, effect: None, alone: true };
-                }
-                None => Expect::Replies(1),
-            },
-            (b"select", 2) => match args.get(1).and_then(parse_int).and_then(|number| u32::try_from(number).ok()) {
-                Some(number) => Expect::Change(Box::new(Change::Database(number))),
-                None => Expect::Replies(1),
-            },
-            (b"client", 2..) => return Self::of_client(args, count),
-            (b"subscribe" | b"psubscribe" | b"ssubscribe", 2..) => Expect::Confirmations(count as u64 - 1),
-            (b"unsubscribe" | b"punsubscribe" | b"sunsubscribe", 2..) => Expect::Confirmations(count as u64 - 1),
-            (b"unsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Channels),
-            (b"punsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Patterns),
-            (b"sunsubscribe", 1) => Expect::ConfirmationsOfAll(Subscribed::Shards),
-            (b"info" | b"command", _) => Merge::of(args, count).map_or(Expect::Replies(1), Expect::Merge),
-            (b"watch", _) => {
-                effect = Some(Effect::Watch);
-                Expect::Replies(1)
-            }
-            (b"unwatch", 1) => {
-                effect = Some(Effect::Unwatch);
-                Expect::Replies(1)
-            }
-            (b"monitor", 1) => {
-                effect = Some(Effect::Monitor);
-                Expect::Replies(1)
-            }
-            (b"evalsha" | b"evalsha_ro" | b"script" | b"fcall" | b"fcall_ro" | b"function", _) => {
-                effect = Some(Effect::Settle);
-                Expect::Replies(1)
-            }
-            (
-                b"blpop" | b"brpop" | b"blmpop" | b"blmove" | b"brpoplpush" | b"bzpopmin" | b"bzpopmax" | b"bzmpop"
-                | b"wait" | b"waitaof",
-                _,
-            ) => Expect::Blocking,
-            // Their options stand before the streams' names, one of which may be `block`.
-            (b"xread" | b"xreadgroup", _) => {
+            Does::Reset => (Expect::Change(Box::new(Change::Reset)), Some(Effect::Reset)),
+            Does::Multi => (Expect::Multi, None),
+            Does::EndMulti => (Expect::EndMulti, Some(Effect::Unwatch)),
+            Does::Watch => (Expect::Replies(1), Some(Effect::Watch)),
+            Does::Unwatch => (Expect::Replies(1), Some(Effect::Unwatch)),
+            Does::Unsubscribe(kind) if count == 1 => (Expect::ConfirmationsOfAll(kind), None),
+            Does::Subscribe | Does::Unsubscribe(_) => (Expect::Confirmations(count as u64 - 1), None),
+            Does::Monitor => (Expect::Replies(1), Some(Effect::Monitor)),
+            Does::Replicate => (Expect::Replies(1), Some(Effect::Replicate)),
+            Does::Pin => (Expect::Replies(1), Some(Effect::Settle)),
+            Does::Block => (Expect::Blocking, None),
+            // Its options stand before the streams' names, one of which may be `block`.
+            Does::BlockIfAsked => {
                 let mut options = args.from(1).take_while(|word| !word.eq_ignore_ascii_case(b"streams"));
-                match options.any(|word| word.eq_ignore_ascii_case(b"block")) {
-                    true => Expect::Blocking,
-                    false => Expect::Replies(1),
-                }
+                let is_asked = options.any(|word| word.eq_ignore_ascii_case(b"block"));
+                (if is_asked { Expect::Blocking } else { Expect::Replies(1) }, None)
             }
-            (b"sync" | b"psync", _) => {
-                effect = Some(Effect::Replicate);
-                Expect::Replies(1)
-            }
-            _ => Expect::Replies(1),
+            Does::Describe => (Merge::of(args, count).map_or(Expect::Replies(1), Expect::Merge), None),
         };
         Self { expect, effect, alone: false }
+    }
+
+    fn of_auth(login: Login) -> Self {
+        Self { expect: Expect::Change(Box::new(Change::Auth(login))), effect: None, alone: true }
     }
 
     fn of_hello(args: &Args<'_>) -> Self {
         // What is no HELLO is Redis's to refuse.
         let Ok(hello) = Hello::parse(args) else {
-            return Self { expect: Expect::Replies(1), effect: None, alone: false };
+            return Self::replies(1);
         };
         let alone = hello.login.is_some();
         Self { expect: Expect::Change(Box::new(Change::Hello(hello))), effect: None, alone }
@@ -288,35 +235,10 @@ impl Route {
     }
 }
 
-/// Whether a command may say who its client is: it is read whole, or not at all.
-pub fn is_login_command(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"auth") || name.eq_ignore_ascii_case(b"hello")
-}
-
 /// Whether a command says who its client is.
 pub fn says_login(args: &Args<'_>) -> bool {
     Login::of_auth(args).is_some()
         || (args.name().eq_ignore_ascii_case(b"hello") && Hello::parse(args).is_ok_and(|hello| hello.login.is_some()))
-}
-
-/// Whether a name is what an HTTP request begins with, or has in a line of its own: a web page, or a server that is
-/// made to send something, which posts to this port. Redis closes such a connection, whatever it was to run.
-pub fn is_http(name: &[u8]) -> bool {
-    name.eq_ignore_ascii_case(b"post") || name.eq_ignore_ascii_case(b"host:")
-}
-
-/// Whether a client may say this before it has a connection to Redis of its own, and Tollgate answers: it is said
-/// again to that connection once there is one.
-pub fn is_handshake(args: &Args<'_>) -> bool {
-    let is = |name: &[u8]| args.name().eq_ignore_ascii_case(name);
-    let sub = args.get(1).unwrap_or_default();
-    is(b"ping")
-        || is(b"echo")
-        || is(b"quit")
-        || is(b"reset")
-        || (is(b"hello") && !says_login(args))
-        || (is(b"client")
-            && [&b"setname"[..], b"getname", b"setinfo"].iter().any(|name| sub.eq_ignore_ascii_case(name)))
 }
 
 #[cfg(test)]
@@ -332,7 +254,16 @@ mod tests {
 
     #[test]
     fn a_command_is_plain_unless_it_changes_something() {
-        for line in ["GET a", "set a 1", "LPUSH a 1", "XREAD STREAMS block 0", "GEORADIUS_RO x", "RL.WHAT", "EXEC 1"] {
+        for line in [
+            "GET a",
+            "set a 1",
+            "LPUSH a 1",
+            "XREAD STREAMS block 0",
+            "GEORADIUS_RO x",
+            "RESTORE-ASKING x",
+            "RL.WHAT",
+            "EXEC 1",
+        ] {
             assert!(is_plain_line(&format!("{line}\r\n")), "{line}");
         }
         for line in [

@@ -1,8 +1,9 @@
 //! The session's other half: what is not Tollgate's own goes to Redis and comes back, bytes as they are.
 
-use super::expect::{self, Change, Effect, Expect, Route, is_handshake, says_login};
+use super::expect::{self, Change, Effect, Expect, Route, says_login};
 use super::hello::Hello;
 use super::link::{Link, Reach};
+use super::redis_commands::{Does, RedisCommand};
 use super::upstream::Replies;
 use super::{Flow, Session, local, login};
 use crate::auth::Auth;
@@ -24,7 +25,8 @@ impl Session {
     /// Carries out a command that is not Tollgate's own. `raw` is the request as it came, and `count` the number of its
     /// arguments, which have not all come yet unless it `is_whole`.
     pub(super) fn run_other(&mut self, args: &Args<'_>, count: usize, raw: &[u8], is_whole: bool) -> Flow {
-        if args.name().eq_ignore_ascii_case(b"quit") {
+        let command = RedisCommand::of(args.name());
+        if command.does == Does::Quit {
             return self.run_local(args);
         }
         // Not a clone of what threads share, whose count they would contend for at every command.
@@ -33,7 +35,7 @@ impl Session {
         if matches!(&*shared.limiter, Limiter::Embedded(_)) {
             return self.run_local(args);
         }
-        if self.is_answered_here(args) && args.name().eq_ignore_ascii_case(b"reset") {
+        if self.is_answered_here(command) && command.does == Does::Reset {
             if self.slots.await_upstream() {
                 return Flow::Hold;
             }
@@ -41,7 +43,7 @@ impl Session {
             self.link = Link::Absent;
             return self.run_local(args);
         }
-        let is_auth = args.name().eq_ignore_ascii_case(b"auth");
+        let is_auth = command.does == Does::LogIn;
         match &shared.auth {
             // Logins are this process's business. Of a HELLO with one Redis is told the rest, now or once it is asked
             // anything.
@@ -60,15 +62,15 @@ impl Session {
             }
             _ => {}
         }
-        let is_bad_hello = || args.name().eq_ignore_ascii_case(b"hello") && Hello::parse(args).is_err();
+        let is_bad_hello = || command.does == Does::Hello && Hello::parse(args).is_err();
         if is_whole && (local::is_about_tollgate(args) || is_bad_hello()) && !self.is_in_mode() {
             return self.run_local(args);
         }
-        if matches!(self.link, Link::Absent) && is_whole && is_handshake(args) {
+        if matches!(self.link, Link::Absent) && is_whole && is_handshake(command, args) {
             return self.run_local(args);
         }
         match self.reach() {
-            Reach::Open => self.forward(args, count, raw),
+            Reach::Open => self.forward(command, args, count, raw),
             Reach::Soon => Flow::Hold,
             Reach::Down if is_whole && local::answers_without_redis(args) => self.run_local(args),
             Reach::Down => {
@@ -92,11 +94,10 @@ impl Session {
     }
 
     /// Whether a command is not for Redis, because of who its client is or because it says so.
-    pub(super) fn is_answered_here(&self, args: &Args<'_>) -> bool {
-        let is = |name: &[u8]| args.name().eq_ignore_ascii_case(name);
+    pub(super) fn is_answered_here(&self, command: &RedisCommand) -> bool {
         let only_rl = self.client.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly);
         let checks_logins = matches!(self.worker.shared.auth, Auth::Password(_));
-        only_rl || (checks_logins && (is(b"auth") || is(b"hello") || is(b"reset")))
+        only_rl || (checks_logins && matches!(command.does, Does::LogIn | Does::Hello | Does::Reset))
     }
 
     /// Whether, at Redis, a command would not simply be carried out and answered, or that is not known yet.
@@ -144,7 +145,10 @@ impl Session {
         let raw = hello.write_without_login();
         let mut parser = Parser::default();
         match (parser.parse(&raw, Limits::of_bulk(usize::MAX)), &self.link) {
-            (Ok(Some(_)), Link::Open(_)) => self.forward(&parser.args(&raw), parser.count(), &raw),
+            (Ok(Some(_)), Link::Open(_)) => {
+                let args = parser.args(&raw);
+                self.forward(RedisCommand::of(args.name()), &args, parser.count(), &raw)
+            }
             (Ok(Some(_)), _) => self.run_local(&parser.args(&raw)),
             _ => Flow::Done,
         }
@@ -166,7 +170,7 @@ impl Session {
         Flow::Done
     }
 
-    fn forward(&mut self, args: &Args<'_>, count: usize, raw: &[u8]) -> Flow {
+    fn forward(&mut self, command: &RedisCommand, args: &Args<'_>, count: usize, raw: &[u8]) -> Flow {
         let Link::Open(upstream) = &mut self.link else { return Flow::Hold };
         if (self.alone && self.slots.await_upstream()) || self.slots.await_limiter() {
             return Flow::Hold;
@@ -175,7 +179,7 @@ impl Session {
             upstream.requests.extend_from_slice(raw);
             return Flow::Done;
         }
-        let Route { mut expect, mut effect, alone } = Route::of(args, count);
+        let Route { mut expect, mut effect, alone } = Route::of(command, args, count);
         if alone && self.slots.await_upstream() {
             return Flow::Hold;
         }
@@ -323,6 +327,12 @@ impl Session {
         }
         Admission::Run { muted }
     }
+}
+
+/// Whether a client may say this before it has a connection to Redis, and Tollgate answers.
+fn is_handshake(command: &RedisCommand, args: &Args<'_>) -> bool {
+    let says_login = command.does == Does::Hello && says_login(args);
+    command.is_handshake(args.get(1).unwrap_or_default()) && !says_login
 }
 
 /// Whether a command of Tollgate's own may run.

@@ -1,7 +1,7 @@
 //! Requests too long to be kept until they are whole.
 
-use super::expect::is_login_command;
 use super::link::Link;
+use super::redis_commands::{Does, RedisCommand};
 use super::{Flow, Session};
 use crate::clock::now_us;
 use crate::command::OwnCommand;
@@ -34,8 +34,10 @@ impl Session {
             self.passing = Some(Passing::new(false));
             return true;
         }
-        let is_ours = OwnCommand::of(args.name()).is_some() || is_login_command(args.name());
-        if !is_ours && self.may_forward() && !self.is_answered_here(args) {
+        // What may say who its client is is read whole, or not at all.
+        let may_log_in = matches!(RedisCommand::of(args.name()).does, Does::LogIn | Does::Hello);
+        let is_ours = OwnCommand::of(args.name()).is_some() || may_log_in;
+        if !is_ours && self.may_forward() && !self.is_answered_here(RedisCommand::of(args.name())) {
             if let Some(flow) = self.leave_transaction(args.name()) {
                 match flow {
                     Flow::Done => self.passing = Some(Passing::new(false)),

@@ -1,7 +1,8 @@
 //! A client's own connection to Redis: opened at its first command that is not Tollgate's, kept for life, so that
 //! whatever state Redis keeps for a connection is the client's own.
 
-use super::expect::{Change, Effect, Subscribed};
+use super::expect::{Change, Effect};
+use super::redis_commands::Subscribed;
 use crate::client_list::Linked;
 use crate::net::Stream;
 use crate::resp::reply::Protocol;
