@@ -123,7 +123,7 @@ const fn on_keys(name: &'static str) -> RedisCommand {
     RedisCommand { name, keys: Keys::All, ..PLAIN }
 }
 
-static TABLE: [RedisCommand; 119] = [
+static TABLE: [RedisCommand; 121] = [
     // What a client says of itself.
     RedisCommand { name: "auth", arity: -2, does: Does::LogIn, here: Here::Whole, ..PLAIN },
     RedisCommand { name: "hello", does: Does::Hello, is_handshake: true, here: Here::Whole, ..PLAIN },
@@ -150,6 +150,9 @@ static TABLE: [RedisCommand; 119] = [
     RedisCommand { name: "sync", does: Does::Replicate, ..PLAIN },
     RedisCommand { name: "psync", does: Does::Replicate, ..PLAIN },
     // What leaves something behind at one server.
+    // A client that had a script run by its text runs it by its hash from then on.
+    RedisCommand { name: "eval", does: Does::Pin, ..PLAIN },
+    RedisCommand { name: "eval_ro", does: Does::Pin, ..PLAIN },
     RedisCommand { name: "evalsha", does: Does::Pin, ..PLAIN },
     RedisCommand { name: "evalsha_ro", does: Does::Pin, ..PLAIN },
     RedisCommand { name: "script", does: Does::Pin, ..PLAIN },

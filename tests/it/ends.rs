@@ -78,7 +78,7 @@ fn a_lost_connection_to_redis_ends_those_whose_state_is_lost_with_it() {
         (&["MULTI", "EXEC"], true),
         (&["WATCH k", "UNWATCH"], true),
         (&["SUBSCRIBE c", "UNSUBSCRIBE c"], true),
-        (&["EVAL return(1) 0"], true),
+        (&["EVAL return(1) 0"], false),
         (&["SCRIPT LOAD return(1)"], false),
         (&["SCRIPT FLUSH"], false),
         (&["FUNCTION LIST"], false),
