@@ -3,9 +3,8 @@
 pub mod process;
 
 use crate::config::Config;
-use crate::limiter::Limiter;
 use crate::run_id::run_id;
-use crate::stats::{Counter, Histogram, Stats};
+use crate::stats::{Counter, Stats};
 use crate::worker::Shared;
 use std::fmt::Write;
 use std::sync::atomic::Ordering::Relaxed;
@@ -15,11 +14,7 @@ const OLDEST_REDIS: &str = "6.2.0";
 
 /// The version to show as Redis's.
 pub fn redis_version(shared: &Shared) -> String {
-    let known = match &*shared.limiter {
-        Limiter::Redis(remote) => remote.known().version,
-        Limiter::Embedded(_) => None,
-    };
-    known.unwrap_or_else(|| OLDEST_REDIS.to_owned())
+    shared.backend.redis_version().unwrap_or_else(|| OLDEST_REDIS.to_owned())
 }
 
 type Section = fn(&Shared, &mut String);
@@ -143,16 +138,14 @@ fn cluster(_: &Shared, text: &mut String) {
 
 /// As Redis would count the logs. Each has a time to live.
 fn keyspace(shared: &Shared, text: &mut String) {
-    if let Limiter::Embedded(embedded) = &*shared.limiter {
-        let keys = embedded.keys();
-        if keys > 0 {
-            line(text, "db0", format_args!("keys={keys},expires={keys}"));
-        }
+    let keys = shared.backend.keys_here();
+    if keys > 0 {
+        line(text, "db0", format_args!("keys={keys},expires={keys}"));
     }
 }
 
 fn is_embedded(shared: &Shared) -> bool {
-    matches!(*shared.limiter, Limiter::Embedded(_))
+    shared.backend.is_embedded()
 }
 
 /// Bytes as people read them, and as Redis writes them.
@@ -176,36 +169,7 @@ fn tollgate(shared: &Shared, text: &mut String) {
     let Config { server, .. } = &shared.config;
     line(text, "workers", server.workers);
     line(text, "log_lines_dropped", crate::log::dropped_lines());
-    match &*shared.limiter {
-        Limiter::Embedded(embedded) => {
-            line(text, "store", "embedded");
-            line(text, "embedded_keys", embedded.keys());
-            line(text, "embedded_entries", embedded.entries());
-        }
-        Limiter::Redis(remote) => {
-            let known = remote.known();
-            let is_up = remote.breaker.is_closed();
-            let (problem, advice) = known.problem_and_advice();
-            line(text, "store", "redis");
-            line(text, "store_up", u8::from(is_up));
-            line(text, "breaker_state", remote.breaker.name());
-            line(text, "store_down_seconds", known.down_since.map_or(0, |since| since.elapsed().as_secs()));
-            line(text, "store_last_error", known.last_error.unwrap_or_default());
-            line(text, "store_problem", problem);
-            line(text, "store_advice", advice);
-            line(text, "store_chain", known.chain.filter(|_| is_up).unwrap_or_default());
-            for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
-                let times = shared.stats.iter().map(|stats| &stats.store_latency);
-                line(text, &format!("store_latency_us_{name}"), Histogram::quantile(times, share));
-            }
-            line(text, "denials_cached", remote.deny_cache.entries());
-            line(text, "fallback_mode", remote.mode);
-            line(text, "fallback_buckets", remote.fallback.buckets());
-            line(text, "fallback_evicted", remote.fallback.evicted());
-            line(text, "fallback_unwritten", remote.ledger.len());
-            line(text, "fallback_dropped", remote.ledger.dropped());
-        }
-    }
+    shared.backend.describe(&mut |name, value| line(text, name, value));
     let workers: Vec<_> = shared.stats.iter().map(|stats| stats.all()).collect();
     for (index, (name, _)) in workers.first().into_iter().flatten().enumerate() {
         let sum: u64 = workers.iter().filter_map(|counters| counters.get(index)).map(|(_, count)| count.read()).sum();

@@ -257,6 +257,15 @@ impl Ask<'_> {
     }
 }
 
+/// Whether a question counts what it asks about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// It does.
+    Check,
+    /// It does not.
+    Peek,
+}
+
 /// How one limit stands at one moment for one request, before that is counted. Times are relative to the moment, in
 /// microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

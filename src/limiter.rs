@@ -1,11 +1,23 @@
-//! Who answers a check: the cost itself, the denial cache, the store, or the fallback, asked in this order.
+//! Whether a request may pass, and who says so: the order in which an answer is looked for stands in [`Limiter::ask`].
 //!
-//! The [`Limiter`] is what all workers share; each has a [`Batcher`](batcher::Batcher) of its own, through which it
-//! asks. Knows decisions but no protocol.
+//! ```text
+//! ask ──► never fits? ──► embedded? ──► too many windows? ──► node down? ──► denial known? ──► the node's queue
+//!            denied        answered         refused            fallback         denied
+//! ```
+//! What has to be asked goes out together, as batches: whatever a worker's clients ask of a node while there is no room on
+//! the way, or in one turn of the event loop. Jobs leave in the order in which they were asked, all of a node's on one
+//! connection, so a client's pipelined questions are answered as if they had been asked one by one.
+//!
+//! ```text
+//! Limiter ──► queue ──► pipeline ──► completion ──► mailbox      a worker's own; one for each node from the queue on
+//!    │          │           │             │
+//!    └──────────┴─ backend ─┴─ redis ─ node ─ health             what workers share
+//! ```
+//! Knows verdicts but no protocol.
 
-pub mod batcher;
+pub mod backend;
 pub mod breaker;
-mod connect;
+mod completion;
 pub mod deny_cache;
 pub mod diagnosis;
 mod facts;
@@ -15,208 +27,116 @@ mod in_flight;
 mod job;
 pub mod mailbox;
 mod needs;
+pub mod node;
 mod pipeline;
 pub mod preflight;
 mod probe;
-pub mod resets;
-mod settle;
+mod queue;
+pub mod redis;
+mod resets;
 mod write_back;
 
-use crate::config::{Config, FallbackMode};
-use crate::dial::Dialer;
-use crate::limit::{Ask, Limit, LimitState, decide};
-use crate::log_limit::LogLimit;
+use crate::limit::{Ask, Verb};
 use crate::stats::Stats;
-use crate::store::embedded::Embedded;
-use crate::store::ledger::Ledger;
-use crate::store::redis::{LimitReport, RedisStore};
-use crate::store::registry::Registry;
-use ahash::RandomState;
-use breaker::Breaker;
-use deny_cache::{Denial, DenyCache};
-use fallback::Fallback;
-use health::Known;
+use crate::store::reset::Reset;
+use backend::{Backend, ask_embedded};
+use job::Waiter;
+use mailbox::{Answer, Mailbox, Refusal};
+use queue::Queue;
+use redis::Redis;
+use std::rc::Rc;
+use std::sync::Arc;
 
-use mailbox::{Answer, Refusal};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-use tokio::sync::watch;
-
-/// The limiter's state that workers share.
-pub enum Limiter {
-    /// All is counted in this process.
-    Embedded(Embedded),
-    /// All is counted in Redis, as long as it answers.
-    Redis(Box<Remote>),
-}
-
-/// Redis as the store, and what stands in for it.
-pub struct Remote {
-    /// The way to Redis.
-    pub dialer: Arc<Dialer>,
-    /// Longest time that connecting to it may take, until it has answered.
-    pub connect_timeout: Duration,
-    /// The scripts.
-    pub store: RedisStore,
-    /// Which counters are in use.
-    pub registry: Registry,
-    /// Denials that are certain for a while yet.
-    pub deny_cache: DenyCache,
-    /// Whether Redis is asked at all.
-    pub breaker: Breaker,
-    /// Local buckets for when it is not.
-    pub fallback: Fallback,
-    /// What the fallback admitted and Redis does not know of yet.
-    pub ledger: Ledger,
-    /// What the fallback does.
-    pub mode: FallbackMode,
-    /// Longest time that a check waits for Redis.
-    pub timeout_us: u64,
-    /// Whether resets on other proxies are heard of. Only then are denials kept.
-    pub hears_resets: AtomicBool,
-    /// Each worker's counters.
-    stats: Vec<Arc<Stats>>,
-    /// When a deadline last passed that counted as a failure.
-    last_timeout_us: AtomicU64,
-    known: Mutex<Known>,
-    /// Whether a look at Redis has shown that it can be used, and it was not lost since.
-    is_up: watch::Sender<bool>,
-    /// Connections that were not made for a lack of Tollgate's own.
-    own_failures: LogLimit,
-    /// Redis was reached when it last failed, and answered with an error.
-    refuses: AtomicBool,
-    /// Redis's clock less this process's, as last seen.
-    clock_offset_us: AtomicI64,
+/// One worker's way to where limits are counted.
+pub struct Limiter {
+    backend: Arc<Backend>,
+    stats: Arc<Stats>,
+    /// One for each node, in their order.
+    queues: Vec<Rc<Queue>>,
 }
 
 impl Limiter {
-    /// A limiter as configured, which counts in `stats`, one for each worker. Asks nothing yet.
-    ///
-    /// # Errors
-    /// Certificates for Redis that cannot be used.
-    pub fn new(config: &Config, stats: &[Arc<Stats>]) -> Result<Self, String> {
-        if config.embedded.enabled {
-            return Ok(Self::Embedded(Embedded::new(config.embedded.max_keys, config.embedded.max_entries)));
+    /// A limiter for the current thread. It has Redis asked once it is started.
+    pub fn new(backend: Arc<Backend>, stats: Arc<Stats>) -> Self {
+        let nodes = backend.redis().map(Redis::nodes).unwrap_or_default();
+        let queues = nodes.iter().map(|node| Rc::new(Queue::new(node.clone(), stats.clone()))).collect();
+        Self { backend, stats, queues }
+    }
+
+    /// Sends what is asked and keeps a connection to each node, in tasks of the current thread.
+    pub fn start(&self) {
+        for queue in &self.queues {
+            tokio::task::spawn_local(pipeline::run(self.backend.clone(), queue.clone()));
         }
-        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let seed = RandomState::new().hash_one(0);
-        Ok(Self::Redis(Box::new(Remote {
-            dialer: Arc::new(Dialer::new(&config.redis)?),
-            connect_timeout: config.redis.connect_timeout,
-            store: RedisStore::new(&config.redis.prefix),
-            registry: Registry::new(config.limits.windows_in_use),
-            deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
-            breaker: Breaker::new(
-                config.breaker.failures,
-                us(config.breaker.probe_min),
-                us(config.breaker.probe_max),
-                seed,
-            ),
-            fallback: Fallback::new(config.fallback.ratio, config.fallback.max_keys),
-            ledger: Ledger::new(config.fallback.max_keys),
-            mode: config.fallback.mode,
-            timeout_us: us(config.redis.timeout),
-            hears_resets: AtomicBool::new(false),
-            stats: stats.to_vec(),
-            last_timeout_us: AtomicU64::new(0),
-            known: Mutex::default(),
-            is_up: watch::Sender::new(false),
-            own_failures: LogLimit::default(),
-            refuses: AtomicBool::new(false),
-            clock_offset_us: AtomicI64::new(0),
-        })))
-    }
-}
-
-impl Remote {
-    /// The fallback's answer to a check, or to a peek, which takes nothing.
-    pub fn fall_back(&self, verb: Verb, ask: &Ask<'_>, now_us: u64) -> Answer {
-        Answer::Verdict(match (self.mode, verb) {
-            (FallbackMode::Error, _) => return Answer::Refused(Refusal::Unavailable),
-            (FallbackMode::Open, _) => fallback::open(ask),
-            (FallbackMode::Closed, _) => fallback::closed(ask),
-            (FallbackMode::Local, Verb::Check) => self.fallback.check(ask, now_us),
-            (FallbackMode::Local, Verb::Peek) => self.fallback.peek(ask, now_us),
-        })
     }
 
-    /// Keeps of an exact answer what will save asking or inform the fallback. `states` is how the limits stand after
-    /// the item's admissions, `reports` what the script said of them, asked at `sent_us`.
-    pub fn learn(&self, ask: &Ask<'_>, states: &[LimitState], reports: &[LimitReport], sent_us: u64, now_us: u64) {
-        if self.mode == FallbackMode::Local {
-            for (limit, state) in ask.limits.iter().zip(states) {
-                self.fallback.learn(ask.key, *limit, limit.remaining(state), now_us);
+    /// Asks whether what is asked may pass. What can be known here is answered at once; else the answer comes into the
+    /// mailbox, under `ticket`, within the deadline.
+    pub fn ask(&self, verb: Verb, ask: &Ask<'_>, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
+        let answer = match (ask.never_fits(), &*self.backend) {
+            (Some(verdict), _) => Answer::Verdict(verdict),
+            (None, Backend::Embedded(embedded)) => ask_embedded(embedded, verb, ask, now_us),
+            (None, Backend::Redis(redis)) => self.ask_redis(redis, verb, ask, now_us, mailbox, ticket)?,
+        };
+        if verb == Verb::Check {
+            answer.count(&self.stats);
+        }
+        Some(answer)
+    }
+
+    fn ask_redis(
+        &self,
+        redis: &Redis,
+        verb: Verb,
+        ask: &Ask<'_>,
+        now_us: u64,
+        mailbox: &Rc<Mailbox>,
+        ticket: u64,
+    ) -> Option<Answer> {
+        let Some(queue) = self.node_of(ask.key) else { return Some(Answer::Refused(Refusal::Unavailable)) };
+        let node = &*queue.node;
+        if verb == Verb::Check && node.registry.refuses(ask) {
+            return Some(Answer::Refused(Refusal::Windows(node.registry.max())));
+        }
+        if !node.health.is_up() || queue.is_full() {
+            self.stats.by_fallback.add(1);
+            let answer = redis.fall_back(verb, ask, now_us);
+            if verb == Verb::Check && answer.is_admission() {
+                node.ledger.admitted(ask, 1, now_us);
+            }
+            return Some(answer);
+        }
+        if let Some(verdict) = redis.deny_cache.lookup(ask, now_us) {
+            self.stats.by_deny_cache.add(1);
+            return Some(Answer::Verdict(verdict));
+        }
+        queue.ask(&redis.store, verb, ask, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
+        None
+    }
+
+    /// Forgets the keys, which are of one node. The answer comes as that of [`Limiter::ask`].
+    pub fn reset(&self, keys: &[&[u8]], now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
+        match &*self.backend {
+            Backend::Embedded(embedded) => {
+                let had_state = keys.iter().filter(|key| embedded.reset(key, now_us)).count();
+                Some(Answer::Reset(had_state as u64))
+            }
+            Backend::Redis(redis) => {
+                let Some(queue) = keys.first().and_then(|key| self.node_of(key)) else {
+                    return Some(Answer::Refused(Refusal::Unavailable));
+                };
+                if !queue.node.health.is_up() {
+                    return Some(Answer::Refused(queue.node.health.refusal()));
+                }
+                let reset = Reset::new(keys.iter().map(|key| key.to_vec()).collect());
+                queue.reset(reset, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
+                None
             }
         }
-        let verdict = decide(ask.limits, states, ask.cost);
-        let place = usize::from(verdict.binding);
-        let binding = states.get(place).zip(reports.get(place)).zip(ask.limits.get(place));
-        let Some(((state, LimitReport::State { state: before, covered }), limit)) = binding else { return };
-        if state.used > before.used {
-            self.deny_cache.admitted(ask.key);
-        }
-        // Times count from when Redis read its clock, which was not before the batch was sent.
-        let denied = !verdict.allowed && state.fits_in_us > 0;
-        if denied && self.hears_resets.load(Relaxed) {
-            let max_cost = match ask.limits {
-                [_] => costliest(limit, state.used, *covered).max(ask.cost),
-                // A costlier request may be denied for longer by another of the limits.
-                _ => ask.cost,
-            };
-            let denial = Denial {
-                limit: verdict.limit,
-                binding: verdict.binding,
-                remaining: verdict.remaining,
-                until_us: sent_us + state.fits_in_us,
-                empty_at_us: sent_us + state.empty_in_us,
-                max_cost,
-            };
-            self.deny_cache.insert(ask, denial, sent_us, now_us);
-        }
     }
 
-    /// What is added to a time of this process's clock to have it by Redis's.
-    pub fn clock_offset_us(&self) -> i64 {
-        self.clock_offset_us.load(Relaxed)
+    /// The queue before the node that counts for a key. The only place that takes all keys to be on one node.
+    fn node_of(&self, _key: &[u8]) -> Option<&Queue> {
+        self.queues.first().map(Rc::as_ref)
     }
-
-    /// A time of this process's clock, in microseconds, by Redis's.
-    pub fn redis_time(&self, time_us: u64) -> i64 {
-        self.clock_offset_us().saturating_add_unsigned(time_us)
-    }
-
-    /// Redis read its clock after `sent_us`. The time between is taken as none, so that what is written by this
-    /// offset is never too old.
-    fn note_clock(&self, redis_now_us: i64, sent_us: u64) {
-        self.clock_offset_us.store(redis_now_us.saturating_sub_unsigned(sent_us), Relaxed);
-    }
-
-    /// When a connection is given up that has not answered what nobody waits for.
-    fn connect_due_us(&self, now_us: u64) -> u64 {
-        now_us.saturating_add(u64::try_from(self.connect_timeout.as_micros()).unwrap_or(u64::MAX))
-    }
-
-    /// Forgets what is known here of a key that was reset.
-    pub fn forget(&self, key: &[u8], now_us: u64) {
-        self.deny_cache.forget(key, now_us);
-        self.fallback.forget(key);
-        self.ledger.forget(key);
-    }
-}
-
-/// The costliest request that fits once `covered` of the `used` cost has expired.
-fn costliest(limit: &Limit, used: u64, covered: u64) -> u32 {
-    u32::try_from((u64::from(limit.capacity()) + covered).saturating_sub(used))
-        .unwrap_or(limit.capacity())
-        .min(limit.capacity())
-}
-
-/// Whether a question counts what it asks about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verb {
-    /// It does.
-    Check,
-    /// It does not.
-    Peek,
 }

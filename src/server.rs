@@ -9,8 +9,7 @@ use crate::client_list::{self, AtRedis, ClientList, Entry, KillSwitch, Said};
 use crate::clock::now_us;
 use crate::config::{Config, HostPort};
 use crate::descriptors;
-use crate::limiter::diagnosis::{self, Problem};
-use crate::limiter::{Limiter, health, resets};
+use crate::limiter::backend::Backend;
 use crate::log_limit::LogLimit;
 use crate::net::{Stream, set_keepalive};
 use crate::resp::reply;
@@ -40,11 +39,6 @@ use tracing::{debug, warn};
 
 /// Clients on their way from the accepting thread to a worker. A worker that is this far behind holds accepting up.
 const HANDOVER: usize = 128;
-/// How often the embedded log looks for keys that have expired, and how many places it looks at each time: all of a
-/// million keys within ten seconds.
-const SWEEP_EVERY: Duration = Duration::from_millis(100);
-const SWEEP_PLACES: usize = 10_000;
-
 /// A server that listens, but serves only when [`Server::run`].
 pub struct Server {
     /// Each with whether its clients speak TLS.
@@ -89,22 +83,14 @@ impl Server {
             warn!(needed, allowed, max_clients, advice, "too few file descriptors for all clients");
         }
         let stats: Vec<_> = (0..workers).map(|_| Arc::default()).collect();
-        let limiter = Arc::new(Limiter::new(&config, &stats)?);
-        if let Limiter::Redis(remote) = &*limiter {
-            remote
-                .dialer
-                .set_listeners(listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect());
-            if remote.dialer.leads_here() {
-                let Problem { what, advice, .. } = diagnosis::leads_here();
-                return Err(format!("{what} ({:?}): {advice}", remote.dialer));
-            }
-        }
-        let is_embedded = matches!(*limiter, Limiter::Embedded(_));
+        let backend = Backend::new(&config, &stats)?;
+        backend.set_listeners(listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect())?;
+        let is_embedded = backend.is_embedded();
         let shared = Shared {
             auth: Auth::new(&config.auth)?,
             tls: config.tls.as_ref().map(Acceptor::load).transpose()?,
             config,
-            limiter,
+            backend: Arc::new(backend),
             stats,
             clients: AtomicUsize::new(0),
             client_list: Arc::new(ClientList::default()),
@@ -155,9 +141,7 @@ impl Server {
             .run_until(async {
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = sweep(&shared) => {}
-                    () = hear_resets(&shared) => {}
-                    () = health::remind(&shared.limiter) => {}
+                    () = shared.backend.tend() => {}
                 }
                 accepting.shutdown().await;
             })
@@ -275,7 +259,7 @@ fn start_worker(index: usize, shared: Arc<Shared>, stats: Arc<Stats>) -> io::Res
 }
 
 async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>, load: Arc<AtomicUsize>) {
-    tokio::task::spawn_local(worker.batcher.clone().run());
+    worker.limiter.start();
     tokio::task::spawn_local({
         let worker = worker.clone();
         async move { worker.busy_poll.run().await }
@@ -322,22 +306,5 @@ async fn begin(shared: &Shared, arrival: Arrival) -> io::Result<Stream> {
             Ok(Stream::Tls(Box::new(TlsStream::Server(stream))))
         }
         _ => Ok(Stream::Tcp(stream)),
-    }
-}
-
-async fn hear_resets(shared: &Shared) {
-    match &*shared.limiter {
-        Limiter::Redis(remote) => resets::listen(remote).await,
-        Limiter::Embedded(_) => std::future::pending().await,
-    }
-}
-
-/// Removes expired keys from the embedded log, for as long as it is polled.
-async fn sweep(shared: &Shared) {
-    let Limiter::Embedded(embedded) = &*shared.limiter else { return std::future::pending().await };
-    let mut every = tokio::time::interval(SWEEP_EVERY);
-    loop {
-        every.tick().await;
-        embedded.sweep(now_us(), SWEEP_PLACES);
     }
 }

@@ -27,7 +27,7 @@ use crate::auth;
 use crate::client_list::KillSwitch;
 use crate::clock::now_us;
 use crate::command::{CheckArgs, OwnCommand, Request, docs};
-use crate::limiter::Verb;
+use crate::limit::Verb;
 use crate::limiter::mailbox::{Answer, Mailbox};
 use crate::net::Stream;
 use crate::resp::reply;
@@ -519,7 +519,7 @@ impl Session {
         let mut check = parsed.check();
         let prefixed = self.prefixed(check.key);
         check.key = prefixed.as_deref().unwrap_or(check.key);
-        let answer = self.worker.batcher.ask(kind, &check, now_us, &self.mailbox, ticket);
+        let answer = self.worker.limiter.ask(kind, &check, now_us, &self.mailbox, ticket);
         self.place(answer, muted);
     }
 
@@ -528,7 +528,7 @@ impl Session {
         let prefixed: Vec<&[u8]> = prefixed.iter().map(Vec::as_slice).collect();
         let keys = if prefixed.is_empty() { keys } else { &prefixed };
         let ticket = self.slots.next_ticket();
-        let answer = self.worker.batcher.reset(keys, now_us, &self.mailbox, ticket);
+        let answer = self.worker.limiter.reset(keys, now_us, &self.mailbox, ticket);
         if answer.is_none() {
             self.reset = Some(ticket);
         }

@@ -6,14 +6,13 @@ use crate::client_list::ClientList;
 use crate::clock::now_us;
 use crate::config::Config;
 use crate::limiter::Limiter;
-use crate::limiter::batcher::Batcher;
+use crate::limiter::backend::Backend;
 use crate::log_limit::LogLimit;
 use crate::resp::request::Parser;
 use crate::sched_batch::SchedBatch;
 use crate::stats::Stats;
 use crate::tls::Acceptor;
 use std::cell::{Cell, RefCell};
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Instant;
@@ -31,8 +30,8 @@ pub struct Shared {
     pub auth: Auth,
     /// Shakes hands with clients that speak TLS.
     pub tls: Option<Acceptor>,
-    /// The limiter.
-    pub limiter: Arc<Limiter>,
+    /// Where limits are counted.
+    pub backend: Arc<Backend>,
     /// Each worker's counters.
     pub stats: Vec<Arc<Stats>>,
     /// Clients connected now.
@@ -60,7 +59,7 @@ pub struct Worker {
     /// This thread's counters.
     pub stats: Arc<Stats>,
     /// This thread's way to the limiter.
-    pub batcher: Rc<Batcher>,
+    pub limiter: Limiter,
     /// Whether the sessions are to come to an end, which [`Worker::stop`] tells them. Not a token that threads share,
     /// because each session asks each time that it runs.
     pub stopping: Cell<bool>,
@@ -80,12 +79,12 @@ pub struct Worker {
 impl Worker {
     /// The worker of this thread.
     pub fn new(shared: Arc<Shared>, stats: Arc<Stats>) -> Self {
-        let batcher = Rc::new(Batcher::new(shared.limiter.clone(), stats.clone()));
+        let limiter = Limiter::new(shared.backend.clone(), stats.clone());
         let (stopping, stop) = (Cell::new(false), Notify::new());
         let busy_poll = BusyPoll::new(shared.config.server.busy_poll_us);
         let sched_batch = SchedBatch::of_this_thread();
         let read_buffer = RefCell::new(vec![0; READ_BYTES]);
-        Self { shared, stats, batcher, busy_poll, sched_batch, read_buffer, stopping, stop, parser: RefCell::default() }
+        Self { shared, stats, limiter, busy_poll, sched_batch, read_buffer, stopping, stop, parser: RefCell::default() }
     }
 
     /// The session of `client` is about to run.

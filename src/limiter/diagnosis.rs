@@ -291,7 +291,7 @@ fn of_no_resp(NoResp(said): &NoResp) -> Option<Problem> {
 mod tests {
     use super::*;
     use crate::config;
-    use crate::limiter::Limiter;
+    use crate::limiter::redis::Redis;
     use std::collections::BTreeSet;
     use std::ffi::OsString;
     use std::sync::Arc;
@@ -425,12 +425,12 @@ mod tests {
     #[test]
     fn what_tollgate_lacks_does_not_open_the_breaker() {
         let redis = [(OsString::from("REDIS_ADDR"), OsString::from("127.0.0.1:1"))];
-        let limiter = Limiter::new(&config::load(None, redis, &[]).unwrap().config, &[]).unwrap();
-        let Limiter::Redis(remote) = limiter else { unreachable!() };
-        (0..10).for_each(|_| remote.on_client_failed(&os(libc::EMFILE)));
-        assert!(remote.breaker.is_closed());
-        (0..3).for_each(|_| remote.on_client_failed(&os(libc::ECONNREFUSED)));
-        assert!(!remote.breaker.is_closed());
-        assert_eq!(remote.known().problem.unwrap().what, "nobody listens there");
+        let redis = Redis::new(&config::load(None, redis, &[]).unwrap().config, &[]).unwrap();
+        let health = &redis.upstream().health;
+        (0..10).for_each(|_| health.client_failed(&os(libc::EMFILE)));
+        assert!(health.is_up());
+        (0..3).for_each(|_| health.client_failed(&os(libc::ECONNREFUSED)));
+        assert!(!health.is_up());
+        assert_eq!(health.known().problem.unwrap().what, "nobody listens there");
     }
 }

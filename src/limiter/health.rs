@@ -1,16 +1,21 @@
-//! How Redis stands: what is known of it and of what is wrong with it, told in the log when it changes and, while it is
-//! wrong, once a minute.
+//! How a node of Redis does: whether it is asked at all ([`breaker`](super::breaker)), what is known of it, and what is
+//! wrong with it, told in the log when it changes and, while it is wrong, once a minute.
+//!
+//! Whoever has asked a node tells its [`Health`] how that went; what follows from it is decided here.
 
+use super::breaker::Breaker;
 use super::diagnosis::{self, About, Kind, Problem};
 use super::mailbox::Refusal;
-use super::{Limiter, Remote};
 use crate::clock::now_us;
+use crate::config::FallbackMode;
+use crate::dial::Dialer;
+use crate::log_limit::LogLimit;
 use crate::stats::{Counter, Stats};
 use crate::store::connection::Error;
-use std::fmt;
-use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 /// How often it is said again that Redis is still away, and what it would take.
@@ -20,7 +25,7 @@ const CORRECT_EVERY: Duration = Duration::from_secs(10);
 /// How often it is looked whether that is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What is known of the Redis behind.
+/// What is known of a node.
 #[derive(Debug, Clone, Default)]
 pub struct Known {
     /// The version that it last said it has.
@@ -84,37 +89,114 @@ impl Known {
     }
 }
 
-impl Remote {
-    /// What is known of Redis.
-    pub fn known(&self) -> Known {
-        self.lock_known().clone()
+/// How a node does, as all workers see it.
+pub struct Health {
+    breaker: Breaker,
+    known: Mutex<Known>,
+    /// Whether a look at the node has shown that it can be used, and it was not lost since.
+    was_seen: watch::Sender<bool>,
+    /// It was reached when it last failed, and answered with an error.
+    answers_errors: AtomicBool,
+    /// Connections that were not made for a lack of Tollgate's own.
+    own_failures: LogLimit,
+    /// When a deadline last passed that counted as a failure.
+    last_timeout_us: AtomicU64,
+    timeout_us: u64,
+    /// The rest is what the log tells besides.
+    dialer: Arc<Dialer>,
+    prefix: String,
+    mode: FallbackMode,
+    stats: Vec<Arc<Stats>>,
+}
+
+/// What a node's health says of it besides how it does.
+pub struct Subject {
+    /// The way to it.
+    pub dialer: Arc<Dialer>,
+    /// What its keys begin with.
+    pub prefix: String,
+    /// What is answered in its place.
+    pub mode: FallbackMode,
+    /// Each worker's counters.
+    pub stats: Vec<Arc<Stats>>,
+}
+
+impl Health {
+    /// Of a node that is taken to be up, and whose answers count as late after `timeout_us`.
+    pub fn new(breaker: Breaker, timeout_us: u64, subject: Subject) -> Self {
+        let Subject { dialer, prefix, mode, stats } = subject;
+        Self {
+            breaker,
+            known: Mutex::default(),
+            was_seen: watch::Sender::new(false),
+            answers_errors: AtomicBool::new(false),
+            own_failures: LogLimit::default(),
+            last_timeout_us: AtomicU64::new(0),
+            timeout_us,
+            dialer,
+            prefix,
+            mode,
+            stats,
+        }
     }
 
-    pub(super) fn lock_known(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether it is asked. One atomic load.
+    pub fn is_up(&self) -> bool {
+        self.breaker.is_closed()
     }
 
-    /// Whether a connection to Redis is worth trying. That it refuses to run scripts says nothing against it.
+    /// The breaker's word for it: `closed`, `open` or `half-open`.
+    pub fn breaker_state(&self) -> &'static str {
+        self.breaker.name()
+    }
+
+    /// Whether a connection to it is worth trying. That it refuses to run scripts says nothing against it.
     pub fn is_reachable(&self) -> bool {
-        self.breaker.is_closed() || self.refuses.load(Relaxed)
+        self.is_up() || self.answers_errors.load(Relaxed)
     }
 
-    /// What who asks for something is told that cannot be had without Redis.
+    /// Returns once a look at it has shown that it can be used.
+    pub(super) async fn seen(&self) {
+        let _ = self.was_seen.subscribe().wait_for(|was_seen| *was_seen).await;
+    }
+
+    /// What is known of it.
+    pub fn known(&self) -> Known {
+        self.lock().clone()
+    }
+
+    /// What who asks for something is told that cannot be had without it.
     pub fn refusal(&self) -> Refusal {
-        match self.lock_known().problem.as_ref().is_some_and(Problem::is_lasting) {
+        match self.lock().problem.as_ref().is_some_and(Problem::is_lasting) {
             true => Refusal::Unusable,
             false => Refusal::Unavailable,
         }
     }
 
-    /// Redis works, or works again: told in the log if that is news.
-    pub(super) fn on_up(&self) {
-        self.is_up.send_replace(true);
+    /// Whether to probe it now. Who is told so tells the outcome, by [`Health::probed`] or [`Health::probe_failed`].
+    pub(super) fn probe_due(&self, now_us: u64) -> bool {
+        self.breaker.probe_due(now_us)
+    }
+
+    /// From when on it is to be probed; `None` while it is up.
+    pub(super) fn next_probe_us(&self) -> Option<u64> {
+        self.breaker.next_probe_us()
+    }
+
+    /// It has answered in time.
+    pub(super) fn succeeded(&self) {
+        self.breaker.success();
+    }
+
+    /// A look at it has shown that it works, or works again: told in the log if that is news. So many records are yet to
+    /// be written to it.
+    pub(super) fn probed(&self, unwritten: usize) {
+        self.was_seen.send_replace(true);
         if !self.breaker.success() {
             return;
         }
         let (down_since, outage) = {
-            let mut known = self.lock_known();
+            let mut known = self.lock();
             known.problem = None;
             (known.down_since.take(), known.outage.take())
         };
@@ -122,60 +204,102 @@ impl Remote {
             let down_ms = down_since.elapsed().as_millis() as u64;
             let degraded = self.count(|stats| &stats.by_fallback).saturating_sub(outage.degraded_before);
             let written_back = self.count(|stats| &stats.written_back).saturating_sub(outage.written_before);
-            let unwritten = self.ledger.len();
-            self.lock_known().written_before = (unwritten > 0).then_some(outage.written_before);
+            self.lock().written_before = (unwritten > 0).then_some(outage.written_before);
             info!(redis = ?self.dialer, down_ms, degraded, written_back, unwritten, "redis answers again");
         }
     }
 
-    /// Records were written. Told in the log when they are all that an outage has left.
-    pub(super) fn on_written(&self) {
-        if !self.ledger.is_empty() {
-            return;
-        }
-        let Some(before) = self.lock_known().written_before.take() else { return };
-        let written_back = self.count(|stats| &stats.written_back).saturating_sub(before);
-        info!(redis = ?self.dialer, written_back, "all that the fallback admitted is written to redis");
+    /// The look has not: it found this, after more than a deadline if it `was_slow`.
+    pub(super) fn probe_failed(&self, problem: Problem, was_slow: bool, now_us: u64) {
+        // What took long this time may be in time the next time, for another worker too.
+        let is_news = if was_slow { self.breaker.failure(now_us) } else { self.breaker.lost(now_us) };
+        self.note(is_news, problem);
     }
 
-    /// Redis does not work: told in the log if that is news. It `refuses` if it was reached and said so.
-    ///
-    /// For those who have only words; who has the error itself calls [`Remote::on_failed`].
-    pub fn on_down(&self, is_news: bool, error: &dyn fmt::Display, refuses: bool) {
-        let kind = if refuses { Kind::Refusal } else { Kind::Outage };
-        self.on_problem(is_news, Problem::new(kind, error.to_string(), "").said(error.to_string()));
+    /// It has not answered in time. All that waits when it stalls is due at about the same time, which is one failure and
+    /// not several: `None` for the others. Else whether it is asked no more because of this.
+    pub(super) fn timed_out(&self, now_us: u64) -> Option<bool> {
+        let is_another = |last_us| (now_us.saturating_sub(last_us) >= self.timeout_us).then_some(now_us);
+        self.last_timeout_us.fetch_update(Relaxed, Relaxed, is_another).ok()?;
+        let is_news = self.breaker.failure(now_us);
+        let what = format!("no answer within {} ms", self.timeout_us / 1000);
+        self.note(is_news, Problem::new(Kind::Outage, what.clone(), "").said(what));
+        Some(is_news)
     }
 
-    /// The same, of which the cause can be told.
-    pub fn on_failed(&self, is_news: bool, error: &Error) {
-        self.on_problem(is_news, diagnosis::of(error, self.about()));
+    /// Something that was asked of it has failed, which may be chance.
+    pub(super) fn failed(&self, error: &Error, now_us: u64) {
+        self.note(self.breaker.failure(now_us), self.diagnose(error));
+    }
+
+    /// The same, where once is enough. Whether it is asked no more because of this.
+    pub fn lost(&self, error: &Error, now_us: u64) -> bool {
+        let is_news = self.breaker.lost(now_us);
+        self.note(is_news, self.diagnose(error));
+        is_news
     }
 
     /// A client's own connection could not be had. Whether that says something of Redis: a Tollgate without file
     /// descriptors must not stop asking over the connections that it has.
-    pub fn on_client_failed(&self, error: &Error) {
-        let problem = diagnosis::of(error, self.about());
+    pub fn client_failed(&self, error: &Error) {
+        let problem = self.diagnose(error);
         match problem.kind {
-            Kind::Own => self.on_own_failure(&problem),
-            _ => self.on_problem(self.breaker.failure(now_us()), problem),
+            Kind::Own => self.starved(&problem),
+            _ => self.note(self.breaker.failure(now_us()), problem),
         }
     }
 
     /// It is not Redis that fails but Tollgate.
-    pub(super) fn on_own_failure(&self, Problem { what, advice, error, .. }: &Problem) {
+    pub(super) fn starved(&self, Problem { what, advice, error, .. }: &Problem) {
         if let Some(times) = self.own_failures.due(now_us()) {
             warn!(problem = what, advice, error, times, "cannot connect to redis");
         }
     }
 
-    /// Redis cannot be used, and why: told in the log if that is news, or another cause than was told.
-    pub(super) fn on_problem(&self, is_news: bool, problem: Problem) {
-        self.refuses.store(problem.is_answer(), Relaxed);
+    /// All that was admitted in its place is written to it. Told in the log if an outage had left any.
+    pub(super) fn all_written(&self) {
+        let Some(before) = self.lock().written_before.take() else { return };
+        let written_back = self.count(|stats| &stats.written_back).saturating_sub(before);
+        info!(redis = ?self.dialer, written_back, "all that the fallback admitted is written to redis");
+    }
+
+    /// It says that it has this version.
+    pub(super) fn has_version(&self, version: Option<String>) {
+        self.lock().version = version;
+    }
+
+    /// A look at it has shown the Tollgates on the way, and what is not as it should be, which is told in the log as far as
+    /// it is news.
+    pub(super) fn looked_at(&self, chain: String, warnings: Vec<Problem>) {
+        let before = std::mem::replace(&mut self.lock().warnings, warnings.clone());
+        warnings.iter().filter(|warning| !before.contains(warning)).for_each(|warning| self.warn(warning));
+        self.lock().chain = Some(chain);
+    }
+
+    /// Whether resets on other proxies are heard of, and if not, why.
+    pub(super) fn set_deafness(&self, deafness: Option<Problem>) {
+        let before = std::mem::replace(&mut self.lock().deafness, deafness.clone());
+        deafness.iter().filter(|deafness| before.as_ref() != Some(deafness)).for_each(|deafness| self.warn(deafness));
+    }
+
+    /// What an error of its says.
+    pub(super) fn diagnose(&self, error: &Error) -> Problem {
+        diagnosis::of(error, self.about())
+    }
+
+    /// Whom it is asked as.
+    pub(super) fn about(&self) -> About<'_> {
+        About { user: self.dialer.user(), host: self.dialer.host(), prefix: &self.prefix }
+    }
+
+    /// It cannot be used, and why: told in the log if that is news, or another cause than was told.
+    fn note(&self, is_news: bool, problem: Problem) {
+        self.answers_errors.store(problem.is_answer(), Relaxed);
         if is_news {
-            self.is_up.send_replace(false);
+            self.was_seen.send_replace(false);
         }
         // The log is not written under the lock, which INFO waits for.
-        if self.note_problem(is_news, &problem) {
+        if self.must_tell(is_news, &problem) {
             let Problem { what, advice, error, .. } = &problem;
             let (redis, mode) = (&self.dialer, self.mode);
             match problem.kind {
@@ -187,9 +311,9 @@ impl Remote {
         }
     }
 
-    /// Whether the log is to tell of it.
-    fn note_problem(&self, is_news: bool, problem: &Problem) -> bool {
-        let mut known = self.lock_known();
+    /// Keeps what is wrong. Whether the log is to tell of it.
+    fn must_tell(&self, is_news: bool, problem: &Problem) -> bool {
+        let mut known = self.lock();
         known.last_error = Some(if problem.error.is_empty() { &problem.what } else { &problem.error }.clone());
         let now = Instant::now();
         if is_news {
@@ -214,26 +338,22 @@ impl Remote {
         is_news || is_correction
     }
 
-    /// A look at Redis has shown this, which is told in the log as far as it is news.
-    pub(super) fn on_warnings(&self, warnings: Vec<Problem>) {
-        let before = std::mem::replace(&mut self.lock_known().warnings, warnings.clone());
-        warnings.iter().filter(|warning| !before.contains(warning)).for_each(|warning| self.warn(warning));
-    }
-
-    /// Whether resets on other proxies are heard of, and if not, why.
-    pub(super) fn on_deafness(&self, deafness: Option<Problem>) {
-        let before = std::mem::replace(&mut self.lock_known().deafness, deafness.clone());
-        deafness.iter().filter(|deafness| before.as_ref() != Some(deafness)).for_each(|deafness| self.warn(deafness));
-    }
-
     fn warn(&self, Problem { what, advice, .. }: &Problem) {
         warn!(redis = ?self.dialer, problem = what, advice, "redis works, but not as it should");
     }
 
-    /// Says again, if that is due, that Redis is still away.
-    fn remind(&self, now: Instant) {
+    /// Has the log speak of an outage that lasts, for as long as it is polled.
+    pub(super) async fn remind(&self) {
+        let mut every = tokio::time::interval(LOOK_EVERY);
+        loop {
+            every.tick().await;
+            self.remind_if_due(Instant::now());
+        }
+    }
+
+    fn remind_if_due(&self, now: Instant) {
         let known = {
-            let mut known = self.lock_known();
+            let mut known = self.lock();
             let Some(outage) = known.outage.as_mut().filter(|outage| outage.is_reminder_due(now)) else { return };
             outage.told = now;
             known.clone()
@@ -246,23 +366,12 @@ impl Remote {
         warn!(?redis, down_s, degraded, problem, advice, %mode, "redis can still not be used: the fallback answers");
     }
 
-    /// Whom Redis is asked as.
-    pub(super) fn about(&self) -> About<'_> {
-        About { user: self.dialer.user(), host: self.dialer.host(), prefix: self.store.prefix() }
-    }
-
     fn count(&self, counter: fn(&Stats) -> &Counter) -> u64 {
         self.stats.iter().map(|stats| counter(stats).read()).sum()
     }
-}
 
-/// Has the log speak of an outage that lasts, for as long as it is polled.
-pub async fn remind(limiter: &Limiter) {
-    let Limiter::Redis(remote) = limiter else { return std::future::pending().await };
-    let mut every = tokio::time::interval(LOOK_EVERY);
-    loop {
-        every.tick().await;
-        remote.remind(Instant::now());
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,10 +1,9 @@
 //! What is asked of Redis at once, and who waits for the answer.
 
-use super::Verb;
 use super::mailbox::Mailbox;
-use crate::limit::Counter;
+use crate::limit::{Counter, Verb};
 use crate::store::batch::Batch;
-use crate::store::ledger::Record;
+use crate::store::ledger::{Record, Writer};
 use crate::store::reset::Reset;
 use std::rc::Rc;
 
@@ -21,6 +20,13 @@ pub struct Waiter {
     pub item: usize,
     /// The fallback has admitted it meanwhile.
     pub admitted_here: bool,
+}
+
+impl Waiter {
+    /// Who has just asked.
+    pub fn new(mailbox: &Rc<Mailbox>, ticket: u64, due_us: u64) -> Self {
+        Self { mailbox: mailbox.clone(), ticket, due_us, item: 0, admitted_here: false }
+    }
 }
 
 /// Those who wait for one job, in the order in which they asked, so the first is due first.
@@ -101,6 +107,8 @@ pub enum Work {
         records: Vec<Record>,
         /// No question is asked behind it that needs it.
         at_leisure: bool,
+        /// By this name the ledger knows who writes.
+        writer: Writer,
         /// When a connection that has not answered is given up.
         due_us: u64,
     },
@@ -133,6 +141,11 @@ impl Work {
         matches!(self, Self::Register { counters, .. } if counters.contains(&counter))
     }
 
+    /// Whether it writes what no question needs.
+    pub fn is_at_leisure(&self) -> bool {
+        matches!(self, Self::Record { at_leisure: true, .. })
+    }
+
     /// Whether what is asked is counted too.
     pub fn counts(&self) -> bool {
         matches!(self, Self::Ask { verb: Verb::Check, .. })
@@ -140,6 +153,21 @@ impl Work {
 }
 
 impl Job {
+    /// A job that was not sent, and for which nobody waits.
+    pub fn new(work: Work, number: u64) -> Self {
+        Self {
+            work,
+            waiters: Waiters::default(),
+            number,
+            sent_us: 0,
+            awaited_since_us: 0,
+            is_excused: false,
+            ahead: 0,
+            with_source: false,
+            resent: false,
+        }
+    }
+
     /// When something is to be done about it if there is no answer.
     pub fn next_due_us(&self) -> Option<u64> {
         match self.work {

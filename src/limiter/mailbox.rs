@@ -1,6 +1,7 @@
 //! How answers that take time reach the session that asked.
 
 use crate::limit::Verdict;
+use crate::stats::Stats;
 use crate::store::embedded::Full;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -21,6 +22,15 @@ impl Answer {
     /// Whether it lets a request through.
     pub fn is_admission(&self) -> bool {
         matches!(self, Self::Verdict(Verdict { allowed: true, .. }))
+    }
+
+    /// Counts what a check came to.
+    pub(super) fn count(&self, stats: &Stats) {
+        match self {
+            Self::Verdict(Verdict { allowed: true, .. }) => stats.allowed.add(1),
+            Self::Verdict(_) => stats.denied.add(1),
+            _ => {}
+        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! Tries all that Tollgate will need of Redis, for an operator to see before anything relies on it.
 
-use super::diagnosis::{self, Problem};
-use super::{Limiter, Remote, connect, needs, probe};
+use super::backend::Backend;
+use super::diagnosis::Problem;
+use super::redis::Redis;
+use super::{needs, probe};
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
 use crate::store::reset::Piece;
@@ -10,8 +12,8 @@ use std::fmt::Write;
 use tokio::time::timeout;
 
 /// What was tried, a line each, and whether Redis can be used. Writes no key.
-pub async fn report(limiter: &Limiter) -> (String, bool) {
-    let Limiter::Redis(remote) = limiter else {
+pub async fn report(backend: &Backend) -> (String, bool) {
+    let Some(redis) = backend.redis() else {
         return ("connect: nothing to connect to, the log is embedded\n".to_owned(), true);
     };
     let mut text = String::new();
@@ -19,8 +21,8 @@ pub async fn report(limiter: &Limiter) -> (String, bool) {
     let mut told = |step: &str, shown: &str| {
         let _ = writeln!(text, "{step}: {shown}");
     };
-    let outcome = run(remote, &mut told).await;
-    let known = remote.known();
+    let outcome = run(redis, &mut told).await;
+    let known = redis.upstream().health.known();
     for Problem { what, advice, .. } in known.warnings.iter().chain(&known.deafness) {
         let _ = writeln!(text, "warning: {what}\n  advice: {advice}");
     }
@@ -35,23 +37,24 @@ pub async fn report(limiter: &Limiter) -> (String, bool) {
     (text, outcome.is_ok())
 }
 
-async fn run(remote: &Remote, told: probe::Told<'_>) -> Result<(), Problem> {
-    let diagnose = |error: Error| diagnosis::of(&error, remote.about());
-    let mut link = Connection::dial(&remote.dialer, remote.connect_timeout).await.map_err(diagnose)?;
-    let peer = link.peer_addr().map_or_else(|| remote.dialer.host().to_owned(), |peer| peer.to_string());
+async fn run(redis: &Redis, told: probe::Told<'_>) -> Result<(), Problem> {
+    let node = redis.upstream();
+    let diagnose = |error: Error| node.health.diagnose(&error);
+    let mut link = Connection::dial(&node.dialer, node.connect_timeout).await.map_err(diagnose)?;
+    let peer = link.peer_addr().map_or_else(|| node.dialer.host().to_owned(), |peer| peer.to_string());
     told("connect", &peer);
-    let looked = timeout(remote.connect_timeout, probe::examine(remote, &mut link, told)).await;
+    let looked = timeout(node.connect_timeout, probe::examine(redis, node, &mut link, told)).await;
     looked.unwrap_or_else(|_| Err(diagnose(Error::late())))?;
-    for (name, script) in scripts(remote, &Batch::default()) {
-        connect::run(&mut link, script, remote.connect_timeout).await.map_err(diagnose)?;
+    for (name, script) in scripts(redis, &Batch::default()) {
+        probe::run(&mut link, script, node.connect_timeout).await.map_err(diagnose)?;
         told("script", name);
     }
-    let channel = remote.store.reset_channel();
-    let subscribed = timeout(remote.connect_timeout, link.call(&[&b"SUBSCRIBE"[..], &channel])).await;
+    let channel = redis.store.reset_channel();
+    let subscribed = timeout(node.connect_timeout, link.call(&[&b"SUBSCRIBE"[..], &channel])).await;
     match subscribed.unwrap_or_else(|_| Err(Error::late())) {
         Err(error) if error.has_code("NOPERM") => {
-            let deafness = needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, remote.about());
-            remote.on_deafness(Some(deafness));
+            let deafness = needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, node.health.about());
+            node.health.set_deafness(Some(deafness));
         }
         outcome => {
             outcome.map_err(diagnose)?;
@@ -62,8 +65,8 @@ async fn run(remote: &Remote, told: probe::Told<'_>) -> Result<(), Problem> {
 }
 
 /// Each script, run on nothing.
-fn scripts<'a>(remote: &'a Remote, nothing: &Batch) -> [(&'static str, Run<'a>); 5] {
-    let store = &remote.store;
+fn scripts<'a>(redis: &'a Redis, nothing: &Batch) -> [(&'static str, Run<'a>); 5] {
+    let store = &redis.store;
     let nobody = Piece { keys: &[], counters: &[], completes_its_keys: true };
     [
         ("check", store.check(nothing, "", false)),

@@ -1,17 +1,13 @@
-//! Resets: how one that was asked for here goes on from piece to piece, and how those on every proxy that shares the
-//! Redis are heard of, so that no denial cached here outlives one.
+//! How resets on every proxy that shares a node are heard of, so that no denial cached here outlives one.
 
-use super::job::{Job, Work};
-use super::mailbox::{Answer, Refusal};
-use super::pipeline::Pipeline;
-use super::{Remote, needs};
+use super::needs;
+use super::node::Node;
+use super::redis::Redis;
 use crate::clock::now_us;
-use crate::limit::Counter;
 use crate::store::connection::{Connection, Error, Reply};
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use tokio::time::timeout;
-use tracing::{debug, warn};
+use tracing::debug;
 
 /// Wait before subscribing again. Meanwhile denials are not cached, which costs speed only.
 const RETRY_AFTER: Duration = Duration::from_millis(500);
@@ -20,32 +16,31 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 const PING_AFTER: Duration = Duration::from_secs(1);
 
 /// Listens for as long as it is polled.
-pub async fn listen(remote: &Remote) {
-    let mut is_up = remote.is_up.subscribe();
+pub(super) async fn listen(redis: &Redis, node: &Node) {
     loop {
         // While Redis is not asked no denial is kept that a reset could end; and what is there may be no Redis.
-        let _ = is_up.wait_for(|is_up| *is_up).await;
-        if let Err(error) = subscribe(remote).await {
+        node.health.seen().await;
+        if let Err(error) = subscribe(redis, node).await {
             debug!(%error, "cannot hear of resets");
             let is_right = error.has_code("NOPERM");
-            let lacks = || needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, remote.about());
-            remote.on_deafness(is_right.then(lacks));
+            let lacks = || needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, node.health.about());
+            node.health.set_deafness(is_right.then(lacks));
         }
-        remote.hears_resets.store(false, Relaxed);
-        remote.deny_cache.clear(now_us());
+        node.set_hears_resets(false);
+        redis.deny_cache.clear(now_us());
         tokio::time::sleep(RETRY_AFTER).await;
     }
 }
 
 /// Returns once the subscription is lost.
-async fn subscribe(remote: &Remote) -> Result<(), Error> {
-    let mut link = Connection::open(&remote.dialer, remote.connect_timeout).await?;
-    let channel = remote.store.reset_channel();
+async fn subscribe(redis: &Redis, node: &Node) -> Result<(), Error> {
+    let mut link = Connection::open(&node.dialer, node.connect_timeout).await?;
+    let channel = redis.store.reset_channel();
     let words = [&b"SUBSCRIBE"[..], &channel];
-    let subscribed = timeout(remote.connect_timeout, link.call(&words)).await;
+    let subscribed = timeout(node.connect_timeout, link.call(&words)).await;
     subscribed.unwrap_or_else(|_| Err(Error::late()))?;
-    remote.on_deafness(None);
-    remote.hears_resets.store(true, Relaxed);
+    node.health.set_deafness(None);
+    node.set_hears_resets(true);
     let mut is_pinged = false;
     loop {
         match timeout(PING_AFTER, link.reply()).await {
@@ -57,7 +52,7 @@ async fn subscribe(remote: &Remote) -> Result<(), Error> {
                     && let [kind, _, key] = words.as_slice()
                     && kind == b"message"
                 {
-                    remote.forget(key, now_us());
+                    redis.forget(node, key, now_us());
                 }
             }
             // A half-open connection never says that it has ended.
@@ -66,62 +61,6 @@ async fn subscribe(remote: &Remote) -> Result<(), Error> {
                 is_pinged = true;
                 link.write(&[b"PING"]);
             }
-        }
-    }
-}
-
-impl Pipeline<'_> {
-    /// A reset has got as far as this reply says. What was asked meanwhile passes before the next piece, unless that is
-    /// the only one.
-    pub(super) fn advance_reset(&mut self, mut job: Job, numbers: &[i64], now_us: u64) {
-        let remote = self.remote;
-        let Work::Reset(reset) = &mut job.work else { return };
-        if let Some(piece) = reset.piece() {
-            piece.keys.iter().for_each(|key| remote.forget(key, now_us));
-            reset.piece_done(numbers);
-        } else {
-            match remote.registry.listed(numbers, now_us) {
-                Ok(Some(counters)) => reset.set_counters(counters),
-                Ok(None) => return self.answer_reset(&job, Answer::Refused(Refusal::Windows(remote.registry.max()))),
-                Err(error) => return self.on_refused(job, &error),
-            }
-        }
-        if job.waiters.expired == 0 {
-            remote.breaker.success();
-        }
-        if reset.is_done() {
-            let answer = Answer::Reset(reset.had_state());
-            self.answer_reset(&job, answer);
-        } else if job.waiters.expired == 0 {
-            // Each piece is to be answered in time, however many there are.
-            job.waiters.list.iter_mut().for_each(|waiter| waiter.due_us = now_us + remote.timeout_us);
-            let is_short = reset.ends_with_next_piece();
-            self.batcher.enqueue_rest(job, is_short);
-        }
-    }
-
-    fn answer_reset(&self, job: &Job, answer: Answer) {
-        for waiter in job.waiters.list.iter().skip(job.waiters.expired) {
-            self.deliver(&job.work, waiter, answer);
-        }
-    }
-
-    /// What has the registry's name is something else. Checks need no registry.
-    pub(super) fn on_no_registry(&mut self, job: &Job) {
-        if let Work::Register { counters, .. } = &job.work {
-            warn!("what has the registry's name in redis is something else: RL.RESET cannot work");
-            self.remote.registry.pass_over(counters, job.sent_us);
-        }
-        self.answer_reset(job, Answer::Refused(Refusal::WrongType));
-    }
-}
-
-impl Remote {
-    /// Redis was asked at `sent_us` to register counters, or which are registered, and answered.
-    pub(super) fn on_registered(&self, counters: &[Counter], numbers: &[i64], sent_us: u64) -> Result<(), Error> {
-        match counters {
-            [] => self.registry.listed(numbers, sent_us).map(|_| ()),
-            _ => self.registry.registered(counters, numbers, sent_us),
         }
     }
 }

@@ -9,8 +9,8 @@ use super::{Flow, Session, local, login};
 use crate::auth::Auth;
 use crate::command::OwnCommand;
 use crate::config::{Commands, WhenDown};
-use crate::limiter::Limiter;
 use crate::limiter::mailbox::Refusal;
+use crate::limiter::node::Node;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
 use tokio::time::sleep;
@@ -32,7 +32,7 @@ impl Session {
         // Not a clone of what threads share, whose count they would contend for at every command.
         let worker = self.worker.clone();
         let shared = &worker.shared;
-        if matches!(&*shared.limiter, Limiter::Embedded(_)) {
+        if shared.backend.is_embedded() {
             return self.run_local(args);
         }
         if self.is_answered_here(command) && command.does == Does::Reset {
@@ -83,10 +83,8 @@ impl Session {
 
     /// Answers a command that needs Redis, which cannot be had.
     pub(super) fn tell_outage(&mut self) {
-        let text = match &*self.worker.shared.limiter {
-            Limiter::Redis(remote) if remote.refusal() == Refusal::Unusable => UNUSABLE,
-            _ => OUTAGE,
-        };
+        let is_unusable = |node: &Node| node.health.refusal() == Refusal::Unusable;
+        let text = if self.worker.shared.backend.upstream().is_some_and(is_unusable) { UNUSABLE } else { OUTAGE };
         match self.worker.shared.config.upstream.when_down {
             WhenDown::Loading => reply::error(self.replies(), text),
             WhenDown::Close => self.closing = true,
@@ -235,8 +233,8 @@ impl Session {
 
     /// Whether a plain command need not wait for Tollgate's own before it, nor those behind it for this one.
     fn is_independent(&self, args: &Args<'_>) -> bool {
-        let Limiter::Redis(remote) = &*self.worker.shared.limiter else { return false };
-        expect::is_independent(args, remote.store.prefix())
+        let redis = self.worker.shared.backend.redis();
+        redis.is_some_and(|redis| expect::is_independent(args, redis.store.prefix()))
     }
 
     /// Passes on the plain requests that `data` begins with, of which the first takes `length` bytes. Says how many bytes

@@ -5,7 +5,7 @@ use super::handshake::{self, Failure, Opened};
 use super::upstream::{MAX_REQUEST_BYTES, Upstream};
 use crate::auth::Auth;
 use crate::clock::now_us;
-use crate::limiter::{Limiter, Remote};
+use crate::limiter::node::Node;
 use crate::resp::reply;
 use crate::store::connection::Error;
 use std::io;
@@ -51,9 +51,9 @@ pub enum Reach {
 impl Session {
     /// Whether there is a way to Redis, or there may be.
     pub(super) fn may_forward(&self) -> bool {
-        match (&self.link, &*self.worker.shared.limiter) {
-            (_, Limiter::Embedded(_)) => false,
-            (Link::Absent, Limiter::Redis(remote)) => remote.is_reachable(),
+        match (&self.link, self.worker.shared.backend.upstream()) {
+            (_, None) => false,
+            (Link::Absent, Some(node)) => node.health.is_reachable(),
             _ => true,
         }
     }
@@ -71,11 +71,10 @@ impl Session {
             }
             Link::Absent => {
                 let worker = self.worker.clone();
-                let Limiter::Redis(remote) = &*worker.shared.limiter else { return Reach::Down };
-                if !remote.is_reachable() {
+                let Some(node) = worker.shared.backend.upstream().filter(|node| node.health.is_reachable()) else {
                     return Reach::Down;
-                }
-                self.dial(remote);
+                };
+                self.dial(node);
                 Reach::Soon
             }
             Link::Refused(Failure::Redis(_)) => Reach::Down,
@@ -87,12 +86,12 @@ impl Session {
         }
     }
 
-    fn dial(&mut self, remote: &Remote) {
+    fn dial(&mut self, node: &Node) {
         // Where Redis says who may come in, nobody comes in by Tollgate's own login.
         let own_login = !matches!(self.worker.shared.auth, Auth::Redis(_));
-        let steps = handshake::steps(&self.client, &remote.dialer, own_login);
+        let steps = handshake::steps(&self.client, &node.dialer, own_login);
         let timeout = self.worker.shared.config.upstream.connect_timeout;
-        self.link = Link::Dialing(Box::pin(handshake::open(remote.dialer.clone(), steps, timeout)));
+        self.link = Link::Dialing(Box::pin(handshake::open(node.dialer.clone(), steps, timeout)));
     }
 
     /// What the client has said of itself to Redis is shown here, now that no connection shows it there.
@@ -147,11 +146,11 @@ impl Session {
 
     fn on_no_link(&mut self, failure: Failure) -> Link {
         let worker = self.worker.clone();
-        match (&failure, &worker.shared.auth, &*worker.shared.limiter) {
-            (Failure::Redis(error), _, Limiter::Redis(remote)) => {
+        match (&failure, &worker.shared.auth, worker.shared.backend.upstream()) {
+            (Failure::Redis(error), _, Some(node)) => {
                 debug!(client = self.client.id, %error, "no connection to redis");
                 // Else every command of every client would wait for a Redis that does not answer.
-                remote.on_client_failed(error);
+                node.health.client_failed(error);
             }
             (Failure::Client(text), Auth::Redis(_), _) => {
                 debug!(client = self.client.id, text, "redis takes a login back");
@@ -171,7 +170,7 @@ impl Session {
     /// and as often as it takes: it may have been revoked. Whether there is news.
     fn poll_recheck(&mut self, cx: &mut Context<'_>) -> bool {
         let worker = self.worker.clone();
-        let (Auth::Redis(_), Limiter::Redis(remote)) = (&worker.shared.auth, &*worker.shared.limiter) else {
+        let (Auth::Redis(_), Some(node)) = (&worker.shared.auth, worker.shared.backend.upstream()) else {
             return false;
         };
         if self.client.login.is_none() || self.closing {
@@ -183,8 +182,8 @@ impl Session {
             return false;
         }
         self.recheck = None;
-        if remote.is_reachable() {
-            self.dial(remote);
+        if node.health.is_reachable() {
+            self.dial(node);
         }
         true
     }
@@ -215,8 +214,8 @@ impl Session {
             return false;
         }
         let is_late = due.as_mut().poll(cx).is_ready();
-        if let (true, Limiter::Redis(remote)) = (is_late, &*self.worker.shared.limiter) {
-            remote.on_failed(remote.breaker.lost(now_us()), &Error::late());
+        if let (true, Some(node)) = (is_late, self.worker.shared.backend.upstream()) {
+            node.health.lost(&Error::late(), now_us());
         }
         is_late
     }

@@ -11,7 +11,6 @@ use super::client::Client;
 use super::hello::{Hello, Login};
 use super::login;
 use crate::auth::{ANSWERED_HERE, NO_AUTH_HELLO};
-use crate::limiter::Limiter;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
 use crate::worker::Worker;
@@ -129,7 +128,7 @@ fn auth(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMu
 }
 
 fn select(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
-    let is_embedded = matches!(*worker.shared.limiter, Limiter::Embedded(_));
+    let is_embedded = worker.shared.backend.is_embedded();
     match args.get(1).and_then(resp::parse_int) {
         None => reply::error(out, "ERR value is not an integer or out of range"),
         Some(number) => match u32::try_from(number) {

@@ -4,7 +4,6 @@
 use super::client::Client;
 use super::hello::Login;
 use crate::auth::{Auth, WRONG_PASSWORD};
-use crate::limiter::Limiter;
 use crate::worker::Worker;
 use std::time::Duration;
 
@@ -29,12 +28,12 @@ pub fn pause_after(failed_logins: u32) -> Option<Duration> {
 pub fn log_in(worker: &Worker, client: &mut Client, login: Login) -> Result<(), &'static str> {
     let shared = &worker.shared;
     let check = |down_since| shared.auth.check(login.user(), login.password(), down_since);
-    match (&shared.auth, &*shared.limiter) {
-        (Auth::None(_), Limiter::Embedded(_)) if login.is_password_alone() => return Err(NO_PASSWORD),
+    match (&shared.auth, shared.backend.upstream()) {
+        (Auth::None(_), None) if login.is_password_alone() => return Err(NO_PASSWORD),
         // It is Redis's business, and Redis is away: there it is said again once there is a connection.
-        (Auth::None(_), Limiter::Redis(_)) => client.login = Some(login),
-        (Auth::Redis(_), Limiter::Redis(remote)) => {
-            client.permissions = Some(check(remote.known().down_since).ok_or(UNKNOWN_LOGIN)?);
+        (Auth::None(_), Some(_)) => client.login = Some(login),
+        (Auth::Redis(_), Some(node)) => {
+            client.permissions = Some(check(node.health.known().down_since).ok_or(UNKNOWN_LOGIN)?);
             client.login = Some(login);
         }
         _ => match check(None) {

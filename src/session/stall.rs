@@ -8,8 +8,7 @@ use super::Session;
 use super::link::Link;
 use crate::clock::now_us;
 use crate::config::WhenDown;
-use crate::limit::{Ask, Limit, Window};
-use crate::limiter::{Limiter, Verb};
+use crate::limit::{Ask, Limit, Verb, Window};
 use std::pin::Pin;
 use std::task::Context;
 use tokio::time::{Instant, Sleep, sleep};
@@ -51,11 +50,11 @@ impl Session {
         let _ = stall.alarm.as_mut().poll(cx);
         let is_late = stall.looks >= LOOKS;
         let worker = self.worker.clone();
-        let Limiter::Redis(remote) = &*worker.shared.limiter else { return false };
-        if self.stall.as_ref().is_some_and(|stall| stall.looks > 0) && remote.breaker.is_closed() {
+        let Some(node) = worker.shared.backend.upstream() else { return false };
+        if self.stall.as_ref().is_some_and(|stall| stall.looks > 0) && node.health.is_up() {
             self.ask_whether_redis_answers();
         }
-        if !is_late || remote.breaker.is_closed() {
+        if !is_late || node.health.is_up() {
             return false;
         }
         debug!(client = self.client.id, "redis has stopped answering");
@@ -68,7 +67,7 @@ impl Session {
         let limits = [Limit::log(1, Window::MIN)];
         let check = Ask { key: b"", limits: &limits, cost: 1 };
         // No slot has this ticket: only whether there is an answer counts.
-        self.worker.batcher.ask(Verb::Peek, &check, now_us(), &self.mailbox, u64::MAX);
+        self.worker.limiter.ask(Verb::Peek, &check, now_us(), &self.mailbox, u64::MAX);
     }
 
     fn give_up_upstream(&mut self) {

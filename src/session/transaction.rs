@@ -9,7 +9,6 @@
 use super::link::Reach;
 use super::{Flow, Session};
 use crate::command::{OwnCommand, quoted};
-use crate::limiter::Limiter;
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
 use bytes::BytesMut;
@@ -61,7 +60,7 @@ impl Session {
 
     /// Whether commands other than Tollgate's own can be in a transaction of this client's.
     fn may_run_others(&self) -> bool {
-        matches!(&*self.worker.shared.limiter, Limiter::Redis(_)) && self.client.may_run_all()
+        !self.worker.shared.backend.is_embedded() && self.client.may_run_all()
     }
 
     /// Carries out a request that stands in a transaction which is held back. `None` when it is to be carried out as any

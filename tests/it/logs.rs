@@ -5,8 +5,7 @@ use crate::common::{RedisServer, Scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
-use tollgate::limit::{Ask, Limit, RetryAfter, Verdict, Window};
-use tollgate::limiter::Verb;
+use tollgate::limit::{Ask, Limit, RetryAfter, Verb, Verdict, Window};
 use tollgate::store::embedded::Embedded;
 
 const LIMIT: u32 = 100_000;

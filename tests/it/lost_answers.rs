@@ -7,8 +7,7 @@ use crate::common::{
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
-use tollgate::limit::{Ask, Limit, Verdict, Window};
-use tollgate::limiter::Verb;
+use tollgate::limit::{Ask, Limit, Verb, Verdict, Window};
 
 const DAY_MS: i64 = 86_400_000;
 

@@ -6,8 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tollgate::limit::{Ask, Limit, Verdict, Window};
-use tollgate::limiter::Verb;
+use tollgate::limit::{Ask, Limit, Verb, Verdict, Window};
 use tollgate::store::embedded::Embedded;
 use tollgate::store::ledger::{Id, Record};
 

@@ -2,7 +2,6 @@
 //! events, so most answers are those of a Redis that is empty and idle.
 
 use crate::info::process;
-use crate::limiter::Limiter;
 use crate::resp::request::Args;
 use crate::resp::{parse_int, reply};
 use crate::session::client::Client;
@@ -38,10 +37,7 @@ pub fn run(name: &str, sub: &str, worker: &Worker, client: &Client, args: &Args<
 }
 
 fn logs(worker: &Worker) -> i64 {
-    match &*worker.shared.limiter {
-        Limiter::Embedded(embedded) => i64::try_from(embedded.keys()).unwrap_or(i64::MAX),
-        Limiter::Redis(_) => 0,
-    }
+    i64::try_from(worker.shared.backend.keys_here()).unwrap_or(i64::MAX)
 }
 
 fn time(out: &mut BytesMut) {

@@ -1,8 +1,8 @@
 //! Which logs in Redis are known to live long enough, so that the script need not ask for each entry that it makes.
 //!
 //! A run that makes an entry sees to it that the log lives longer than the entry counts, by how much its counter says
-//! ([`Counter::spare_us`](crate::limit::Counter::spare_us)). For that long, by Redis's own clock, further entries need not look. A log that is deleted meanwhile and begun
-//! again is new to the script, which then looks all the same.
+//! ([`Counter::spare_us`](crate::limit::Counter::spare_us)). For that long, by Redis's own clock, further entries need
+//! not look. A log that is deleted meanwhile and begun again is new to the script, which then looks all the same.
 //!
 //! Each worker keeps what it has learnt in a table of fixed size, where a log takes the place of another whose hash falls
 //! there: forgetting costs a look, and no more.
@@ -12,10 +12,10 @@ use crate::limit::Ask;
 use ahash::RandomState;
 
 /// Checks that are remembered at most; 16 bytes each.
-const PLACES: usize = 1 << 16;
+const SLOTS: usize = 1 << 16;
 
 #[derive(Debug, Clone, Copy, Default)]
-struct Place {
+struct Slot {
     /// Of the key and windows of a check. Keyed at random, so that no two meet but by a chance of 1 in 2^64.
     hash: u64,
     /// Until when entries may be made, by Redis's clock.
@@ -24,18 +24,18 @@ struct Place {
 
 /// What one worker knows of the logs' lives.
 #[derive(Debug)]
-pub struct Lifetimes {
+pub struct TtlCache {
     hasher: RandomState,
-    places: Vec<Place>,
+    slots: Vec<Slot>,
 }
 
-impl Default for Lifetimes {
+impl Default for TtlCache {
     fn default() -> Self {
-        Self { hasher: RandomState::new(), places: vec![Place::default(); PLACES] }
+        Self { hasher: RandomState::new(), slots: vec![Slot::default(); SLOTS] }
     }
 }
 
-impl Lifetimes {
+impl TtlCache {
     /// Marks the items of a batch whose logs live long enough for an entry made by `by_us`, Redis's clock.
     pub fn mark(&self, batch: &mut Batch, by_us: i64) {
         batch.mark_lasting(|ask| self.until_us(ask).filter(|until_us| *until_us >= by_us));
@@ -46,19 +46,19 @@ impl Lifetimes {
         let hash = self.hash(ask);
         let spare_us = ask.limits.iter().map(|limit| limit.counter().spare_us()).min().unwrap_or(0);
         let until_us = now_us.saturating_add_unsigned(spare_us);
-        if let Some(place) = self.places.get_mut(place_of(hash)) {
-            *place = Place { hash, until_us };
+        if let Some(slot) = self.slots.get_mut(slot_of(hash)) {
+            *slot = Slot { hash, until_us };
         }
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
-        self.places.fill(Place::default());
+        self.slots.fill(Slot::default());
     }
 
     fn until_us(&self, ask: &Ask<'_>) -> Option<i64> {
         let hash = self.hash(ask);
-        self.places.get(place_of(hash)).filter(|place| place.hash == hash).map(|place| place.until_us)
+        self.slots.get(slot_of(hash)).filter(|slot| slot.hash == hash).map(|slot| slot.until_us)
     }
 
     fn hash(&self, ask: &Ask<'_>) -> u64 {
@@ -66,9 +66,9 @@ impl Lifetimes {
     }
 }
 
-fn place_of(hash: u64) -> usize {
+fn slot_of(hash: u64) -> usize {
     // A remainder of 2^16 fits.
-    (hash % PLACES as u64) as usize
+    (hash % SLOTS as u64) as usize
 }
 
 #[cfg(test)]
@@ -83,12 +83,12 @@ mod tests {
     }
 
     /// Until when a batch of these checks is marked, and which of them.
-    fn mark(lifetimes: &Lifetimes, checks: &[Ask<'_>], by_us: i64) -> (i64, Vec<bool>) {
+    fn mark(cache: &TtlCache, checks: &[Ask<'_>], by_us: i64) -> (i64, Vec<bool>) {
         let mut batch = Batch::default();
         checks.iter().for_each(|ask| {
             batch.add(ask);
         });
-        lifetimes.mark(&mut batch, by_us);
+        cache.mark(&mut batch, by_us);
         (batch.lasting_until_us(), batch.items().iter().map(|item| item.lasts).collect())
     }
 
@@ -96,25 +96,25 @@ mod tests {
     fn a_log_that_was_looked_at_lasts_for_an_eighth_of_its_shortest_window() {
         let (both, second) = (limits(&[8_000, 1_000]), limits(&[1_000]));
         let checks = [&both, &second].map(|limits| Ask { key: b"a", limits, cost: 1 });
-        let mut lifetimes = Lifetimes::default();
-        assert_eq!(mark(&lifetimes, &checks, NOW_US), (i64::MAX, vec![false, false]));
-        lifetimes.seen(&checks[0], NOW_US);
+        let mut cache = TtlCache::default();
+        assert_eq!(mark(&cache, &checks, NOW_US), (i64::MAX, vec![false, false]));
+        cache.seen(&checks[0], NOW_US);
         let until_us = NOW_US + 125_000;
-        assert_eq!(mark(&lifetimes, &checks, until_us), (until_us, vec![true, false]));
-        assert_eq!(mark(&lifetimes, &checks, until_us + 1), (i64::MAX, vec![false, false]));
-        lifetimes.seen(&checks[1], NOW_US - 1_000);
-        assert_eq!(mark(&lifetimes, &checks, NOW_US), (until_us - 1_000, vec![true, true]), "the least counts");
-        lifetimes.clear();
-        assert_eq!(mark(&lifetimes, &checks, NOW_US), (i64::MAX, vec![false, false]));
+        assert_eq!(mark(&cache, &checks, until_us), (until_us, vec![true, false]));
+        assert_eq!(mark(&cache, &checks, until_us + 1), (i64::MAX, vec![false, false]));
+        cache.seen(&checks[1], NOW_US - 1_000);
+        assert_eq!(mark(&cache, &checks, NOW_US), (until_us - 1_000, vec![true, true]), "the least counts");
+        cache.clear();
+        assert_eq!(mark(&cache, &checks, NOW_US), (i64::MAX, vec![false, false]));
     }
 
     #[test]
     fn the_table_does_not_grow() {
         let limits = limits(&[60_000]);
-        let mut lifetimes = Lifetimes::default();
-        for number in 0..2 * PLACES {
-            lifetimes.seen(&Ask { key: &number.to_le_bytes(), limits: &limits, cost: 1 }, NOW_US);
+        let mut cache = TtlCache::default();
+        for number in 0..2 * SLOTS {
+            cache.seen(&Ask { key: &number.to_le_bytes(), limits: &limits, cost: 1 }, NOW_US);
         }
-        assert_eq!(lifetimes.places.capacity(), PLACES);
+        assert_eq!(cache.slots.capacity(), SLOTS);
     }
 }

@@ -1,0 +1,170 @@
+//! How a job ends for those who wait for it: by Redis's answer, or by the fallback's where that is too late or none.
+//!
+//! Knows no connection: what an answer or an error says of that is the pipeline's business.
+
+use super::job::{Job, Work};
+use super::mailbox::{Answer, Refusal};
+use super::node::Node;
+use super::queue::Queue;
+use super::redis::Redis;
+use crate::limit::{Ask, LimitState, decide};
+use crate::store::batch::Batch;
+use crate::store::redis::{LimitReport, Report, entry_id};
+use crate::store::ttl_cache::TtlCache;
+use tracing::warn;
+
+/// What it takes to answer.
+#[derive(Clone, Copy)]
+pub(super) struct Completion<'a> {
+    pub redis: &'a Redis,
+    pub node: &'a Node,
+    pub queue: &'a Queue,
+}
+
+impl Completion<'_> {
+    /// Answers those who are due by `until_us` in Redis's place. Whether there was any.
+    pub fn expire(&self, job: &mut Job, until_us: u64, now_us: u64) -> bool {
+        let Job { work, waiters, .. } = job;
+        let first = waiters.expired;
+        while let Some(waiter) = waiters.list.get_mut(waiters.expired).filter(|waiter| waiter.due_us <= until_us) {
+            let answer = match work {
+                Work::Ask { verb, batch, .. } => match batch.items().get(waiter.item) {
+                    Some(item) => self.redis.fall_back(*verb, &batch.ask_of(item), now_us),
+                    None => Answer::Refused(self.node.health.refusal()),
+                },
+                _ => Answer::Refused(self.node.health.refusal()),
+            };
+            waiter.admitted_here = answer.is_admission() && work.counts();
+            self.queue.stats.by_fallback.add(1);
+            self.queue.deliver(work, waiter, answer);
+            waiters.expired += 1;
+        }
+        waiters.expired > first
+    }
+
+    /// A job is over for all who waited, without an answer. What the fallback admitted meanwhile is owed to Redis,
+    /// which, if it was `sent`, may have counted it already.
+    pub fn abandon(&self, job: &Job, sent: bool, now_us: u64) {
+        let ledger = &self.node.ledger;
+        if let Work::Record { records, writer, .. } = &job.work {
+            ledger.not_written(records, *writer);
+        }
+        let Work::Ask { batch, id, .. } = &job.work else { return };
+        for (index, item) in batch.items().iter().enumerate() {
+            let (ask, admitted) = (batch.ask_of(item), job.admitted_here(index));
+            if admitted > 0 && sent {
+                ledger.admitted_of_asked(&ask, &entry_id(id, index), item.count, admitted, now_us);
+            } else if admitted > 0 {
+                ledger.admitted(&ask, admitted, now_us);
+            }
+        }
+    }
+
+    /// There is no answer to a job that was sent.
+    pub fn give_up(&self, mut job: Job, now_us: u64) {
+        self.expire(&mut job, u64::MAX, now_us);
+        self.abandon(&job, true, now_us);
+    }
+
+    /// Hands out the verdicts, and keeps of the report what will save asking or inform the fallback.
+    pub fn answer(&self, batch: &Batch, job: &Job, report: &Report, ttl_cache: &mut TtlCache, now_us: u64) {
+        let Report { redis_now_us, limits: reports } = report;
+        // As the checks are decided one after another, in the order of the limits of all items.
+        let mut states: Vec<LimitState> = reports.iter().map(LimitReport::state).collect();
+        let mut granted_late = vec![0u32; if job.waiters.expired > 0 { batch.items().len() } else { 0 }];
+        for (index, waiter) in job.waiters.list.iter().enumerate() {
+            let Some(item) = batch.items().get(waiter.item) else { continue };
+            let places = item.places();
+            let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get_mut(places)) else {
+                continue;
+            };
+            let answer = decide_next(&batch.ask_of(item), reports, states, job.work.counts());
+            if index >= job.waiters.expired {
+                self.queue.stats.by_store.add(1);
+                self.queue.deliver(&job.work, waiter, answer);
+            } else if let Some(granted) = granted_late.get_mut(waiter.item) {
+                *granted += u32::from(answer.is_admission());
+            }
+        }
+        for (index, item) in batch.items().iter().enumerate() {
+            let places = item.places();
+            let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get(places)) else { continue };
+            if reports.contains(&LimitReport::WrongType) {
+                continue;
+            }
+            let ask = batch.ask_of(item);
+            let is_counted =
+                job.work.counts() && states.iter().zip(reports).any(|(after, before)| after.used > before.state().used);
+            // Of a batch that ran before, it is not known when the logs were looked at.
+            if is_counted && !item.lasts && !job.resent {
+                ttl_cache.seen(&ask, *redis_now_us);
+            }
+            self.redis.learn(self.node, &ask, (states, reports), job.sent_us, now_us);
+            if let Some(granted) = granted_late.get(index)
+                && job.work.counts()
+            {
+                // Of those whom the fallback answered first, Redis may have admitted fewer.
+                let uncounted = job.admitted_here(index).saturating_sub(*granted);
+                if uncounted > 0 {
+                    self.node.ledger.admitted(&ask, uncounted, now_us);
+                }
+            }
+        }
+    }
+
+    /// A reset has got as far as this reply says. What was asked meanwhile passes before the next piece, unless that is
+    /// the only one. Gives the job back if this is the reply to something else.
+    pub fn advance_reset(&self, mut job: Job, numbers: &[i64], now_us: u64) -> Option<Job> {
+        let Self { redis, node, queue } = self;
+        let Work::Reset(reset) = &mut job.work else { return Some(job) };
+        if let Some(piece) = reset.piece() {
+            piece.keys.iter().for_each(|key| redis.forget(node, key, now_us));
+            reset.piece_done(numbers);
+        } else {
+            match node.registry.listed(numbers, now_us) {
+                Ok(Some(counters)) => reset.set_counters(counters),
+                Ok(None) => {
+                    queue.deliver_all(&job, Answer::Refused(Refusal::Windows(node.registry.max())));
+                    return None;
+                }
+                Err(_) => return Some(job),
+            }
+        }
+        if job.waiters.expired == 0 {
+            node.health.succeeded();
+        }
+        if reset.is_done() {
+            let answer = Answer::Reset(reset.had_state());
+            queue.deliver_all(&job, answer);
+        } else if job.waiters.expired == 0 {
+            // Each piece is to be answered in time, however many there are.
+            job.waiters.list.iter_mut().for_each(|waiter| waiter.due_us = now_us + redis.timeout_us);
+            let is_short = reset.ends_with_next_piece();
+            queue.put_rest(job, is_short);
+        }
+        None
+    }
+
+    /// What has the registry's name is something else. Checks need no registry.
+    pub fn on_no_registry(&self, job: &Job) {
+        if let Work::Register { counters, .. } = &job.work {
+            warn!("what has the registry's name in redis is something else: RL.RESET cannot work");
+            self.node.registry.pass_over(counters, job.sent_us);
+        }
+        self.queue.deliver_all(job, Answer::Refused(Refusal::WrongType));
+    }
+}
+
+/// Decides the next check of an item by where its limits stand, and counts it there if it `counts`.
+fn decide_next(ask: &Ask<'_>, reports: &[LimitReport], states: &mut [LimitState], counts: bool) -> Answer {
+    if reports.contains(&LimitReport::WrongType) {
+        return Answer::Refused(Refusal::WrongType);
+    }
+    let verdict = decide(ask.limits, states, ask.cost);
+    if verdict.allowed && counts {
+        for (state, limit) in states.iter_mut().zip(ask.limits) {
+            limit.count(state, ask.cost);
+        }
+    }
+    Answer::Verdict(verdict)
+}

@@ -1,0 +1,167 @@
+//! What a worker has yet to send to one node, in the order in which it was asked: jobs, of which those that ask are
+//! joined to batches for as long as they wait.
+//!
+//! ```text
+//! ask ──► [ batch ][ reset ][ batch ] ──► in flight (`pipeline.rs`) ──► mailboxes
+//!             └──────────── deadline passed ──────────────┴──► fallback ──────────────────┘
+//! ```
+
+use super::job::{Job, Waiter, Work};
+use super::mailbox::Answer;
+use super::node::Node;
+use crate::limit::{Ask, Verb};
+use crate::stats::Stats;
+use crate::store::batch::{Batch, load_of};
+use crate::store::redis::RedisStore;
+use crate::store::reset::Reset;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use tokio::sync::Notify;
+
+/// Most load of one batch: it bounds the time that one script holds Redis up, to about a millisecond at worst.
+const MAX_LOAD_PER_BATCH: usize = 64;
+/// Most questions in one batch: it bounds what a script has to look for that runs again.
+const MAX_CHECKS_PER_BATCH: usize = 1024;
+/// Most questions that wait in one queue. Beyond it Redis is too slow by far, and the fallback answers at once.
+const MAX_WAITING: usize = 100_000;
+
+/// One worker's queue before one node.
+pub struct Queue {
+    /// Who is asked.
+    pub(super) node: Arc<Node>,
+    /// The worker's counters.
+    pub(super) stats: Arc<Stats>,
+    jobs: RefCell<VecDeque<Job>>,
+    /// How many jobs there were so far.
+    numbers: Cell<u64>,
+    /// Questions here and in flight.
+    waiting: Cell<usize>,
+    /// The memory of a batch that is done, for the next one.
+    spare: Cell<Option<Batch>>,
+    wake: Notify,
+}
+
+impl Queue {
+    pub(super) fn new(node: Arc<Node>, stats: Arc<Stats>) -> Self {
+        Self {
+            node,
+            stats,
+            jobs: RefCell::default(),
+            numbers: Cell::new(0),
+            waiting: Cell::new(0),
+            spare: Cell::new(None),
+            wake: Notify::new(),
+        }
+    }
+
+    /// Whether no more questions may wait.
+    pub(super) fn is_full(&self) -> bool {
+        self.waiting.get() >= MAX_WAITING
+    }
+
+    /// Adds a question to the batch at the end, or to a new one.
+    pub(super) fn ask(&self, store: &RedisStore, verb: Verb, ask: &Ask<'_>, waiter: Waiter) {
+        let mut jobs = self.jobs.borrow_mut();
+        let has_room = |job: &Job| match &job.work {
+            Work::Ask { verb: other, batch, .. } => {
+                *other == verb
+                    && !job.resent
+                    && batch.load() + load_of(ask) <= MAX_LOAD_PER_BATCH
+                    && job.waiters.list.len() < MAX_CHECKS_PER_BATCH
+            }
+            _ => false,
+        };
+        if !jobs.back().is_some_and(has_room) {
+            let id = store.next_batch_id();
+            let batch = self.spare.take().unwrap_or_default();
+            jobs.push_back(self.new_job(Work::Ask { verb, batch, id }));
+        }
+        if let Some(Job { work: Work::Ask { batch, .. }, waiters, .. }) = jobs.back_mut() {
+            let item = batch.add(ask);
+            waiters.list.push(Waiter { item, ..waiter });
+        }
+        self.on_asked();
+    }
+
+    /// Adds a reset.
+    pub(super) fn reset(&self, reset: Reset, waiter: Waiter) {
+        let mut job = self.new_job(Work::Reset(reset));
+        job.waiters.list.push(waiter);
+        self.jobs.borrow_mut().push_back(job);
+        self.on_asked();
+    }
+
+    fn on_asked(&self) {
+        self.waiting.set(self.waiting.get() + 1);
+        // The pipeline is woken behind every session that is ready in this turn, so that their checks are all in.
+        self.wake.notify_one();
+    }
+
+    /// Returns once something was asked since the last time.
+    pub(super) async fn asked(&self) {
+        self.wake.notified().await;
+    }
+
+    /// A job, which is not in the queue.
+    pub(super) fn new_job(&self, work: Work) -> Job {
+        self.numbers.set(self.numbers.get() + 1);
+        Job::new(work, self.numbers.get())
+    }
+
+    /// The next job, if it `may_leave`.
+    pub(super) fn next_if(&self, may_leave: impl FnOnce(&Work) -> bool) -> Option<Job> {
+        let mut jobs = self.jobs.borrow_mut();
+        may_leave(&jobs.front()?.work).then(|| jobs.pop_front())?
+    }
+
+    /// When the first is due who waits here.
+    pub(super) fn next_due_us(&self) -> Option<u64> {
+        self.jobs.borrow().front().and_then(Job::next_due_us)
+    }
+
+    /// Drops the jobs of which `keep` does not say that they are to stay.
+    pub(super) fn retain(&self, keep: impl FnMut(&mut Job) -> bool) {
+        let mut jobs = self.jobs.take();
+        jobs.retain_mut(keep);
+        self.jobs.replace(jobs);
+    }
+
+    /// Has a job that was sent in vain wait anew, where it stood.
+    pub(super) fn put_back(&self, job: Job) {
+        let mut jobs = self.jobs.borrow_mut();
+        let place = jobs.partition_point(|queued| queued.number < job.number);
+        jobs.insert(place, job);
+    }
+
+    /// Has the rest of a job wait behind all that was asked meanwhile, or, if that `is_short`, for nothing.
+    pub(super) fn put_rest(&self, job: Job, is_short: bool) {
+        let Job { work, waiters, number, .. } = job;
+        let rest = Job { waiters, ..self.new_job(work) };
+        let mut jobs = self.jobs.borrow_mut();
+        match is_short {
+            true => jobs.push_front(Job { number, ..rest }),
+            false => jobs.push_back(rest),
+        }
+    }
+
+    /// Gives somebody the answer who asked here.
+    pub(super) fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer) {
+        if work.counts() {
+            answer.count(&self.stats);
+        }
+        self.waiting.set(self.waiting.get() - 1);
+        waiter.mailbox.deliver(waiter.ticket, answer);
+    }
+
+    /// Gives all who still wait for a job the same answer.
+    pub(super) fn deliver_all(&self, Job { work, waiters, .. }: &Job, answer: Answer) {
+        waiters.list.iter().skip(waiters.expired).for_each(|waiter| self.deliver(work, waiter, answer));
+    }
+
+    /// A batch is done: its memory serves another.
+    pub(super) fn take_spare(&self, mut batch: Batch) {
+        batch.clear();
+        self.spare.set(Some(batch));
+    }
+}
