@@ -1,12 +1,21 @@
 //! What a client has said of itself.
 
-use super::hello::Login;
+use super::hello::{Hello, Login};
 use crate::auth::Permissions;
 use crate::client_list::{Said, kept};
 use crate::config::Commands;
 use crate::resp::reply::Protocol;
 use std::borrow::Cow;
 use std::sync::Arc;
+
+/// What becomes of a client's connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// It goes on.
+    Stay,
+    /// It closes once its replies are written.
+    Close,
+}
 
 /// A client's side of its connection, as its handshake left it.
 #[derive(Debug)]
@@ -63,6 +72,11 @@ impl Client {
         self.permissions.as_ref().is_some_and(|may| may.commands == Commands::All)
     }
 
+    /// Whether it may run nothing else, now that it has said who it is.
+    pub fn is_confined(&self) -> bool {
+        self.permissions.as_ref().is_some_and(|may| may.commands == Commands::RlOnly)
+    }
+
     /// A login of its has failed.
     pub fn fail_login(&mut self) {
         self.failed_logins = self.failed_logins.saturating_add(1);
@@ -94,6 +108,13 @@ impl Client {
     pub fn tell_id(&mut self) -> i64 {
         self.was_told_id = true;
         i64::try_from(self.id).unwrap_or(i64::MAX)
+    }
+
+    /// Notes what a HELLO says of it, once that was answered well.
+    pub fn said_hello(&mut self, hello: Hello) {
+        self.protocol = hello.protocol.unwrap_or(self.protocol);
+        self.login = hello.login.or(self.login.take());
+        self.name = hello.name.unwrap_or_else(|| std::mem::take(&mut self.name));
     }
 
     /// What RESET does.

@@ -1,13 +1,25 @@
 //! What comes back for a command that is forwarded: how many replies, and what they change.
 
+pub mod ids;
+pub mod merge;
+
 use super::client::Client;
 use super::hello::{Hello, Login};
-use super::ids::Ids;
-use super::merge::Merge;
 use super::redis_commands::{Does, Keys, RedisCommand, Subscribed, is_too_short_to_matter};
 use crate::command::OwnCommand;
 use crate::resp::parse_int;
 use crate::resp::request::Args;
+use ids::Ids;
+use merge::Merge;
+
+/// Which of a client's connections to Redis. It has one, so that this takes neither room nor time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConnectionId(());
+
+impl ConnectionId {
+    /// The one.
+    pub const ONLY: Self = Self(());
+}
 
 /// What is due from Redis for a forwarded command, or for several in a row.
 #[derive(Debug)]
@@ -78,7 +90,7 @@ impl Change {
     /// Applies it.
     pub fn apply(self, client: &mut Client) {
         match self {
-            Self::Hello(hello) => hello.apply(client),
+            Self::Hello(hello) => client.said_hello(hello),
             Self::Auth(login) => client.login = Some(login),
             Self::Database(number) => client.database = Some(number),
             Self::Name(name) => client.name = name,
@@ -106,7 +118,7 @@ pub enum Effect {
     Monitor,
     /// Something that cannot be set up again on another connection, or that another server may lack: CLIENT TRACKING
     /// and its like, scripts and functions. A client that runs a script by its hash believes that its server has it.
-    Settle,
+    Pin,
     /// SYNC or PSYNC: what comes back is no RESP any more.
     Replicate,
 }
@@ -180,14 +192,14 @@ impl Route {
             }
             Does::Reset => (Expect::Change(Box::new(Change::Reset)), Some(Effect::Reset)),
             Does::Multi => (Expect::Multi, None),
-            Does::EndMulti => (Expect::EndMulti, Some(Effect::Unwatch)),
+            Does::Exec | Does::Discard => (Expect::EndMulti, Some(Effect::Unwatch)),
             Does::Watch => (Expect::Replies(1), Some(Effect::Watch)),
             Does::Unwatch => (Expect::Replies(1), Some(Effect::Unwatch)),
             Does::Unsubscribe(kind) if count == 1 => (Expect::ConfirmationsOfAll(kind), None),
             Does::Subscribe | Does::Unsubscribe(_) => (Expect::Confirmations(count as u64 - 1), None),
             Does::Monitor => (Expect::Replies(1), Some(Effect::Monitor)),
             Does::Replicate => (Expect::Replies(1), Some(Effect::Replicate)),
-            Does::Pin => (Expect::Replies(1), Some(Effect::Settle)),
+            Does::Pin => (Expect::Replies(1), Some(Effect::Pin)),
             Does::Block => (Expect::Blocking, None),
             // Its options stand before the streams' names, one of which may be `block`.
             Does::BlockIfAsked => {
@@ -223,7 +235,7 @@ impl Route {
             (b"reply", b"on", 3) => Some(Effect::ReplyOn),
             (b"reply", b"off", 3) => Some(Effect::ReplyOff),
             (b"reply", b"skip", 3) => Some(Effect::ReplySkip),
-            (b"tracking" | b"caching" | b"no-evict" | b"no-touch", ..) => Some(Effect::Settle),
+            (b"tracking" | b"caching" | b"no-evict" | b"no-touch", ..) => Some(Effect::Pin),
             (b"setname", _, 3) => {
                 let name = args.get(2).unwrap_or_default().to_vec();
                 expect = Expect::Change(Box::new(Change::Name(name)));

@@ -1,7 +1,6 @@
 //! AUTH and HELLO as a client says them. Read here and nowhere else, as strictly as Redis does: what two readers would
 //! take differently, one of them would take for another user.
 
-use super::client::Client;
 use crate::auth::DEFAULT_USER;
 use crate::command::quoted;
 use crate::resp::parse_int;
@@ -130,13 +129,6 @@ impl Hello {
         let mut raw = BytesMut::new();
         request::write(&mut raw, &words);
         raw
-    }
-
-    /// Notes what it says of the client, once it was answered well.
-    pub fn apply(self, client: &mut Client) {
-        client.protocol = self.protocol.unwrap_or(client.protocol);
-        client.login = self.login.or(client.login.take());
-        client.name = self.name.unwrap_or_else(|| std::mem::take(&mut client.name));
     }
 }
 

@@ -7,7 +7,7 @@ mod config;
 mod known;
 mod server;
 
-use super::client::Client;
+use super::client::{After, Client};
 use super::hello::{Hello, Login};
 use super::login;
 use crate::auth::{ANSWERED_HERE, NO_AUTH_HELLO};
@@ -16,15 +16,6 @@ use crate::resp::request::Args;
 use crate::worker::Worker;
 use crate::{info, resp};
 use bytes::BytesMut;
-
-/// What becomes of the connection after a command.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// It goes on.
-    Stay,
-    /// It closes once its replies are written.
-    Close,
-}
 
 /// Answers a command that is not Tollgate's own.
 pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) -> After {
@@ -100,7 +91,7 @@ fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesM
     if client.permissions.is_none() {
         return reply::error(out, NO_AUTH_HELLO);
     }
-    hello.apply(client);
+    client.said_hello(hello);
     let protocol = client.protocol;
     reply::map(out, 7, protocol);
     reply::bulk(out, b"server");

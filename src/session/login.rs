@@ -1,19 +1,47 @@
 //! Lets a client in whom Redis is not asked about: users of the configuration, and logins that Redis knew when it was
-//! last there.
+//! last there. Has those wait who cannot be let in.
 
 use super::client::Client;
 use super::hello::Login;
 use crate::auth::{Auth, WRONG_PASSWORD};
 use crate::worker::Worker;
+use std::pin::Pin;
+use std::task::Context;
 use std::time::Duration;
+use tokio::time::{Sleep, sleep};
 
 const UNKNOWN_LOGIN: &str = "UNAVAILABLE Redis cannot be reached, and it has not let this login in before";
 const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. \
                            Are you sure your configuration is correct?";
 
+/// Has a client wait whose logins fail.
+#[derive(Debug, Default)]
+pub struct Pause {
+    until: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pause {
+    /// Begins one, after so many logins that failed, if it is to be.
+    pub fn begin(&mut self, failed_logins: u32) {
+        self.until = pause_after(failed_logins).map(|pause| Box::pin(sleep(pause)));
+    }
+
+    /// Whether the client waits.
+    pub fn is_on(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Ends it when it is time.
+    pub fn poll(&mut self, cx: &mut Context<'_>) {
+        if self.until.as_mut().is_some_and(|until| until.as_mut().poll(cx).is_ready()) {
+            self.until = None;
+        }
+    }
+}
+
 /// How long a client is to wait after so many logins that failed: not at all at first, so that a password which was
 /// mistyped, or has just been changed, costs nobody anything.
-pub fn pause_after(failed_logins: u32) -> Option<Duration> {
+fn pause_after(failed_logins: u32) -> Option<Duration> {
     const FREE: u32 = 2;
     const FIRST_MS: u64 = 100;
     const LONGEST_DOUBLINGS: u32 = 5;

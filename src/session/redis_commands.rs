@@ -44,8 +44,10 @@ pub enum Does {
     Quit,
     /// It begins a transaction.
     Multi,
-    /// It ends one.
-    EndMulti,
+    /// It ends one, which is executed.
+    Exec,
+    /// It ends one, which is not.
+    Discard,
     /// It watches keys, which is lost with the connection.
     Watch,
     /// It watches none any more.
@@ -135,8 +137,8 @@ static TABLE: [RedisCommand; 121] = [
     RedisCommand { name: "echo", arity: 2, is_handshake: true, here: Here::Whole, ..PLAIN },
     // Transactions.
     RedisCommand { name: "multi", arity: 1, does: Does::Multi, here: Here::Whole, ..PLAIN },
-    RedisCommand { name: "exec", arity: 1, does: Does::EndMulti, here: Here::Whole, ..PLAIN },
-    RedisCommand { name: "discard", arity: 1, does: Does::EndMulti, here: Here::Whole, ..PLAIN },
+    RedisCommand { name: "exec", arity: 1, does: Does::Exec, here: Here::Whole, ..PLAIN },
+    RedisCommand { name: "discard", arity: 1, does: Does::Discard, here: Here::Whole, ..PLAIN },
     RedisCommand { name: "watch", does: Does::Watch, ..PLAIN },
     RedisCommand { name: "unwatch", arity: 1, does: Does::Unwatch, ..PLAIN },
     // Subscriptions, and what else sends without being asked.

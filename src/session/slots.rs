@@ -1,6 +1,6 @@
 //! Replies that are not next in order, or not ready: what keeps a client's replies in the order of its requests.
 
-use super::expect::Expect;
+use super::expect::{ConnectionId, Expect};
 use crate::limiter::mailbox::Answer;
 use crate::resp::reply;
 use bytes::{BufMut, BytesMut};
@@ -20,8 +20,8 @@ enum Slot {
     Muted,
     /// The limiter has answered, but something before is outstanding.
     Answered(Answer),
-    /// Due from the client's connection to Redis.
-    Upstream(Expect),
+    /// Due from a connection of the client's to Redis.
+    Upstream(ConnectionId, Expect),
 }
 
 impl Slot {
@@ -56,9 +56,15 @@ impl Slots {
         self.queue.is_empty()
     }
 
-    /// Whether anything is due from the client's connection to Redis.
+    /// Whether anything is due from Redis.
     pub fn await_upstream(&self) -> bool {
         self.upstream > 0
+    }
+
+    /// Whether anything is due from this connection. Unlike the others of its kind, it looks through the queue.
+    pub fn await_from(&self, connection: ConnectionId) -> bool {
+        self.upstream > 0
+            && self.queue.iter().any(|slot| matches!(slot, Slot::Upstream(from, _) if *from == connection))
     }
 
     /// Whether anything is due from there that the limiter must not be asked before.
@@ -84,7 +90,7 @@ impl Slots {
 
     /// Whether all wait for a command that takes its time by nature: BLPOP and its like.
     pub fn is_blocked(&self) -> bool {
-        matches!(self.queue.front(), Some(Slot::Upstream(Expect::Blocking)))
+        matches!(self.queue.front(), Some(Slot::Upstream(_, Expect::Blocking)))
     }
 
     /// How many the limiter has yet to answer.
@@ -122,61 +128,71 @@ impl Slots {
         self.push(if muted { Slot::Muted } else { Slot::Deciding });
     }
 
-    /// Adds what is due from the client's connection to Redis.
-    pub fn push_upstream(&mut self, expect: Expect) {
-        self.push_independent(expect);
+    /// Adds what is due from a connection to Redis.
+    pub fn push_upstream(&mut self, from: ConnectionId, expect: Expect) {
+        self.push_independent(from, expect);
         self.behind_ordered = self.next_ticket();
     }
 
     /// The same, for what the limiter may overtake.
-    pub fn push_independent(&mut self, expect: Expect) {
-        if let (Some(Slot::Upstream(Expect::Replies(count))), Expect::Replies(more)) = (self.queue.back_mut(), &expect)
+    pub fn push_independent(&mut self, from: ConnectionId, expect: Expect) {
+        if let Some(Slot::Upstream(last, Expect::Replies(count))) = self.queue.back_mut()
+            && let Expect::Replies(more) = expect
+            && *last == from
         {
             *count += more;
             return;
         }
         self.upstream += 1;
         self.turning_points += usize::from(expect.is_turning_point());
-        self.push(Slot::Upstream(expect));
+        self.push(Slot::Upstream(from, expect));
     }
 
-    /// What is due next, if that is due from the client's connection to Redis.
-    pub fn front_upstream(&mut self) -> Option<&mut Expect> {
+    /// What is due next, if that is due from this connection.
+    pub fn front_of(&mut self, connection: ConnectionId) -> Option<&mut Expect> {
         match self.queue.front_mut() {
-            Some(Slot::Upstream(expect)) => Some(expect),
+            Some(Slot::Upstream(from, expect)) if *from == connection => Some(expect),
             _ => None,
         }
     }
 
-    /// Takes what [`Slots::front_upstream`] showed: it has come.
-    pub fn pop_upstream(&mut self) -> Option<Expect> {
-        self.front_upstream()?;
-        let Some(Slot::Upstream(expect)) = self.pop() else { return None };
+    /// Takes what [`Slots::front_of`] showed: it has come.
+    pub fn pop_of(&mut self, connection: ConnectionId) -> Option<Expect> {
+        self.front_of(connection)?;
+        let Some(Slot::Upstream(_, expect)) = self.pop() else { return None };
         self.upstream -= 1;
         self.turning_points -= usize::from(expect.is_turning_point());
         Some(expect)
     }
 
-    /// Puts something else in the place of what [`Slots::front_upstream`] showed.
-    pub fn replace_front(&mut self, expect: Expect) {
-        if let Some(front) = self.front_upstream() {
+    /// Puts something else in the place of what [`Slots::front_of`] showed.
+    pub fn replace_front_of(&mut self, connection: ConnectionId, expect: Expect) {
+        if let Some(front) = self.front_of(connection) {
             let (was, is) = (front.is_turning_point(), expect.is_turning_point());
             *front = expect;
             self.turning_points = self.turning_points + usize::from(is) - usize::from(was);
         }
     }
 
-    /// Drops what is due from the client's connection to Redis, and all behind it, which would be out of order.
-    pub fn cut_upstream(&mut self) {
-        let first = self.queue.iter().position(|slot| matches!(slot, Slot::Upstream(_)));
+    /// Drops what is due from this connection, and all behind it, which would be out of order.
+    pub fn cut_at(&mut self, connection: ConnectionId) {
+        let first = self.queue.iter().position(|slot| matches!(slot, Slot::Upstream(from, _) if *from == connection));
         self.queue.truncate(first.unwrap_or(self.queue.len()));
         self.count();
     }
 
-    /// Answers what is due from the client's connection to Redis with an error.
-    pub fn fail_upstream(&mut self, text: &str) {
+    /// Drops all that is due, and what is ready behind it.
+    pub fn clear(&mut self) {
+        self.queue.clear();
+        self.count();
+    }
+
+    /// Answers what is due from this connection with an error.
+    pub fn fail(&mut self, connection: ConnectionId, text: &str) {
         for slot in &mut self.queue {
-            if let Slot::Upstream(expect) = slot {
+            if let Slot::Upstream(from, expect) = slot
+                && *from == connection
+            {
                 let mut replies = BytesMut::new();
                 let count = if let Expect::Replies(count) = expect { *count } else { 1 };
                 (0..count).for_each(|_| reply::error(&mut replies, text));
@@ -186,9 +202,12 @@ impl Slots {
         self.count();
     }
 
-    /// Counts anew what the queue holds, none of which is due from Redis.
+    /// Counts anew what the queue holds.
     fn count(&mut self) {
-        (self.upstream, self.turning_points) = (0, 0);
+        let queue = &self.queue;
+        let due = || queue.iter().filter_map(|slot| if let Slot::Upstream(_, due) = slot { Some(due) } else { None });
+        self.upstream = due().count();
+        self.turning_points = due().filter(|expect| expect.is_turning_point()).count();
         self.deciding = self.queue.iter().filter(|slot| matches!(slot, Slot::Deciding | Slot::Muted)).count();
         self.ready_bytes = self.queue.iter().rev().skip(1).map(Slot::ready_bytes).sum();
     }
@@ -221,7 +240,7 @@ impl Slots {
             match slot {
                 Slot::Ready(bytes) => output.put_slice(bytes),
                 Slot::Answered(answer) => write_answer(output, answer),
-                Slot::Deciding | Slot::Muted | Slot::Upstream(_) => return,
+                Slot::Deciding | Slot::Muted | Slot::Upstream(..) => return,
             }
             self.pop();
         }

@@ -4,18 +4,17 @@
 //! A client may send a long pipeline before it reads the first reply, and must not be stopped short of its end. So the
 //! bound for one is high, until all together have used up what there is for all; from then on it is low.
 
-use super::Session;
 use crate::worker::Shared;
 use std::sync::atomic::Ordering::Relaxed;
 
 /// Most bytes of replies that one client may leave unread.
-pub const MAX_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// The same while all clients together leave more than [`MAX_BYTES_OF_ALL`], and of one that has not logged in.
-const LOW_BYTES: usize = 64 * 1024;
+pub const LOW_BYTES: usize = 64 * 1024;
 /// Most bytes that all clients may leave unread before each is held to [`LOW_BYTES`].
 const MAX_BYTES_OF_ALL: usize = 256 * 1024 * 1024;
 /// Most checks of one client that may wait for the limiter.
-const MAX_UNDECIDED: usize = 4096;
+pub const MAX_UNDECIDED: usize = 4096;
 
 /// One client's share of what all clients leave unread.
 #[derive(Debug, Default)]
@@ -37,22 +36,8 @@ impl Unread {
     }
 }
 
-impl Session {
-    /// How many bytes of replies wait for the client to read them, or for one before them.
-    pub(super) fn unread_bytes(&self) -> usize {
-        self.output.len() + self.slots.waiting_bytes()
-    }
-
-    /// Most bytes that may be unread now.
-    pub(super) fn max_unread_bytes(&self) -> usize {
-        let is_tight = self.worker.shared.unread.load(Relaxed) > MAX_BYTES_OF_ALL;
-        if is_tight || self.client.permissions.is_none() { LOW_BYTES } else { MAX_BYTES }
-    }
-
-    /// Whether nothing more is to be carried out until the client has read, or the limiter has answered.
-    pub(super) fn is_full(&self) -> bool {
-        let bytes = self.unread_bytes();
-        // Most clients read in time, and need not look at what threads share.
-        (bytes > LOW_BYTES && bytes > self.max_unread_bytes()) || self.slots.undecided() >= MAX_UNDECIDED
-    }
+/// Most bytes that one client may leave unread now.
+pub fn max_bytes(shared: &Shared, has_logged_in: bool) -> usize {
+    let is_tight = shared.unread.load(Relaxed) > MAX_BYTES_OF_ALL;
+    if is_tight || !has_logged_in { LOW_BYTES } else { MAX_BYTES }
 }

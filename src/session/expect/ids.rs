@@ -8,11 +8,11 @@
 //!
 //! Redis decides whether a command may be run, so it is asked also where it knows nobody of that number.
 
-use super::Session;
 use super::merge::text_of;
 use crate::client_list::{AtRedis, ClientList, is_own};
 use crate::resp::request::{self, Args};
 use crate::resp::{parse_int, reply};
+use crate::session::client::{After, Client};
 use bytes::BytesMut;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -110,6 +110,27 @@ impl Ids {
         })
     }
 
+    /// The reply to `client`, made of Redis's. A KILL ends whom it names of this process; whether that is the client
+    /// itself is said beside the reply.
+    pub fn answer<'r>(&self, reply: &'r [u8], client: &Client, list: &ClientList) -> (Cow<'r, [u8]>, After) {
+        let is_integer = reply.starts_with(b":");
+        let told = match self {
+            Self::Unblock | Self::Tracking => None,
+            Self::Own if !is_integer || !client.was_told_id => None,
+            Self::Own => replace_id(reply, b":", |_| Some(client.id)),
+            Self::Redirection => {
+                let told = list.by_redis_id();
+                replace_id(reply, if is_integer { b":" } else { REDIRECT_LABEL }, |id| told.get(&id).copied())
+            }
+            Self::Lines(unlinked) => lines(reply, unlinked, list),
+            Self::Kill(kill) => {
+                let (told, after) = kill.carry_out(reply, client.id, list);
+                return (told.map_or(reply.into(), Cow::Owned), after);
+            }
+        };
+        (told.map_or(reply.into(), Cow::Owned), After::Stay)
+    }
+
     /// Whether an argument can be a client's id. Other arguments of these commands are no such numbers.
     fn may_stand_at(&self, place: usize, args: &Args<'_>) -> bool {
         let is_behind = |word: &[u8]| args.get(place.wrapping_sub(1)).is_some_and(|it| it.eq_ignore_ascii_case(word));
@@ -185,6 +206,31 @@ impl Kill {
         }
     }
 
+    /// Ends the clients of this process that it names, and says what the reply is instead of Redis's, if it is another.
+    fn carry_out(&self, reply: &[u8], own_id: u64, list: &ClientList) -> (Option<Vec<u8>>, After) {
+        let mut after = After::Stay;
+        let Some(at_redis) = self.count_at_redis(reply) else { return (None, after) };
+        let mut count = at_redis;
+        for (id, is_counted) in self.targets(at_redis, list) {
+            let is_own = id == own_id;
+            if is_own && self.skips_own {
+                continue;
+            }
+            if is_own {
+                // It is still answered.
+                after = After::Close;
+            }
+            count = count.saturating_add(i64::from((is_own || list.kill(id)) && !is_counted));
+        }
+        let mut told = BytesMut::new();
+        match self.is_old {
+            true if count > 0 => reply::status(&mut told, "OK"),
+            true => return (None, after),
+            false => reply::integer(&mut told, count),
+        }
+        (Some(told.to_vec()), after)
+    }
+
     /// Whom to end here, each with whether Redis has counted it, when Redis has ended `count`.
     fn targets(&self, count: i64, list: &ClientList) -> Vec<(u64, bool)> {
         if self.named.is_empty() {
@@ -195,51 +241,6 @@ impl Kill {
         let is_at_addr = |id| self.addr.is_none_or(|addr| list.get(id).is_some_and(|entry| entry.peer == addr));
         let named = self.named.iter().map(|named| (named.id, named.is_translated && count > 0));
         named.filter(|(id, is_counted)| *is_counted || (!self.is_left_to_redis && is_at_addr(*id))).collect()
-    }
-}
-
-impl Session {
-    /// Passes on the reply to a command that names clients by their ids, or is answered by what names them.
-    pub(super) fn answer_ids(&mut self, ids: &Ids, reply: &[u8]) {
-        let list = self.worker.shared.client_list.clone();
-        let is_integer = reply.starts_with(b":");
-        let told = match ids {
-            Ids::Unblock | Ids::Tracking => None,
-            Ids::Own if !is_integer || !self.client.was_told_id => None,
-            Ids::Own => replace_id(reply, b":", |_| Some(self.client.id)),
-            Ids::Redirection => {
-                let told = list.by_redis_id();
-                replace_id(reply, if is_integer { b":" } else { REDIRECT_LABEL }, |id| told.get(&id).copied())
-            }
-            Ids::Lines(unlinked) => lines(reply, unlinked, &list),
-            Ids::Kill(kill) => self.kill(kill, reply, &list),
-        };
-        self.output.extend_from_slice(told.as_deref().unwrap_or(reply));
-    }
-
-    /// Ends the clients of this process that a command names, and says what its reply is instead of Redis's.
-    fn kill(&mut self, kill: &Kill, reply: &[u8], list: &ClientList) -> Option<Vec<u8>> {
-        let at_redis = kill.count_at_redis(reply)?;
-        let mut count = at_redis;
-        for (id, is_counted) in kill.targets(at_redis, list) {
-            let is_own = id == self.client.id;
-            if is_own && kill.skips_own {
-                continue;
-            }
-            if is_own {
-                // It is still answered.
-                self.slots.cut_upstream();
-                self.closing = true;
-            }
-            count = count.saturating_add(i64::from((is_own || list.kill(id)) && !is_counted));
-        }
-        let mut told = BytesMut::new();
-        match kill.is_old {
-            true if count > 0 => reply::status(&mut told, "OK"),
-            true => return None,
-            false => reply::integer(&mut told, count),
-        }
-        Some(told.to_vec())
     }
 }
 

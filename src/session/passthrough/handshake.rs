@@ -4,10 +4,10 @@
 //! A connection is handed over only once each step that decides this has been answered well. So no command of the
 //! client's is ever run as somebody else, or in another database, because a step before it was refused.
 
-use super::client::Client;
 use crate::dial::Dialer;
 use crate::net::Stream;
 use crate::resp::reply::Protocol;
+use crate::session::client::Client;
 use crate::store::connection::{Connection, Error, Reply};
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,71 @@
+//! Tollgate's own commands: asks the limiter, and has its answer take the request's place among the replies.
+
+use super::caller::Caller;
+use super::slots;
+use crate::command::{CheckArgs, OwnCommand, Request, docs};
+use crate::limit::Verb;
+use crate::limiter::mailbox::Answer;
+use crate::resp::reply;
+use crate::resp::request::Args;
+
+/// One client's.
+#[derive(Debug, Default)]
+pub struct OwnCommands {
+    /// The ticket of the last reset that was not answered at once.
+    reset: Option<u64>,
+}
+
+impl OwnCommands {
+    /// Whether a reset is yet to be answered. A long one goes in pieces, between which requests of other clients are
+    /// answered, but none that stand behind it here.
+    pub fn await_reset(&self, caller: &Caller) -> bool {
+        self.reset.is_some_and(|ticket| caller.replies.slots.await_answer(ticket))
+    }
+
+    /// Carries out one; if `muted`, without a reply.
+    pub fn run(&mut self, caller: &mut Caller, command: &OwnCommand, args: &Args<'_>, now_us: u64, muted: bool) {
+        match &(command.parse)(args, &caller.worker.shared.config.limits) {
+            Ok(Request::Check(check)) => ask(caller, Verb::Check, check, now_us, muted),
+            Ok(Request::Peek(check)) => ask(caller, Verb::Peek, check, now_us, muted),
+            Ok(Request::Reset(keys)) => self.reset(caller, keys, now_us, muted),
+            _ if muted => {}
+            Ok(Request::Help) => docs::help(caller.replies.tail()),
+            Err(error) => reply::error(caller.replies.tail(), &error.to_string()),
+        }
+    }
+
+    fn reset(&mut self, caller: &mut Caller, keys: &[&[u8]], now_us: u64, muted: bool) {
+        let prefixed: Vec<_> = keys.iter().filter_map(|key| prefixed(caller, key)).collect();
+        let prefixed: Vec<&[u8]> = prefixed.iter().map(Vec::as_slice).collect();
+        let keys = if prefixed.is_empty() { keys } else { &prefixed };
+        let ticket = caller.replies.slots.next_ticket();
+        let answer = caller.worker.limiter.reset(keys, now_us, &caller.mailbox, ticket);
+        if answer.is_none() {
+            self.reset = Some(ticket);
+        }
+        place(caller, answer, muted);
+    }
+}
+
+fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, muted: bool) {
+    let ticket = caller.replies.slots.next_ticket();
+    let mut ask = parsed.check();
+    let prefixed = prefixed(caller, ask.key);
+    ask.key = prefixed.as_deref().unwrap_or(ask.key);
+    let answer = caller.worker.limiter.ask(verb, &ask, now_us, &caller.mailbox, ticket);
+    place(caller, answer, muted);
+}
+
+/// The key as the client's user has it, if that is another.
+fn prefixed(caller: &Caller, key: &[u8]) -> Option<Vec<u8>> {
+    let prefix = &caller.client.permissions.as_ref()?.key_prefix;
+    (!prefix.is_empty()).then(|| [prefix.as_bytes(), key].concat())
+}
+
+fn place(caller: &mut Caller, answer: Option<Answer>, muted: bool) {
+    match answer {
+        Some(_) if muted => {}
+        Some(answer) => slots::write_answer(caller.replies.tail(), &answer),
+        None => caller.replies.slots.push_deciding(muted),
+    }
+}
