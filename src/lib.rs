@@ -1,7 +1,7 @@
 //! Tollgate: a rate limiter that every Redis client already speaks to.
 //!
 //! A check travels one straight line: bytes ([`session`], [`resp`]), command ([`command`]), limiter ([`limiter`]),
-//! store ([`store`]), decision ([`limit`]), bytes again.
+//! store ([`store`]), verdict ([`limit`]), bytes again.
 
 pub mod auth;
 pub mod busy_poll;

@@ -85,13 +85,13 @@ struct Level {
     level: u128,
 }
 
-/// The decision for any check while all are admitted unasked, as if their windows were empty. A cost that exceeds a
+/// The verdict on any ask while all are admitted unasked, as if their windows were empty. A cost that exceeds a
 /// limit is denied still.
 pub fn open(ask: &Ask<'_>) -> Verdict {
     decide_degraded(ask, |_| LimitState::default())
 }
 
-/// The decision for any check while all are denied: as if their windows had been filled just now, so the longest
+/// The verdict on any ask while all are denied: as if their windows had been filled just now, so the longest
 /// window binds, and is worth waiting for.
 pub fn closed(ask: &Ask<'_>) -> Verdict {
     decide_degraded(ask, |limit| LimitState {

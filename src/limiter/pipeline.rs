@@ -1,8 +1,8 @@
 //! A worker's jobs on their way to Redis and back: sent on one connection in the order in which they were asked, and
 //! answered in that order, as many in flight as the round trip holds.
 
+mod receive;
 mod send;
-mod settle;
 
 use super::backend::Backend;
 use super::completion::Completion;

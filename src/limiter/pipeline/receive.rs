@@ -15,7 +15,7 @@ impl Pipeline<'_> {
         }
         let Some(mut job) = self.in_flight.pop_front() else { return self.disconnect(&Error::Unexpected) };
         match outcome {
-            Ok(reply) => self.settle(job, reply),
+            Ok(reply) => self.on_answer(job, reply),
             Err(error) if error.has_code("NOSCRIPT") && !job.with_source => {
                 job.with_source = true;
                 self.write(job);
@@ -25,7 +25,7 @@ impl Pipeline<'_> {
     }
 
     /// Redis has answered.
-    fn settle(&mut self, job: Job, reply: Reply) {
+    fn on_answer(&mut self, job: Job, reply: Reply) {
         let (node, now_us) = (self.node, now_us());
         match (&job.work, reply) {
             (Work::Ask { batch, .. }, reply) => match Report::read(reply, batch.states()) {
@@ -56,11 +56,11 @@ impl Pipeline<'_> {
                 }
             }
         }
-        self.on_answered(job, now_us);
+        self.on_done(job, now_us);
     }
 
     /// A job is done, and its answer is given. What that says of the way and of Redis.
-    fn on_answered(&mut self, job: Job, now_us: u64) {
+    fn on_done(&mut self, job: Job, now_us: u64) {
         self.missed = 0;
         let took_us = now_us.saturating_sub(job.sent_us);
         self.limit.on_answer(took_us, job.ahead, now_us);
