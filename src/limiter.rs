@@ -114,7 +114,7 @@ impl Limiter {
         None
     }
 
-    /// Forgets the keys, which are of one node. The answer comes as that of [`Limiter::ask`].
+    /// Forgets the keys, of which there is one at least, and which are of one node. The answer comes as that of [`Limiter::ask`].
     pub fn reset(&self, keys: &[&[u8]], now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
         match &*self.backend {
             Backend::Embedded(embedded) => {
@@ -135,7 +135,8 @@ impl Limiter {
         }
     }
 
-    /// The queue before the node that counts for a key. The only place that takes all keys to be on one node.
+    /// The queue before the node that counts for a key. All keys are on one node today, which is assumed here alone, and by
+    /// a reset of several keys.
     fn node_of(&self, _key: &[u8]) -> Option<&Queue> {
         self.queues.first().map(Rc::as_ref)
     }
