@@ -161,6 +161,8 @@ pub struct Server {
     pub tcp_keepalive: Option<Duration>,
     /// Longest time that a worker looks for its next event before it sleeps: 0 to 10,000 us, 0 for never.
     pub busy_poll_us: u64,
+    /// Whether a worker that is busy with many clients interrupts nobody else on its core.
+    pub sched_batch: bool,
     /// Whether remote clients are refused while nothing asks them for a password.
     pub protected_mode: bool,
 }
@@ -179,6 +181,7 @@ impl Server {
             max_bulk_bytes: settings.int("server.max_bulk_bytes", 512 << 20, BYTES),
             backlog: settings.int("server.backlog", 511, 1..=65_535),
             busy_poll_us: settings.int("server.busy_poll_us", 200, 0..=10_000),
+            sched_batch: settings.bool("server.sched_batch", true),
             // Linux takes no more than 32,767 s for TCP_KEEPIDLE.
             tcp_keepalive: some_seconds(settings.int("server.tcp_keepalive", 300, 0..=32_767)),
             protected_mode: settings.bool("server.protected_mode", true),

@@ -23,8 +23,8 @@ const SPAN_US: u64 = 10_000;
 /// The policy of one worker's thread.
 #[derive(Debug, Default)]
 pub struct SchedBatch {
-    /// Whoever started Tollgate under another policy has chosen it.
-    is_ours: bool,
+    /// Not where the operator says no, nor where Tollgate was started under another policy: that was chosen.
+    may_change: bool,
     is_on: Cell<bool>,
     turns: Cell<u64>,
     last_client: Cell<u64>,
@@ -32,9 +32,10 @@ pub struct SchedBatch {
 }
 
 impl SchedBatch {
-    /// Of the thread that this is called on, which is under the default policy unless told otherwise.
-    pub fn of_this_thread() -> Self {
-        Self { is_ours: policy::is_default(), ..Self::default() }
+    /// Of the thread that this is called on, which is under the default policy unless told otherwise. Nothing changes
+    /// unless it `is_wanted`.
+    pub fn of_this_thread(is_wanted: bool) -> Self {
+        Self { may_change: is_wanted && policy::is_default(), ..Self::default() }
     }
 
     /// There is something to do for `client` at `now_us`, a time in microseconds.
@@ -46,7 +47,7 @@ impl SchedBatch {
         }
         self.since_us.set(now_us);
         let is_busy = self.turns.take() * 1_000_000 > BUSY_PER_S * span_us;
-        if self.is_ours && self.is_on.replace(is_busy) != is_busy {
+        if self.may_change && self.is_on.replace(is_busy) != is_busy {
             policy::set_batch(is_busy);
         }
     }
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn a_busy_thread_interrupts_nobody() {
-        let sched = SchedBatch::of_this_thread();
+        let sched = SchedBatch::of_this_thread(true);
         assert_eq!(policy_after(&sched, 1_000, 60, 50), 0, "16,667 a second");
         assert_eq!(policy_after(&sched, 400, 20, 50), 0, "50,000 a second, for 8 ms");
         assert_eq!(policy_after(&sched, 1_000, 20, 50), 3, "the same, for 20 ms");
@@ -114,9 +115,15 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_is_not_to_change_its_policy_does_not() {
+        let sched = SchedBatch::of_this_thread(false);
+        assert_eq!(policy_after(&sched, 1_000, 20, 50), 0);
+    }
+
+    #[test]
     fn a_policy_that_somebody_chose_is_left_alone() {
         policy::set_batch(true);
-        let sched = SchedBatch::of_this_thread();
+        let sched = SchedBatch::of_this_thread(true);
         assert_eq!(policy_after(&sched, 1_000, 20, 50), 3);
         assert_eq!(policy_after(&sched, 1, 20_000, 50), 3);
     }

@@ -82,7 +82,7 @@ impl Worker {
         let limiter = Limiter::new(shared.backend.clone(), stats.clone());
         let (stopping, stop) = (Cell::new(false), Notify::new());
         let busy_poll = BusyPoll::new(shared.config.server.busy_poll_us);
-        let sched_batch = SchedBatch::of_this_thread();
+        let sched_batch = SchedBatch::of_this_thread(shared.config.server.sched_batch);
         let read_buffer = RefCell::new(vec![0; READ_BYTES]);
         Self { shared, stats, limiter, busy_poll, sched_batch, read_buffer, stopping, stop, parser: RefCell::default() }
     }

@@ -65,6 +65,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.server.backlog, 511);
     assert_eq!(config.server.tcp_keepalive, Some(Duration::from_secs(300)));
     assert_eq!(config.server.busy_poll_us, 200);
+    assert!(config.server.sched_batch);
     assert!(config.server.protected_mode);
     assert_eq!((config.tls, config.auth), (None, Auth::None));
     assert_eq!(config.shutdown.grace, Duration::from_secs(5));
