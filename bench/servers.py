@@ -160,6 +160,15 @@ def need(name, package):
     raise Failed(f"{name} is needed: install {package}")
 
 
+def tell_ignored(which, why):
+    """Says that something cannot run on this machine, also in the file that tests/ignored.sh repeats at the end."""
+    line = f"ignored: {which}: {why}"
+    print(line, file=sys.stderr, flush=True)
+    if path := os.environ.get("TOLLGATE_TEST_IGNORED"):
+        with open(path, "a") as file:
+            print(line, file=file)
+
+
 def free_port():
     """A port that nobody listens on now."""
     with socket.socket() as probe:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from installing import install
-from servers import ANY_PORT, Redis, free_port, read, start_tollgate, wait_until
+from servers import ANY_PORT, Redis, free_port, read, start_tollgate, tell_ignored, wait_until
 
 # Name: its folder, its runtime, its script without the ending.
 WORKERS = {
@@ -99,7 +99,7 @@ def run(names, long):
     """Runs the workers through everything, prints what came of it, and returns how many tests passed and failed."""
     commands = {name: install(*WORKERS[name]) for name in names}
     for name in [name for name, command in commands.items() if not command[0]]:
-        print(f"skipped: {name} is not here and cannot be installed (Debian: ruby-sidekiq)", flush=True)
+        tell_ignored(f"workers of {name}", "not here, and it cannot be installed (Debian: ruby-sidekiq)")
         del commands[name]
     tests = [live_through(way, commands, OUTAGES) for way in ("direct", "loading")]
     if long:

@@ -129,6 +129,15 @@ def redis_server():
     return named or shutil.which("redis-server") or find("valkey-server", "Debian: redis-server, Fedora: redis")
 
 
+def tell_ignored(which, why):
+    """Says that something cannot run on this machine, also in the file that tests/ignored.sh repeats at the end."""
+    line = f"ignored: {which}: {why}"
+    print(line, file=sys.stderr, flush=True)
+    if path := os.environ.get("TOLLGATE_TEST_IGNORED"):
+        with open(path, "a") as file:
+            print(line, file=file)
+
+
 def find(program, where):
     path = shutil.which(program)
     if not path:

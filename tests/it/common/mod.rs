@@ -16,17 +16,31 @@ pub use redis_server::RedisServer;
 pub use scripts::{Scripts, batch_of, decisions};
 pub use tollgate::{Builder, Tollgate, program};
 
+use std::fs::OpenOptions;
+use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
+use std::{env, thread};
 
 /// Longer than anything here takes, so that it passes only when something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Whether tests are to last as long as they need to be sure (`tests/faults/run`), or only as long as one waits for.
 pub fn is_thorough() -> bool {
-    std::env::var_os("TOLLGATE_TEST_THOROUGH").is_some()
+    env::var_os("TOLLGATE_TEST_THOROUGH").is_some()
+}
+
+/// Says that the test at hand, or a part of it, cannot run on this machine, and why. Past the harness, which keeps back
+/// what tests that pass print; and into the file that `tests/run` repeats at its end.
+pub fn tell_ignored(reason: &str) {
+    let line = format!("ignored: {}: {}\n", thread::current().name().unwrap_or_default(), reason.trim());
+    let _ = io::stderr().write_all(line.as_bytes());
+    if let Some(path) = env::var_os("TOLLGATE_TEST_IGNORED") {
+        let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
+        file.write_all(line.as_bytes()).unwrap();
+    }
 }
 
 /// Waits until `condition` holds.
@@ -38,7 +52,7 @@ pub fn wait_until(deadline: Duration, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < deadline, "still waiting after {deadline:?}");
-        std::thread::sleep(Duration::from_millis(2));
+        thread::sleep(Duration::from_millis(2));
     }
 }
 

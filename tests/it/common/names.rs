@@ -1,12 +1,11 @@
 //! Names that one Tollgate alone sees.
 
+use super::tell_ignored;
 use std::collections::hash_map::RandomState;
 use std::fs;
 use std::hash::BuildHasher;
-use std::io::{self, Write};
 use std::net::{IpAddr, UdpSocket};
 use std::process::Command;
-use std::thread;
 use tempfile::TempDir;
 
 /// Files of a test's own in the place of /etc/hosts and of what says where DNS is, for the programs that
@@ -20,7 +19,7 @@ pub struct Names {
 impl Names {
     /// Where DNS answers at once that there is nobody.
     ///
-    /// `None` where a process may not have files of its own; stderr then says so.
+    /// `None` where a process may not have files of its own; then it is told that the test is ignored.
     pub fn new() -> Option<Self> {
         Self::with_dns_at(any_loopback_address(), None)
     }
@@ -28,11 +27,11 @@ impl Names {
     /// Where DNS never answers, so that whoever looks for a name that is not there waits for as long as its patience
     /// lasts: ten seconds.
     ///
-    /// `None` where that cannot be had; stderr then says so.
+    /// `None` where that cannot be had; then it is told that the test is ignored.
     pub fn silent() -> Option<Self> {
         let addr = any_loopback_address();
         let silence =
-            UdpSocket::bind((addr, 53)).inspect_err(|error| tell_skipped(&format!("port 53: {error}"))).ok()?;
+            UdpSocket::bind((addr, 53)).inspect_err(|error| tell_ignored(&format!("port 53: {error}"))).ok()?;
         Self::with_dns_at(addr, Some(silence))
     }
 
@@ -43,8 +42,8 @@ impl Names {
         names.write("nsswitch.conf", "hosts: files dns\n");
         match names.seen_by(&Command::new("true")).output() {
             Ok(output) if output.status.success() => return Some(names),
-            Ok(output) => tell_skipped(&String::from_utf8_lossy(&output.stderr)),
-            Err(error) => tell_skipped(&format!("unshare: {error}")),
+            Ok(output) => tell_ignored(&String::from_utf8_lossy(&output.stderr)),
+            Err(error) => tell_ignored(&format!("unshare: {error}")),
         }
         None
     }
@@ -91,10 +90,4 @@ impl Names {
 fn any_loopback_address() -> IpAddr {
     let random = RandomState::new().hash_one("").to_be_bytes();
     IpAddr::from([127, random[0], random[1], random[2].clamp(2, 254)])
-}
-
-/// Past the test harness, which keeps back what tests that pass print.
-fn tell_skipped(reason: &str) {
-    let test = thread::current().name().unwrap_or_default().to_owned();
-    let _ = writeln!(io::stderr(), "{test} is skipped: {}", reason.trim());
 }
