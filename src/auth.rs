@@ -1,4 +1,4 @@
-//! Who may come in, and what they may do there: users of the configuration, and a memory of whom Redis has let in.
+//! Authentication: who is let in, and what they may do there: users of the configuration, and a memory of whom Redis has let in.
 //!
 //! Nothing here speaks to Redis or to a client. The wording is Redis's, because clients match on it.
 
@@ -19,10 +19,6 @@ const MAX_REMEMBERED: usize = 10_000;
 pub const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 /// The user whom `AUTH password` means.
 pub const DEFAULT_USER: &[u8] = b"default";
-/// Most arguments of a request of a client that has yet to say who it is, as in Redis.
-pub const MAX_ARGS_BEFORE_AUTH: usize = 10;
-/// Longest argument of such a request, in bytes, as in Redis.
-pub const MAX_BULK_BYTES_BEFORE_AUTH: usize = 16_384;
 
 /// A client has yet to say who it is.
 pub const NO_AUTH: &str = "NOAUTH Authentication required.";
@@ -36,7 +32,7 @@ pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or us
 pub const NO_PERMISSION: &str = "NOPERM this user may run Tollgate's own commands only";
 /// It is of another machine, and nobody asks who it is. It is told and the connection closes.
 pub const DENIED: &str = "DENIED Tollgate is running in protected mode: no password is asked for, and so only clients \
-     of its own machine are let in. To let in others, have them say who they are (auth.mode = \"password\" or \
+     of its own machine are let in. To let in others, require a password (auth.mode = \"password\" or \
      \"redis\"), or, if nobody but your own clients can reach this address, set server.protected_mode = false. To let \
      in this machine's alone, listen on a loopback address.";
 

@@ -45,7 +45,7 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// `[limits]`: what clients may ask.
     pub limits: Limits,
-    /// `[redis]`: the Redis behind.
+    /// `[redis]`: the upstream Redis.
     pub redis: Redis,
     /// `[upstream]`: the connections that clients get of their own.
     pub upstream: Upstream,
@@ -145,7 +145,7 @@ pub struct Server {
     pub listen: Vec<HostPort>,
     /// Worker threads, 1 to 1,024. A configured 0 has become one per core here.
     pub workers: NonZero<usize>,
-    /// Most clients at once, 1 to 1,000,000.
+    /// Maximum concurrent clients, 1 to 1,000,000.
     pub max_clients: usize,
     /// A client that is silent for so long is closed: 1 s to a year, or never.
     pub idle_timeout: Option<Duration>,
@@ -202,7 +202,7 @@ impl Shutdown {
     }
 }
 
-/// `[redis]`: the Redis behind.
+/// `[redis]`: the upstream Redis.
 #[derive(Debug, Clone)]
 pub struct Redis {
     /// Where it is, and who to be there.
@@ -383,7 +383,7 @@ impl DenyCache {
 /// `[embedded]`: the log without a Redis.
 #[derive(Debug, Clone)]
 pub struct Embedded {
-    /// Whether there is no Redis behind.
+    /// Whether there is no upstream Redis.
     pub enabled: bool,
     /// Most logs (one per key and window), 1 to 1,000,000,000.
     pub max_keys: usize,

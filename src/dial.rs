@@ -1,4 +1,4 @@
-//! Opens connections to the Redis behind, over TCP, TLS or a Unix socket.
+//! Opens connections to the upstream Redis, over TCP, TLS or a Unix socket.
 
 mod race;
 

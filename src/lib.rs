@@ -1,32 +1,36 @@
 //! Tollgate: a rate limiter that every Redis client already speaks to.
 //!
-//! A check travels one straight line: bytes ([`session`], [`resp`]), command ([`command`]), limiter ([`limiter`]),
+//! A check travels one straight line: bytes (`session`, [`resp`]), command ([`command`]), limiter ([`limiter`]),
 //! store ([`store`]), verdict ([`limit`]), bytes again.
+//!
+//! This is no library for others: what is public is what the program, the tests, the benchmarks and the fuzz targets
+//! use. All else is private, so that the compiler tells what nobody uses any more.
 
-pub mod auth;
-pub mod busy_poll;
 pub mod cli;
-pub mod client_list;
-pub mod clock;
 pub mod command;
 pub mod config;
-pub mod descriptors;
 pub mod dial;
-pub mod glob;
-pub mod info;
 pub mod limit;
 pub mod limiter;
 pub mod log;
-pub mod log_limit;
-pub mod net;
-pub mod resolve;
 pub mod resp;
-pub mod run_id;
-pub mod sched_batch;
 pub mod server;
-pub mod session;
-pub mod shards;
-pub mod stats;
 pub mod store;
-pub mod tls;
-pub mod worker;
+
+mod auth;
+mod busy_poll;
+mod client_list;
+mod clock;
+mod descriptors;
+mod glob;
+mod info;
+mod log_limit;
+mod net;
+mod resolve;
+mod run_id;
+mod sched_batch;
+mod session;
+mod shards;
+mod stats;
+mod tls;
+mod worker;

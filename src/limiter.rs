@@ -16,23 +16,23 @@
 //! Knows verdicts but no protocol.
 
 pub mod backend;
-pub mod breaker;
+pub(crate) mod breaker;
 mod completion;
 pub mod deny_cache;
-pub mod diagnosis;
+pub(crate) mod diagnosis;
 mod facts;
 pub mod fallback;
-pub mod health;
+pub(crate) mod health;
 mod in_flight;
 mod job;
-pub mod mailbox;
+pub(crate) mod mailbox;
 mod needs;
-pub mod node;
+pub(crate) mod node;
 mod pipeline;
 pub mod preflight;
 mod probe;
 mod queue;
-pub mod redis;
+pub(crate) mod redis;
 mod resets;
 mod write_back;
 

@@ -155,9 +155,9 @@ fn answer_other_signals(reload: impl Fn() -> Result<bool, String> + Send + 'stat
         loop {
             tokio::select! {
                 _ = hangup.recv() => match reload() {
-                    Ok(true) => info!("certificates read again"),
-                    Ok(false) => info!(signal = "SIGHUP", "nothing to read again: there is no [tls]"),
-                    Err(error) => error!(error, "certificates cannot be read: those from before stay"),
+                    Ok(true) => info!("certificates reloaded"),
+                    Ok(false) => info!(signal = "SIGHUP", "nothing to reload: there is no [tls]"),
+                    Err(error) => error!(error, "certificates cannot be read: keeping the previous ones"),
                 },
                 _ = user1.recv() => info!(signal = "SIGUSR1", "nothing is bound to this signal"),
                 _ = user2.recv() => info!(signal = "SIGUSR2", "nothing is bound to this signal"),

@@ -71,7 +71,7 @@ impl Resolver {
         Ok(outcome.unwrap_or(Ok(Vec::new()))?)
     }
 
-    /// The lookup under way, or else a new one.
+    /// The lookup in flight, or else a new one.
     fn lookup(&self) -> io::Result<watch::Receiver<Outcome>> {
         let mut latest = self.latest.lock().unwrap_or_else(PoisonError::into_inner);
         let is_under_way = |lookup: &&Lookup| lookup.outcome.borrow().is_none() && lookup.began.elapsed() < MAX_AGE;

@@ -17,7 +17,7 @@ use std::cell::Cell;
 
 /// A worker is busy when it turns from one client to another more often than this in a second.
 const BUSY_PER_S: u64 = 20_000;
-/// This is counted for so long, before the policy is thought over.
+/// This is counted for so long, before the policy is re-evaluated.
 const SPAN_US: u64 = 10_000;
 
 /// The policy of one worker's thread.

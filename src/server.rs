@@ -54,7 +54,7 @@ struct Arrival {
 }
 
 /// The accepting thread's end of a worker.
-struct Desk {
+struct WorkerHandle {
     clients: mpsc::Sender<Arrival>,
     /// Clients handed over and not gone.
     load: Arc<AtomicUsize>,
@@ -124,18 +124,20 @@ impl Server {
     /// Threads or listeners that cannot be started.
     pub async fn run(self, stop: CancellationToken) -> io::Result<bool> {
         let Self { listeners, shared } = self;
-        let mut desks = Vec::new();
+        let mut handles = Vec::new();
         for (index, stats) in shared.stats.iter().enumerate() {
-            desks.push(start_worker(index, shared.clone(), stats.clone())?);
+            handles.push(start_worker(index, shared.clone(), stats.clone())?);
         }
-        let desks = Rc::new(desks);
+        let handles = Rc::new(handles);
         let mut accepting = JoinSet::new();
         let failures = Rc::<LogLimit>::default();
         let local = LocalSet::new();
         for (listener, speaks_tls) in listeners {
             let listener = TcpListener::from_std(listener)?;
-            accepting
-                .spawn_local_on(accept(listener, speaks_tls, shared.clone(), desks.clone(), failures.clone()), &local);
+            accepting.spawn_local_on(
+                accept(listener, speaks_tls, shared.clone(), handles.clone(), failures.clone()),
+                &local,
+            );
         }
         local
             .run_until(async {
@@ -148,11 +150,11 @@ impl Server {
             .await;
         shared.stopping.cancel();
         let deadline = Instant::now() + shared.config.shutdown.grace;
-        let desks = Rc::into_inner(desks).unwrap_or_default();
-        while Instant::now() < deadline && !desks.iter().all(|desk| desk.thread.is_finished()) {
+        let handles = Rc::into_inner(handles).unwrap_or_default();
+        while Instant::now() < deadline && !handles.iter().all(|handle| handle.thread.is_finished()) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Ok(desks.iter().all(|desk| desk.thread.is_finished()))
+        Ok(handles.iter().all(|handle| handle.thread.is_finished()))
     }
 }
 
@@ -184,12 +186,12 @@ async fn accept(
     listener: TcpListener,
     speaks_tls: bool,
     shared: Arc<Shared>,
-    desks: Rc<Vec<Desk>>,
+    handles: Rc<Vec<WorkerHandle>>,
     failures: Rc<LogLimit>,
 ) {
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => hand_over(stream, peer, speaks_tls, &shared, &desks).await,
+            Ok((stream, peer)) => hand_over(stream, peer, speaks_tls, &shared, &handles).await,
             Err(error) => {
                 // Out of file descriptors, most likely: clients that leave give some back.
                 if let Some(times) = failures.due(now_us()) {
@@ -202,12 +204,18 @@ async fn accept(
     }
 }
 
-async fn hand_over(mut stream: TcpStream, peer: SocketAddr, speaks_tls: bool, shared: &Shared, desks: &[Desk]) {
+async fn hand_over(
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    speaks_tls: bool,
+    shared: &Shared,
+    handles: &[WorkerHandle],
+) {
     let server = &shared.config.server;
     // Who must show a certificate of ours is no stranger.
-    let is_vouched =
+    let has_required_client_cert =
         speaks_tls && shared.config.tls.iter().flat_map(|tls| &tls.client_certs).any(|certs| certs.required);
-    let refusal = if server.protected_mode && !is_vouched && shared.auth.protects_from(peer.ip()) {
+    let refusal = if server.protected_mode && !has_required_client_cert && shared.auth.protects_from(peer.ip()) {
         Some(auth::DENIED)
     } else if shared.clients.load(Relaxed) >= server.max_clients {
         Some("ERR max number of clients reached")
@@ -229,12 +237,12 @@ async fn hand_over(mut stream: TcpStream, peer: SocketAddr, speaks_tls: bool, sh
     if let Err(error) = set_options(&stream, shared) {
         debug!(%peer, %error, "cannot set socket options");
     }
-    let Some(desk) = desks.iter().min_by_key(|desk| desk.load.load(Relaxed)) else { return };
+    let Some(handle) = handles.iter().min_by_key(|handle| handle.load.load(Relaxed)) else { return };
     if let Ok(stream) = stream.into_std() {
         shared.clients.fetch_add(1, Relaxed);
-        desk.load.fetch_add(1, Relaxed);
+        handle.load.fetch_add(1, Relaxed);
         // Fails only when the worker has ended, and then the server is stopping.
-        let _ = desk.clients.send(Arrival { stream, peer, speaks_tls }).await;
+        let _ = handle.clients.send(Arrival { stream, peer, speaks_tls }).await;
     }
 }
 
@@ -246,7 +254,7 @@ fn set_options(stream: &TcpStream, shared: &Shared) -> io::Result<()> {
     }
 }
 
-fn start_worker(index: usize, shared: Arc<Shared>, stats: Arc<Stats>) -> io::Result<Desk> {
+fn start_worker(index: usize, shared: Arc<Shared>, stats: Arc<Stats>) -> io::Result<WorkerHandle> {
     let (clients, arriving) = mpsc::channel(HANDOVER);
     let load = Arc::new(AtomicUsize::new(0));
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
@@ -255,7 +263,7 @@ fn start_worker(index: usize, shared: Arc<Shared>, stats: Arc<Stats>) -> io::Res
         let worker = Rc::new(Worker::new(shared, stats));
         LocalSet::new().block_on(&runtime, serve_clients(worker, arriving, worker_load));
     })?;
-    Ok(Desk { clients, load, thread })
+    Ok(WorkerHandle { clients, load, thread })
 }
 
 async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>, load: Arc<AtomicUsize>) {

@@ -356,7 +356,7 @@ impl Session {
                 }
                 continue;
             }
-            if caller.client.permissions.is_none() && caller.replies.slots.await_turning_point() {
+            if caller.client.permissions.is_none() && caller.replies.slots.await_barrier() {
                 // What it may send depends on the answer to its login.
                 self.intake = Intake::Held;
                 break;

@@ -1,4 +1,4 @@
-//! Where requests are counted: in the Redis behind ([`redis`], asked in [`batch`]es by [`script`]s on a
+//! Where requests are counted: in the upstream Redis ([`redis`], asked in [`batch`]es by [`script`]s on a
 //! [`connection`], told of the rest by the [`ledger`], with a registry
 //! of what is in use, [`registry`]) or in this process ([`embedded`]). Stores count and report; what
 //! an answer means to a client is the limiter's business.

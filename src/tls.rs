@@ -44,7 +44,7 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Shakes hands with a client. The future may be dropped at any time, and should be after [`MAX_HANDSHAKE`]: it
+    /// Performs the TLS handshake with a client. The future may be dropped at any time, and should be after [`MAX_HANDSHAKE`]: it
     /// waits for the client as long as it is polled.
     pub fn accept(&self, stream: TcpStream) -> Accept<TcpStream> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();

@@ -28,7 +28,7 @@ pub struct Shared {
     pub config: Config,
     /// Who may come in.
     pub auth: Auth,
-    /// Shakes hands with clients that speak TLS.
+    /// Performs the TLS handshake with clients that speak TLS.
     pub tls: Option<Acceptor>,
     /// Where limits are counted.
     pub backend: Arc<Backend>,

@@ -23,7 +23,7 @@ pub enum Auth {
     None,
     /// These users: 1 to 1,001, no two of one name.
     Password(Vec<User>),
-    /// Whom the Redis behind lets in.
+    /// Whom the upstream Redis lets in.
     Redis,
 }
 
@@ -44,7 +44,7 @@ pub struct User {
 /// What a user may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Commands {
-    /// Everything that Tollgate's own user of the Redis behind may.
+    /// Everything that Tollgate's own user of the upstream Redis may.
     All,
     /// Tollgate's own commands, and what a client says at its start.
     RlOnly,

@@ -14,7 +14,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
-/// Most attempts under way at once. With more silent addresses than these, those behind are not reached.
+/// Most attempts in flight at once. With more silent addresses than these, those behind are not reached.
 const MAX_UNDER_WAY: usize = 8;
 /// Longest time between the beginnings of two attempts, unless one fails before.
 const MAX_STAGGER: Duration = Duration::from_millis(250);

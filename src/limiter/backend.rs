@@ -45,7 +45,7 @@ impl Backend {
         matches!(self, Self::Embedded(_))
     }
 
-    /// The Redis behind, if there is one.
+    /// The upstream Redis, if there is one.
     pub fn redis(&self) -> Option<&Redis> {
         match self {
             Self::Embedded(_) => None,

@@ -96,7 +96,7 @@ impl Completion<'_> {
             let is_counted =
                 job.work.counts() && states.iter().zip(reports).any(|(after, before)| after.used > before.state().used);
             // Of a batch that ran before, it is not known when the logs were looked at.
-            if is_counted && !item.lasts && !job.resent {
+            if is_counted && !item.has_fresh_ttl && !job.resent {
                 ttl_cache.seen(&ask, *redis_now_us);
             }
             self.redis.learn(self.node, &ask, (states, reports), job.sent_us, now_us);

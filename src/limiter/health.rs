@@ -205,7 +205,7 @@ impl Health {
             let degraded = self.count(|stats| &stats.by_fallback).saturating_sub(outage.degraded_before);
             let written_back = self.count(|stats| &stats.written_back).saturating_sub(outage.written_before);
             self.lock().written_before = (unwritten > 0).then_some(outage.written_before);
-            info!(redis = ?self.dialer, down_ms, degraded, written_back, unwritten, "redis answers again");
+            info!(redis = ?self.dialer, down_ms, degraded, written_back, unwritten, "circuit closed: redis answers again");
         }
     }
 
@@ -304,9 +304,11 @@ impl Health {
             let (redis, mode) = (&self.dialer, self.mode);
             match problem.kind {
                 Kind::Outage => {
-                    warn!(?redis, problem = what, advice, error, %mode, "redis is down: the fallback answers");
+                    warn!(?redis, problem = what, advice, error, %mode, "circuit opened, redis is down: the fallback answers");
                 }
-                _ => warn!(?redis, problem = what, advice, error, %mode, "redis cannot be used: the fallback answers"),
+                _ => {
+                    warn!(?redis, problem = what, advice, error, %mode, "circuit opened, redis cannot be used: the fallback answers")
+                }
             }
         }
     }

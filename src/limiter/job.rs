@@ -57,7 +57,7 @@ pub enum Lane {
     Reset,
 }
 
-/// One errand to Redis.
+/// One request to a node, with who waits for its answer.
 #[derive(Debug)]
 pub struct Job {
     /// What is asked.

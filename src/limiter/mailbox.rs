@@ -63,7 +63,7 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A session's letter box. The tickets are the session's own: it gives one with each question and finds it beside the
+/// A session's completion queue. The tickets are the session's own: it gives one with each question and finds it beside the
 /// answer. Holds at most one answer for each question asked, so the session's bound on those bounds it.
 #[derive(Debug, Default)]
 pub struct Mailbox {

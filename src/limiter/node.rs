@@ -25,7 +25,7 @@ pub struct Node {
     /// What the fallback admitted and the node does not know of yet.
     pub ledger: Ledger,
     /// Whether resets on other proxies are heard of. Only then are denials kept.
-    hears_resets: AtomicBool,
+    reset_feed_live: AtomicBool,
     /// Its clock less this process's, as last seen.
     clock_offset_us: AtomicI64,
 }
@@ -39,8 +39,8 @@ impl Node {
         registry: Registry,
         ledger: Ledger,
     ) -> Self {
-        let (hears_resets, clock_offset_us) = (AtomicBool::new(false), AtomicI64::new(0));
-        Self { dialer, connect_timeout, health, registry, ledger, hears_resets, clock_offset_us }
+        let (reset_feed_live, clock_offset_us) = (AtomicBool::new(false), AtomicI64::new(0));
+        Self { dialer, connect_timeout, health, registry, ledger, reset_feed_live, clock_offset_us }
     }
 
     /// What is added to a time of this process's clock to have it by the node's.
@@ -65,12 +65,12 @@ impl Node {
     }
 
     /// Whether resets on other proxies are heard of.
-    pub(super) fn hears_resets(&self) -> bool {
-        self.hears_resets.load(Relaxed)
+    pub(super) fn reset_feed_live(&self) -> bool {
+        self.reset_feed_live.load(Relaxed)
     }
 
-    pub(super) fn set_hears_resets(&self, hears_resets: bool) {
-        self.hears_resets.store(hears_resets, Relaxed);
+    pub(super) fn set_reset_feed_live(&self, reset_feed_live: bool) {
+        self.reset_feed_live.store(reset_feed_live, Relaxed);
     }
 
     /// The node was asked at `sent_us` to register counters, or which are registered, and answered.

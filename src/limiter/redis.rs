@@ -111,7 +111,7 @@ impl Redis {
         }
         // Times count from when Redis read its clock, which was not before the batch was sent.
         let denied = !verdict.allowed && state.fits_in_us > 0;
-        if denied && node.hears_resets() {
+        if denied && node.reset_feed_live() {
             let max_cost = match ask.limits {
                 [_] => costliest(limit, state.used, *covered).max(ask.cost),
                 // A costlier request may be denied for longer by another of the limits.

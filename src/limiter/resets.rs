@@ -26,7 +26,7 @@ pub(super) async fn listen(redis: &Redis, node: &Node) {
             let lacks = || needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, node.health.about());
             node.health.set_deafness(is_right.then(lacks));
         }
-        node.set_hears_resets(false);
+        node.set_reset_feed_live(false);
         redis.deny_cache.clear(now_us());
         tokio::time::sleep(RETRY_AFTER).await;
     }
@@ -40,7 +40,7 @@ async fn subscribe(redis: &Redis, node: &Node) -> Result<(), Error> {
     let subscribed = timeout(node.connect_timeout, link.call(&words)).await;
     subscribed.unwrap_or_else(|_| Err(Error::late()))?;
     node.health.set_deafness(None);
-    node.set_hears_resets(true);
+    node.set_reset_feed_live(true);
     let mut is_pinged = false;
     loop {
         match timeout(PING_AFTER, link.reply()).await {

@@ -52,7 +52,7 @@ pub enum Expect {
 
 impl Expect {
     /// Whether what comes back decides how the commands behind are to be taken.
-    pub fn is_turning_point(&self) -> bool {
+    pub fn is_barrier(&self) -> bool {
         let changes_nothing = matches!(self, Self::Replies(_) | Self::Blocking | Self::Merge(_) | Self::Ids(_));
         !changes_nothing && !matches!(self, Self::RefusedInMulti(_) | Self::Rest)
     }
@@ -142,7 +142,7 @@ pub fn is_plain(args: &Args<'_>) -> bool {
         Does::Quit | Does::Http => false,
         _ => matches!(
             Route::of(command, args, args.len()),
-            Route { expect: Expect::Replies(_), effect: None, alone: false }
+            Route { expect: Expect::Replies(_), effect: None, exclusive: false }
         ),
     }
 }
@@ -167,12 +167,12 @@ pub struct Route {
     pub effect: Option<Effect>,
     /// It is sent with nothing pending, and nothing is sent behind it until its reply has come: some versions of Redis
     /// let a failing AUTH go without a reply when others are pending.
-    pub alone: bool,
+    pub exclusive: bool,
 }
 
 impl Route {
     const fn replies(count: u64) -> Self {
-        Self { expect: Expect::Replies(count), effect: None, alone: false }
+        Self { expect: Expect::Replies(count), effect: None, exclusive: false }
     }
 
     /// The route of a command. `count` is how many arguments it has, of which the last may not have come yet.
@@ -209,11 +209,11 @@ impl Route {
             }
             Does::Describe => (Merge::of(args, count).map_or(Expect::Replies(1), Expect::Merge), None),
         };
-        Self { expect, effect, alone: false }
+        Self { expect, effect, exclusive: false }
     }
 
     fn of_auth(login: Login) -> Self {
-        Self { expect: Expect::Change(Box::new(Change::Auth(login))), effect: None, alone: true }
+        Self { expect: Expect::Change(Box::new(Change::Auth(login))), effect: None, exclusive: true }
     }
 
     fn of_hello(args: &Args<'_>) -> Self {
@@ -221,8 +221,8 @@ impl Route {
         let Ok(hello) = Hello::parse(args) else {
             return Self::replies(1);
         };
-        let alone = hello.login.is_some();
-        Self { expect: Expect::Change(Box::new(Change::Hello(hello))), effect: None, alone }
+        let exclusive = hello.login.is_some();
+        Self { expect: Expect::Change(Box::new(Change::Hello(hello))), effect: None, exclusive }
     }
 
     fn of_client(args: &Args<'_>, count: usize) -> Self {
@@ -243,7 +243,7 @@ impl Route {
             }
             _ => None,
         };
-        Self { expect, effect, alone: false }
+        Self { expect, effect, exclusive: false }
     }
 }
 

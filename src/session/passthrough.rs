@@ -185,7 +185,7 @@ impl Passthrough {
     /// reply decides that.
     pub fn may_hold_multi(&self, caller: &Caller) -> Option<bool> {
         let Some(upstream) = self.chosen() else { return Some(true) };
-        (!caller.replies.slots.await_turning_point()).then(|| upstream.state().is_plain(caller.client.protocol))
+        (!caller.replies.slots.await_barrier()).then(|| upstream.state().is_plain(caller.client.protocol))
     }
 
     /// Whether the client is there to be told things: it is subscribed, or monitors.
@@ -335,7 +335,7 @@ impl Passthrough {
         if let Loss::Io(error) = loss {
             debug!(client = client.id, %error, "upstream lost");
         } else if !is_bound
-            && !replies.slots.await_turning_point()
+            && !replies.slots.await_barrier()
             && worker.shared.config.upstream.when_down == WhenDown::Loading
         {
             replies.slots.fail(upstream.id(), STALLED);

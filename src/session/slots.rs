@@ -41,7 +41,7 @@ pub struct Slots {
     first: u64,
     /// How many are due from Redis, and how many of these decide how later commands are taken.
     upstream: usize,
-    turning_points: usize,
+    barriers: usize,
     /// The ticket behind the last that is due from Redis for a command that the limiter must not overtake.
     behind_ordered: u64,
     /// How many the limiter has yet to answer.
@@ -73,8 +73,8 @@ impl Slots {
     }
 
     /// Whether a reply is due that decides how the commands behind it are to be taken.
-    pub fn await_turning_point(&self) -> bool {
-        self.turning_points > 0
+    pub fn await_barrier(&self) -> bool {
+        self.barriers > 0
     }
 
     /// Whether the limiter has yet to answer something.
@@ -144,7 +144,7 @@ impl Slots {
             return;
         }
         self.upstream += 1;
-        self.turning_points += usize::from(expect.is_turning_point());
+        self.barriers += usize::from(expect.is_barrier());
         self.push(Slot::Upstream(from, expect));
     }
 
@@ -161,16 +161,16 @@ impl Slots {
         self.front_of(connection)?;
         let Some(Slot::Upstream(_, expect)) = self.pop() else { return None };
         self.upstream -= 1;
-        self.turning_points -= usize::from(expect.is_turning_point());
+        self.barriers -= usize::from(expect.is_barrier());
         Some(expect)
     }
 
     /// Puts something else in the place of what [`Slots::front_of`] showed.
     pub fn replace_front_of(&mut self, connection: ConnectionId, expect: Expect) {
         if let Some(front) = self.front_of(connection) {
-            let (was, is) = (front.is_turning_point(), expect.is_turning_point());
+            let (was, is) = (front.is_barrier(), expect.is_barrier());
             *front = expect;
-            self.turning_points = self.turning_points + usize::from(is) - usize::from(was);
+            self.barriers = self.barriers + usize::from(is) - usize::from(was);
         }
     }
 
@@ -207,7 +207,7 @@ impl Slots {
         let queue = &self.queue;
         let due = || queue.iter().filter_map(|slot| if let Slot::Upstream(_, due) = slot { Some(due) } else { None });
         self.upstream = due().count();
-        self.turning_points = due().filter(|expect| expect.is_turning_point()).count();
+        self.barriers = due().filter(|expect| expect.is_barrier()).count();
         self.deciding = self.queue.iter().filter(|slot| matches!(slot, Slot::Deciding | Slot::Muted)).count();
         self.ready_bytes = self.queue.iter().rev().skip(1).map(Slot::ready_bytes).sum();
     }

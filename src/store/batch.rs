@@ -18,7 +18,7 @@ pub struct Item {
     /// How many checks are joined; at least 1.
     pub count: u32,
     /// Its logs are known to live long enough.
-    pub lasts: bool,
+    pub has_fresh_ttl: bool,
 }
 
 impl Item {
@@ -28,7 +28,7 @@ impl Item {
     }
 }
 
-/// A batch under construction or under way. Keys and limits stand in two buffers, so that a check costs no
+/// A batch under construction or in flight. Keys and limits stand in two buffers, so that a check costs no
 /// allocation of its own.
 #[derive(Debug, Default)]
 pub struct Batch {
@@ -36,7 +36,7 @@ pub struct Batch {
     limits: Vec<Limit>,
     items: Vec<Item>,
     load: usize,
-    lasting_until_us: i64,
+    ttls_fresh_until_us: i64,
     /// The last item of each key, by the key's hash.
     last_of_key: HashTable<usize>,
     hasher: RandomState,
@@ -49,7 +49,7 @@ impl Batch {
         self.limits.clear();
         self.items.clear();
         self.load = 0;
-        self.lasting_until_us = 0;
+        self.ttls_fresh_until_us = 0;
         self.last_of_key.clear();
     }
 
@@ -85,7 +85,7 @@ impl Batch {
             hash,
             cost: ask.cost,
             count: 1,
-            lasts: false,
+            has_fresh_ttl: false,
         });
         self.load += load_of(ask);
         new_index
@@ -102,18 +102,18 @@ impl Batch {
     }
 
     /// Marks the items whose logs are known to live long enough for entries that are made until a time.
-    pub fn mark_lasting(&mut self, until_us: impl Fn(&Ask<'_>) -> Option<i64>) {
-        self.lasting_until_us = i64::MAX;
+    pub fn mark_fresh_ttls(&mut self, until_us: impl Fn(&Ask<'_>) -> Option<i64>) {
+        self.ttls_fresh_until_us = i64::MAX;
         for item in &mut self.items {
             let until_us = until_us(&ask_of(&self.keys, &self.limits, item));
-            item.lasts = until_us.is_some();
-            self.lasting_until_us = self.lasting_until_us.min(until_us.unwrap_or(i64::MAX));
+            item.has_fresh_ttl = until_us.is_some();
+            self.ttls_fresh_until_us = self.ttls_fresh_until_us.min(until_us.unwrap_or(i64::MAX));
         }
     }
 
     /// Until when all the marks hold, by Redis's clock: microseconds.
-    pub fn lasting_until_us(&self) -> i64 {
-        self.lasting_until_us
+    pub fn ttls_fresh_until_us(&self) -> i64 {
+        self.ttls_fresh_until_us
     }
 
     /// All items' limits, in order.

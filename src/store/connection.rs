@@ -1,4 +1,4 @@
-//! A connection of Tollgate's own to Redis: any number of commands may be under way, and they are answered in order.
+//! A connection of Tollgate's own to Redis: any number of commands may be in flight, and they are answered in order.
 //!
 //! Its owner writes and reads it himself. The `redis` crate's multiplexed connection has a task and two channels for
 //! that, which cost Tollgate a sixth of its time for a batch.
@@ -147,7 +147,7 @@ impl Connection {
 
     /// The stream, for others to speak on. All that was asked must have been answered.
     pub fn into_stream(self) -> Stream {
-        debug_assert!(self.input.is_empty() && self.output.is_empty(), "something is under way");
+        debug_assert!(self.input.is_empty() && self.output.is_empty(), "something is in flight");
         self.stream
     }
 
@@ -201,7 +201,7 @@ impl Connection {
         &mut self.output
     }
 
-    /// Sends one command and awaits its reply. Nothing else may be under way.
+    /// Sends one command and awaits its reply. Nothing else may be in flight.
     ///
     /// # Errors
     /// As [`Connection::reply`].

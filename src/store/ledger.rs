@@ -3,8 +3,8 @@
 //!
 //! A record stays here until a run that writes it has been acknowledged: what is sent is a copy. A worker that is about
 //! to ask about a key sends all records of the logs that it asks about first, on the same connection, also those that
-//! another worker has under way on another connection, whose runs it need not wait for: a record has an id, and writing
-//! it twice counts once. Only what is under way on the very connection need not be sent again. So, as Redis runs what
+//! another worker has in flight on another connection, whose runs it need not wait for: a record has an id, and writing
+//! it twice counts once. Only what is in flight on the very connection need not be sent again. So, as Redis runs what
 //! one connection sends in order, the question is decided after all that was admitted before it, whichever worker
 //! admitted it, while questions about other keys wait for nothing.
 //!
@@ -142,7 +142,7 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// How many records are unwritten, those under way included.
+    /// How many records are unwritten, those in flight included.
     pub fn len(&self) -> usize {
         self.records.load(Relaxed)
     }
@@ -163,7 +163,7 @@ impl Ledger {
         self.add(ask, || Owed::new(id.clone(), u64::from(ask.cost), admitted, now_us));
     }
 
-    /// Adds to `out` what is to be written before `check` is decided, and notes that `writer` has it under way.
+    /// Adds to `out` what is to be written before `check` is decided, and notes that `writer` has it in flight.
     pub fn take_of(&self, ask: &Ask<'_>, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
         let hash = self.hasher.hash_one(ask.key);
         let is_asked = |counter| ask.limits.iter().any(|limit| limit.counter() == counter);
@@ -175,7 +175,7 @@ impl Ledger {
         });
     }
 
-    /// Up to `max` records that nobody has under way, which `writer` has from now on. None if it is too soon after the
+    /// Up to `max` records that nobody has in flight, which `writer` has from now on. None if it is too soon after the
     /// last time.
     pub fn take(&self, max: usize, writer: Writer, now_us: u64) -> Vec<Record> {
         let mut taken = Vec::new();
@@ -199,7 +199,7 @@ impl Ledger {
         (!self.is_empty()).then(|| self.next_take_us.load(Relaxed))
     }
 
-    /// Drops the records of a key that `writer` is about to reset. Whether others have some of them under way, which are
+    /// Drops the records of a key that `writer` is about to reset. Whether others have some of them in flight, which are
     /// kept: the reset has to wait for those, or they might come after it.
     pub fn begin_reset(&self, key: &[u8], writer: Writer) -> bool {
         let hash = self.hasher.hash_one(key);
@@ -223,7 +223,7 @@ impl Ledger {
         }
     }
 
-    /// Whether Redis has these is not known. `writer` has them under way no longer.
+    /// Whether Redis has these is not known. `writer` has them in flight no longer.
     pub fn not_written(&self, records: &[Record], writer: Writer) {
         for record in records {
             let hash = self.hasher.hash_one(&*record.key);

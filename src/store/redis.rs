@@ -200,13 +200,13 @@ impl RedisStore {
             self.add_names(&mut run, &mut name, ask.key, ask.limits.iter().map(Limit::counter));
         }
         run.word(batch_id.as_bytes());
-        run.number(u64::try_from(batch.lasting_until_us()).unwrap_or(0));
+        run.number(u64::try_from(batch.ttls_fresh_until_us()).unwrap_or(0));
         let mut question = Vec::new();
         for alike in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
             let Some(first) = alike.first() else { continue };
             let ask = batch.ask_of(first);
             question.clear();
-            question.push(u8::from(first.lasts) + 2 * u8::from(resent));
+            question.push(u8::from(first.has_fresh_ttl) + 2 * u8::from(resent));
             question.extend_from_slice(&first.count.to_le_bytes());
             question.extend_from_slice(&ask.cost.to_le_bytes());
             ask.limits.iter().for_each(|limit| limit.pack(&mut question));
@@ -247,7 +247,10 @@ impl RedisStore {
 /// Whether two items are as many checks of the same cost and windows, of whatever keys whose logs live as long.
 fn asks_the_same(batch: &Batch, one: &Item, other: &Item) -> bool {
     let (ask, another) = (batch.ask_of(one), batch.ask_of(other));
-    one.count == other.count && one.lasts == other.lasts && ask.cost == another.cost && ask.limits == another.limits
+    one.count == other.count
+        && one.has_fresh_ttl == other.has_fresh_ttl
+        && ask.cost == another.cost
+        && ask.limits == another.limits
 }
 
 /// The id of the entry that the `index`th item of a batch makes, as check.lua has it.

@@ -38,7 +38,7 @@ impl Default for TtlCache {
 impl TtlCache {
     /// Marks the items of a batch whose logs live long enough for an entry made by `by_us`, Redis's clock.
     pub fn mark(&self, batch: &mut Batch, by_us: i64) {
-        batch.mark_lasting(|ask| self.until_us(ask).filter(|until_us| *until_us >= by_us));
+        batch.mark_fresh_ttls(|ask| self.until_us(ask).filter(|until_us| *until_us >= by_us));
     }
 
     /// The logs of a check were looked at when an entry was made in each at `now_us`, Redis's clock.
@@ -89,7 +89,7 @@ mod tests {
             batch.add(ask);
         });
         cache.mark(&mut batch, by_us);
-        (batch.lasting_until_us(), batch.items().iter().map(|item| item.lasts).collect())
+        (batch.ttls_fresh_until_us(), batch.items().iter().map(|item| item.has_fresh_ttl).collect())
     }
 
     #[test]

@@ -126,7 +126,7 @@ fn signals_that_mean_nothing_to_it_do_no_harm() {
     let mut client = tollgate.client();
     tollgate.signal("-PIPE");
     for (signal, said) in
-        [("-HUP", "nothing to read again"), ("-USR1", "nothing is bound"), ("-USR2", "nothing is bound")]
+        [("-HUP", "nothing to reload"), ("-USR1", "nothing is bound"), ("-USR2", "nothing is bound")]
     {
         tollgate.signal(signal);
         let name = format!("SIG{}", &signal[1..]);

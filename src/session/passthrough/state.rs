@@ -146,7 +146,7 @@ impl State {
     }
 
     /// No reply will tell, so the command is taken to succeed.
-    pub fn take_for_granted(&mut self, expect: Expect, client: &mut Client) {
+    pub fn assume_success(&mut self, expect: Expect, client: &mut Client) {
         match expect {
             Expect::Change(change) if !matches!(*change, Change::Reset) && self.is_subscriber(client.protocol) => {}
             Expect::Change(change) => self.apply(*change, client),

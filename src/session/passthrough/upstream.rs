@@ -1,4 +1,4 @@
-//! One connection of a client's to Redis, and what is under way on it.
+//! One connection of a client's to Redis, and what is in flight on it.
 
 use super::Polled;
 use super::relay::Relay;
@@ -68,7 +68,7 @@ pub struct Upstream {
     state: State,
     relay: Relay,
     /// The last request sent bears no other behind it until its reply has come.
-    alone: bool,
+    exclusive: bool,
     /// When Redis has had long enough to answer that request.
     login_due: Option<Pin<Box<Sleep>>>,
     stall: Stall,
@@ -87,7 +87,7 @@ impl Upstream {
             requests: BytesMut::new(),
             state: State::default(),
             relay: Relay::default(),
-            alone: false,
+            exclusive: false,
             login_due: None,
             stall: Stall::default(),
             finishing: None,
@@ -118,15 +118,15 @@ impl Upstream {
     /// Whether plain requests can be sent with no more thought: each has one reply, and so it is with all that is
     /// outstanding.
     pub fn takes_plain(&self) -> bool {
-        self.state.answers_each() && !self.alone
+        self.state.answers_each() && !self.exclusive
     }
 
     /// Whether a command would not simply be carried out and answered, or that is not known yet.
     pub fn is_in_mode(&self, caller: &Caller) -> bool {
         let slots = &caller.replies.slots;
         self.state.is_in_mode(caller.client.protocol)
-            || slots.await_turning_point()
-            || (self.alone && slots.await_upstream())
+            || slots.await_barrier()
+            || (self.exclusive && slots.await_upstream())
     }
 
     /// Sends a command, when it can be.
@@ -140,27 +140,27 @@ impl Upstream {
     ) -> Flow {
         let Caller { worker, client, replies, .. } = caller;
         let slots = &mut replies.slots;
-        if (self.alone && slots.await_upstream()) || slots.await_limiter() {
+        if (self.exclusive && slots.await_upstream()) || slots.await_limiter() {
             return Flow::Hold;
         }
         if self.state.is_replicating() {
             self.requests.extend_from_slice(raw);
             return Flow::Done;
         }
-        let Route { mut expect, mut effect, alone } = Route::of(command, args, count);
-        if alone && slots.await_upstream() {
+        let Route { mut expect, mut effect, exclusive } = Route::of(command, args, count);
+        if exclusive && slots.await_upstream() {
             return Flow::Hold;
         }
         if effect.is_some_and(Effect::is_on_replies) {
-            if slots.await_turning_point() {
+            if slots.await_barrier() {
                 return Flow::Hold;
             }
             // Redis queues it, or refuses it, and answers.
             effect = effect.filter(|_| !self.state.is_in_multi() && !self.state.is_subscriber(client.protocol));
         }
-        self.alone = alone;
+        self.exclusive = exclusive;
         // Any other command may take as long as it takes. Who only wants to come in is not to wait for a Redis that hangs.
-        self.login_due = alone.then(|| Box::pin(sleep(worker.shared.config.upstream.connect_timeout)));
+        self.login_due = exclusive.then(|| Box::pin(sleep(worker.shared.config.upstream.connect_timeout)));
         worker.stats.forwarded.add(1);
         let in_redis_ids = match &mut expect {
             Expect::Ids(ids) => ids.translate(args, &worker.shared.client_list),
@@ -168,7 +168,7 @@ impl Upstream {
         };
         self.requests.extend_from_slice(in_redis_ids.as_deref().unwrap_or(raw));
         if self.note_sent(&expect, effect) {
-            self.state.take_for_granted(expect, client);
+            self.state.assume_success(expect, client);
         } else {
             slots.push_upstream(self.id, expect);
         }

@@ -33,7 +33,7 @@ pub(super) struct Owed {
     admitted: u32,
     /// Redis may have it.
     is_sealed: bool,
-    /// Who has it under way.
+    /// Who has it in flight.
     writers: Vec<Writer>,
 }
 
@@ -100,7 +100,7 @@ impl Series {
         self.admissions.retain(|admission| admission.last_us + window_us > now_us);
     }
 
-    /// Makes one record of each two that follow each other and are not under way.
+    /// Makes one record of each two that follow each other and are not in flight.
     pub(super) fn coarsen(&mut self, new_id: impl Fn() -> u64) {
         let mut is_single = false;
         for admission in std::mem::take(&mut self.admissions) {
@@ -117,14 +117,14 @@ impl Series {
         }
     }
 
-    /// Adds to `out` all that still counts and is not under way by `writer`.
+    /// Adds to `out` all that still counts and is not in flight by `writer`.
     pub(super) fn lend(&mut self, key: &Arc<[u8]>, writer: Writer, now_us: u64, out: &mut Vec<Record>) {
         self.expire(now_us);
         let unsent = self.admissions.iter_mut().filter(|admission| !admission.writers.contains(&writer));
         out.extend(unsent.map(|admission| admission.lend(key, self.counter, writer)));
     }
 
-    /// Adds to `out`, up to `max` there, what still counts and nobody has under way.
+    /// Adds to `out`, up to `max` there, what still counts and nobody has in flight.
     pub(super) fn lend_idle(
         &mut self,
         key: &Arc<[u8]>,
@@ -139,7 +139,7 @@ impl Series {
         out.extend(idle.take(room).map(|admission| admission.lend(key, self.counter, writer)));
     }
 
-    /// Drops all but what others than `writer` have under way.
+    /// Drops all but what others than `writer` have in flight.
     pub(super) fn keep_others(&mut self, writer: Writer) {
         self.admissions.retain(|admission| admission.writers.iter().any(|other| *other != writer));
     }
@@ -149,7 +149,7 @@ impl Series {
         self.admissions.retain(|admission| admission.id != *id);
     }
 
-    /// `writer` has it under way no longer.
+    /// `writer` has it in flight no longer.
     pub(super) fn take_back(&mut self, id: &Id, writer: Writer) {
         let admission = self.admissions.iter_mut().find(|admission| admission.id == *id);
         if let Some(admission) = admission {

@@ -19,7 +19,7 @@ fn taken_of(ledger: &Ledger, ask: &Ask<'_>, writer: Writer, now_us: u64) -> Vec<
     taken
 }
 
-/// All that nobody has under way, as many searches as it takes.
+/// All that nobody has in flight, as many searches as it takes.
 fn take_all(ledger: &Ledger, writer: Writer, now_us: u64) -> Vec<Record> {
     (0..200).flat_map(|turn| ledger.take(1_000_000, writer, now_us + turn * TAKE_EVERY_US)).collect()
 }
@@ -137,7 +137,7 @@ fn a_full_ledger_merges_what_it_can_and_says_what_it_dropped() {
     assert!(ledger.len() <= MAX && ledger.dropped() == 0, "{}, {}", ledger.len(), ledger.dropped());
     let weight: u64 = take_all(&ledger, writer, 16_000_000).iter().map(|record| record.cost).sum();
     assert_eq!(weight, 2 * MAX as u64);
-    // Nothing that is under way may change, so there is no more room.
+    // Nothing that is in flight may change, so there is no more room.
     let before = ledger.len();
     (0..2 * MAX).for_each(|number| ledger.admitted(&ask(&key(MAX + number), &minute, 1), 1, 16_000_000));
     assert_eq!(ledger.dropped(), (before + 2 * MAX - ledger.len()) as u64);
