@@ -36,6 +36,7 @@ use dispatch::{Dispatcher, MAX_OWN_BYTES};
 use intake::{Intake, Peer};
 use login::Pause;
 use passthrough::{Demand, Polled};
+use replies::KEPT_BYTES;
 use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -53,8 +54,6 @@ const MAX_TURN_REQUESTS: usize = 256;
 const MAX_TURN_PASSES: usize = 4;
 /// Longest that the end of TLS may take to be said.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
-/// A buffer that has grown beyond this is given back once it is empty.
-const KEPT_BYTES: usize = 16 * 1024;
 
 /// Serves a client until either side ends it, or it is killed.
 pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String, kill: &KillSwitch) {

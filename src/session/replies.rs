@@ -3,6 +3,9 @@
 use super::slots::Slots;
 use bytes::BytesMut;
 
+/// A buffer that has grown beyond this is given back once it is empty.
+pub const KEPT_BYTES: usize = 16 * 1024;
+
 /// A client's replies.
 #[derive(Debug, Default)]
 pub struct Replies {

@@ -125,8 +125,7 @@ fn signals_that_mean_nothing_to_it_do_no_harm() {
     let tollgate = Tollgate::embedded();
     let mut client = tollgate.client();
     tollgate.signal("-PIPE");
-    for (signal, said) in
-        [("-HUP", "nothing to reload"), ("-USR1", "nothing is bound"), ("-USR2", "nothing is bound")]
+    for (signal, said) in [("-HUP", "nothing to reload"), ("-USR1", "nothing is bound"), ("-USR2", "nothing is bound")]
     {
         tollgate.signal(signal);
         let name = format!("SIG{}", &signal[1..]);
