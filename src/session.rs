@@ -229,10 +229,10 @@ impl Session {
 
     /// Counts a login that has failed, and has the client wait if it was not the first.
     fn notice_failed_login(&mut self) {
-        let Caller { worker, client, .. } = &mut self.caller;
-        if !std::mem::take(&mut client.has_failed_login) {
+        if !std::mem::take(&mut self.caller.client.has_failed_login) {
             return;
         }
+        let Caller { worker, client, .. } = &self.caller;
         worker.stats.failed_logins.add(1);
         if let Some(times) = worker.shared.login_log.due(now_us()) {
             info!(peer = client.peer, times, "logins failed, of which this client's is the last");

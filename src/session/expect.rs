@@ -133,9 +133,11 @@ impl Effect {
 /// Whether a command is one of the many that have a reply each and do nothing else that matters here.
 pub fn is_plain(args: &Args<'_>) -> bool {
     let name = args.name();
-    if is_too_short_to_matter(name.len()) {
-        return !name.is_empty();
-    }
+    // Apart from the rest, so that for GET and SET nothing is called.
+    if is_too_short_to_matter(name.len()) { !name.is_empty() } else { is_plain_by_table(name, args) }
+}
+
+fn is_plain_by_table(name: &[u8], args: &Args<'_>) -> bool {
     let command = RedisCommand::of(name);
     match command.does {
         Does::Nothing => OwnCommand::of(name).is_none(),
