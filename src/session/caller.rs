@@ -20,6 +20,17 @@ pub enum Flow {
     Close,
 }
 
+/// What came of polling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Polled {
+    /// Nothing; something will wake the task.
+    Idle,
+    /// Something moved.
+    Progress,
+    /// The client's connection is to be closed, once its replies are written.
+    Close,
+}
+
 /// One client.
 pub struct Caller {
     /// The worker that serves it.

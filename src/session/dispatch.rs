@@ -6,8 +6,8 @@ use super::client::After;
 use super::expect;
 use super::own::OwnCommands;
 use super::passthrough::{Admission, Passthrough, Reach};
-use super::redis_commands::{Does, RedisCommand};
-use super::redis_requests::{self, Request};
+use super::redis_commands::{Does, OTHER, RedisCommand};
+use super::redis_requests::{self, RedisRequest};
 use super::transaction::Transaction;
 use crate::auth;
 use crate::command::OwnCommand;
@@ -68,11 +68,13 @@ impl Dispatcher {
             self.passthrough.forward_empty(raw);
             return Flow::Done;
         }
-        let request = Request { command: RedisCommand::of(args.name()), args, count: args.len(), raw };
+        let own = OwnCommand::of(args.name());
+        let command = if own.is_some() { &OTHER } else { RedisCommand::of(args.name()) };
+        let request = RedisRequest { command, args, count: args.len(), raw };
         if let Some(flow) = self.refuse(caller, &request, now_us) {
             return flow;
         }
-        let flow = match OwnCommand::of(args.name()) {
+        let flow = match own {
             Some(command) => self.run_own(caller, command, args, raw, now_us),
             None => self.run_other(caller, &request, behind, now_us),
         };
@@ -82,7 +84,7 @@ impl Dispatcher {
 
     /// Refuses a command, whatever else it is: it is an HTTP request's, and the connection ends, or the client may not run
     /// it, and is told so.
-    fn refuse(&mut self, caller: &mut Caller, request: &Request<'_>, now_us: u64) -> Option<Flow> {
+    fn refuse(&mut self, caller: &mut Caller, request: &RedisRequest<'_>, now_us: u64) -> Option<Flow> {
         if request.command.does == Does::Http {
             if let Some(times) = caller.worker.shared.http_log.due(now_us) {
                 let peer = &caller.client.peer;
@@ -133,7 +135,7 @@ impl Dispatcher {
         }
     }
 
-    fn run_other(&mut self, caller: &mut Caller, request: &Request<'_>, behind: &[u8], now_us: u64) -> Flow {
+    fn run_other(&mut self, caller: &mut Caller, request: &RedisRequest<'_>, behind: &[u8], now_us: u64) -> Flow {
         let taken = match self.transaction {
             Some(_) => self.run_in_transaction(caller, request, now_us),
             None => self.begin_transaction(caller, request, behind),
@@ -142,7 +144,7 @@ impl Dispatcher {
     }
 
     /// If the request begins a transaction that may turn out to be Tollgate's, holds it back.
-    fn begin_transaction(&mut self, caller: &mut Caller, request: &Request<'_>, behind: &[u8]) -> Option<Flow> {
+    fn begin_transaction(&mut self, caller: &mut Caller, request: &RedisRequest<'_>, behind: &[u8]) -> Option<Flow> {
         if request.command.does != Does::Multi || request.args.len() != 1 {
             return None;
         }
@@ -161,7 +163,7 @@ impl Dispatcher {
 
     /// Carries out a request that stands in a transaction which is held back. `None` when it is to be carried out as any
     /// other: it ends the transaction, or Redis was told of that.
-    fn run_in_transaction(&mut self, caller: &mut Caller, request: &Request<'_>, now_us: u64) -> Option<Flow> {
+    fn run_in_transaction(&mut self, caller: &mut Caller, request: &RedisRequest<'_>, now_us: u64) -> Option<Flow> {
         match (request.command.does, request.args.len()) {
             (Does::Exec, 1) if caller.replies.slots.await_upstream() || self.own.await_reset(caller) => {
                 return Some(Flow::Hold);
@@ -246,7 +248,7 @@ impl Dispatcher {
         length: usize,
         now_us: u64,
     ) -> Option<Flow> {
-        let request = Request { command: RedisCommand::of(args.name()), args, count, raw: b"" };
+        let request = RedisRequest { command: RedisCommand::of(args.name()), args, count, raw: b"" };
         let flow = match self.refuse(caller, &request, now_us) {
             Some(flow) => flow,
             None if self.may_stream(caller, &request) => match self.leave_transaction(caller, args.name()) {
@@ -272,7 +274,7 @@ impl Dispatcher {
     }
 
     /// Whether a request can go to Redis as it comes. What may say who its client is is read whole, or not at all.
-    fn may_stream(&self, caller: &Caller, request: &Request<'_>) -> bool {
+    fn may_stream(&self, caller: &Caller, request: &RedisRequest<'_>) -> bool {
         let is_ours =
             OwnCommand::of(request.args.name()).is_some() || matches!(request.command.does, Does::LogIn | Does::Hello);
         !is_ours && self.passthrough.may_reach(caller) && !redis_requests::is_for_tollgate(request.command, caller)

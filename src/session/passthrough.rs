@@ -9,7 +9,7 @@ mod stall;
 mod state;
 mod upstream;
 
-use super::caller::{Caller, Flow};
+use super::caller::{Caller, Flow, Polled};
 use super::client::After;
 use super::expect::ConnectionId;
 use super::redis_commands::RedisCommand;
@@ -83,17 +83,6 @@ pub enum Demand {
     Ending,
     /// Nothing more, and it has closed its side.
     Ended,
-}
-
-/// What came of polling.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Polled {
-    /// Nothing; something will wake the task.
-    Idle,
-    /// Something moved.
-    Progress,
-    /// The client's connection is to be closed, once its replies are written.
-    Close,
 }
 
 impl Passthrough {

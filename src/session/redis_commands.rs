@@ -107,7 +107,7 @@ pub enum Here {
     Parts(&'static [Sub]),
 }
 
-/// What is not in the table, and what its rows have that do not say otherwise.
+/// What rows have that do not say otherwise.
 const PLAIN: RedisCommand = RedisCommand {
     name: "",
     arity: -1,
@@ -258,7 +258,8 @@ static TABLE: [RedisCommand; 121] = [
     RedisCommand { name: "host:", does: Does::Http, ..PLAIN },
 ];
 
-static OTHER: RedisCommand = PLAIN;
+/// What stands in no row.
+pub static OTHER: RedisCommand = PLAIN;
 
 /// Where in [`TABLE`] the row of a name is: at [`place`] or, where several have that place, right behind.
 static INDEX: [u8; 256] = index();

@@ -20,7 +20,7 @@ const OUTAGE: &str = "LOADING Redis cannot be reached: only RL commands are answ
 const UNUSABLE: &str = "LOADING Redis cannot be used as it is set up: INFO tollgate says why (store_problem)";
 
 /// A request that is none of Tollgate's own.
-pub struct Request<'a> {
+pub struct RedisRequest<'a> {
     /// What is known of its command.
     pub command: &'static RedisCommand,
     /// Its arguments, as far as they have come.
@@ -31,7 +31,7 @@ pub struct Request<'a> {
     pub raw: &'a [u8],
 }
 
-impl Request<'_> {
+impl RedisRequest<'_> {
     fn is_whole(&self) -> bool {
         self.args.len() == self.count
     }
@@ -50,7 +50,7 @@ enum Answerer {
 }
 
 /// Carries out a request.
-pub fn run(request: &Request<'_>, caller: &mut Caller, passthrough: &mut Passthrough) -> Flow {
+pub fn run(request: &RedisRequest<'_>, caller: &mut Caller, passthrough: &mut Passthrough) -> Flow {
     let answerer = who_answers(request, caller, passthrough);
     let awaits_redis = caller.replies.slots.await_upstream();
     match answerer {
@@ -77,8 +77,8 @@ pub fn run(request: &Request<'_>, caller: &mut Caller, passthrough: &mut Passthr
 }
 
 /// Who answers a request. The first of these that is so decides.
-fn who_answers(request: &Request<'_>, caller: &Caller, passthrough: &Passthrough) -> Answerer {
-    let Request { command, args, .. } = request;
+fn who_answers(request: &RedisRequest<'_>, caller: &Caller, passthrough: &Passthrough) -> Answerer {
+    let RedisRequest { command, args, .. } = request;
     let is_whole = request.is_whole();
     let says_login = || says_login(args);
     let is_kept_from_redis = || caller.client.is_confined() || (caller.client.permissions.is_none() && !says_login());

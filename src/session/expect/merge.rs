@@ -23,7 +23,7 @@ pub enum Merge {
     Infos,
     /// COMMAND INFO: the entries named, by their place in the reply.
     InfosNamed(Vec<(usize, &'static OwnCommand)>),
-    /// COMMAND TABLE: the documents of these.
+    /// COMMAND DOCS: the documents of these.
     Documents(Vec<&'static OwnCommand>),
     /// COMMAND GETKEYS, or GETKEYSANDFLAGS, of this request of a command of Tollgate's own, in place of Redis's error.
     Keys { doc: &'static OwnCommand, request: Vec<Vec<u8>>, with_flags: bool },

@@ -1,13 +1,12 @@
 //! What Redis sends a client on a connection of its own: replies, passed on as they come and counted off against what
 //! was asked, and what comes unasked between them.
 
-use super::Polled;
 use super::state::State;
 use crate::command::OwnCommand;
 use crate::info;
 use crate::resp::scan::Scanner;
 use crate::resp::{reply, scan};
-use crate::session::caller::Caller;
+use crate::session::caller::{Caller, Polled};
 use crate::session::client::After;
 use crate::session::expect::merge::Merge;
 use crate::session::expect::{Change, ConnectionId, Expect, ids};

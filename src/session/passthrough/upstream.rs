@@ -1,6 +1,5 @@
 //! One connection of a client's to Redis, and what is in flight on it.
 
-use super::Polled;
 use super::relay::Relay;
 use super::stall::Stall;
 use super::state::{ReplyMode, State};
@@ -10,7 +9,7 @@ use crate::command::OwnCommand;
 use crate::net::Stream;
 use crate::resp::reply;
 use crate::resp::request::Args;
-use crate::session::caller::{Caller, Flow};
+use crate::session::caller::{Caller, Flow, Polled};
 use crate::session::expect::{ConnectionId, Effect, Expect, Route};
 use crate::session::redis_commands::RedisCommand;
 use crate::session::replies::KEPT_BYTES;
