@@ -260,10 +260,11 @@ impl Ledger {
         let mut merged = false;
         shard.with_account(hash, key, |account| {
             if let Some(series) = account.series_of(counter) {
-                series.expire(now_us);
+                // What it merges with counts still, as it is close by: most admissions need not look at the others.
                 merged = series.merge(&admission);
-                if !merged && series.is_full() {
-                    series.coarsen(|| self.new_id());
+                if !merged {
+                    series.expire(now_us);
+                    series.make_room(|| self.new_id());
                 }
             }
         });

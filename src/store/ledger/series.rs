@@ -100,6 +100,13 @@ impl Series {
         self.admissions.retain(|admission| admission.last_us + window_us > now_us);
     }
 
+    /// Makes room for one more, if there is none.
+    pub(super) fn make_room(&mut self, new_id: impl Fn() -> u64) {
+        if self.is_full() {
+            self.coarsen(new_id);
+        }
+    }
+
     /// Makes one record of each two that follow each other and are not in flight.
     pub(super) fn coarsen(&mut self, new_id: impl Fn() -> u64) {
         let mut is_single = false;
