@@ -4,7 +4,7 @@
 //! must know a command's name asks the table.
 
 mod check;
-pub mod docs;
+pub(crate) mod docs;
 mod error;
 mod help;
 mod numbers;
@@ -12,7 +12,8 @@ mod peek;
 mod reset;
 
 pub use check::CheckArgs;
-pub use error::{CommandError, quoted};
+pub use error::CommandError;
+pub(crate) use error::quoted;
 
 use crate::config::Limits;
 use crate::limit::MAX_KEY_BYTES;
@@ -20,7 +21,7 @@ use crate::resp::request::Args;
 use docs::Docs;
 
 /// All of Tollgate's own commands, in the order in which RL.HELP has them.
-pub static TABLE: [&OwnCommand; 4] = [&check::COMMAND, &peek::COMMAND, &reset::COMMAND, &help::COMMAND];
+pub(crate) static TABLE: [&OwnCommand; 4] = [&check::COMMAND, &peek::COMMAND, &reset::COMMAND, &help::COMMAND];
 
 /// One of Tollgate's own commands: its row of the table, in the terms of Redis's COMMAND.
 #[derive(Debug)]

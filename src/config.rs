@@ -23,7 +23,7 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use addr::{ALLOWED_LISTEN, Listen};
-pub use addr::{HostPort, MAX_LISTEN, RedisAddr, Transport};
+pub use addr::{HostPort, RedisAddr, Transport};
 pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
 use environment::Variables;
 pub use layers::Flag;

@@ -15,7 +15,7 @@
 //! ```
 //! Knows verdicts but no protocol.
 
-pub mod backend;
+pub(crate) mod backend;
 pub(crate) mod breaker;
 mod completion;
 pub mod deny_cache;
@@ -48,7 +48,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// One worker's way to where limits are counted.
-pub struct Limiter {
+pub(crate) struct Limiter {
     backend: Arc<Backend>,
     stats: Arc<Stats>,
     /// One for each node, in their order.

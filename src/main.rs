@@ -8,7 +8,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tollgate::cli::{self, Command};
 use tollgate::config::Config;
-use tollgate::limiter::backend::Backend;
 use tollgate::limiter::preflight;
 use tollgate::log;
 use tollgate::server::Server;
@@ -42,21 +41,15 @@ fn complain(text: &dyn Display) {
 
 /// Says how the Redis of the configuration does. What is said of it stands in the report, so the log stays off.
 fn check_connection(report: &str, config: &Config) -> ExitCode {
-    let backend = match Backend::new(config, &[]) {
-        Ok(backend) => backend,
-        Err(text) => {
-            complain(&text);
-            return ExitCode::FAILURE;
-        }
-    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    match runtime.map(|runtime| runtime.block_on(preflight::report(&backend))) {
+    let outcome = runtime.map_err(|error| error.to_string());
+    match outcome.and_then(|runtime| runtime.block_on(preflight::report(config))) {
         Ok((lines, is_well)) => {
             print(&format!("{report}\n{lines}"));
             if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            complain(&error);
+        Err(text) => {
+            complain(&text);
             ExitCode::FAILURE
         }
     }

@@ -3,12 +3,12 @@
 //! Requests are arrays of bulk strings or inline lines, nothing nested, so they are read in place, without a value
 //! being built for any of them. This module knows no command.
 
-pub mod reply;
+pub(crate) mod reply;
 pub mod request;
 pub mod scan;
 
 /// Parses a decimal integer as Redis does (`string2ll`): an optional minus, no plus, no leading zeros, no blanks.
-pub fn parse_int(text: &[u8]) -> Option<i64> {
+pub(crate) fn parse_int(text: &[u8]) -> Option<i64> {
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         digits => (false, digits),

@@ -10,7 +10,8 @@ use super::layers::Settings;
 /// `[tls]`: the listeners that speak TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Where to listen, beside the plain listeners: 1 to [`super::MAX_LISTEN`] addresses. Port 0 takes a free port.
+    /// Where to listen, beside the plain listeners: 1 to [`MAX_LISTEN`](super::addr::MAX_LISTEN) addresses. Port 0 takes
+    /// a free port.
     pub listen: Vec<HostPort>,
     /// The certificate to show, PEM, with those between it and its authority behind it.
     pub cert_file: PathBuf,

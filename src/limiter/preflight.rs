@@ -4,6 +4,7 @@ use super::backend::Backend;
 use super::diagnosis::Problem;
 use super::redis::Redis;
 use super::{needs, probe};
+use crate::config::Config;
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
 use crate::store::reset::Piece;
@@ -11,10 +12,14 @@ use crate::store::script::Run;
 use std::fmt::Write;
 use tokio::time::timeout;
 
-/// What was tried, a line each, and whether Redis can be used. Writes no key.
-pub async fn report(backend: &Backend) -> (String, bool) {
+/// What was tried of the Redis of this configuration, a line each, and whether it can be used. Writes no key.
+///
+/// # Errors
+/// Certificates for Redis that cannot be used.
+pub async fn report(config: &Config) -> Result<(String, bool), String> {
+    let backend = Backend::new(config, &[])?;
     let Some(redis) = backend.redis() else {
-        return ("connect: nothing to connect to, the log is embedded\n".to_owned(), true);
+        return Ok(("connect: nothing to connect to, the log is embedded\n".to_owned(), true));
     };
     let mut text = String::new();
     // Writing to a String cannot fail.
@@ -34,7 +39,7 @@ pub async fn report(backend: &Backend) -> (String, bool) {
             }
         }
     }
-    (text, outcome.is_ok())
+    Ok((text, outcome.is_ok()))
 }
 
 async fn run(redis: &Redis, told: probe::Told<'_>) -> Result<(), Problem> {

@@ -96,11 +96,6 @@ impl Error {
         }
     }
 
-    /// Whether it is Redis's own answer, and not the lack of one.
-    pub fn is_answer(&self) -> bool {
-        matches!(self, Self::Refused(_))
-    }
-
     /// Whether Redis does not know the command.
     pub fn is_unknown_command(&self) -> bool {
         matches!(self, Self::Refused(text) if text.to_ascii_lowercase().starts_with("err unknown"))
