@@ -74,6 +74,27 @@ pub enum Request<'a> {
     Help,
 }
 
+/// A request of one of Tollgate's own commands.
+#[derive(Debug, Clone, Copy)]
+pub struct OwnRequest<'a> {
+    /// Which.
+    pub command: &'static OwnCommand,
+    /// Its arguments.
+    pub args: &'a Args<'a>,
+    /// As it came.
+    pub raw: &'a [u8],
+}
+
+impl<'a> OwnRequest<'a> {
+    /// What it asks for.
+    ///
+    /// # Errors
+    /// As [`Parse`] has them.
+    pub fn parse(&self, limits: &Limits) -> Result<Request<'a>, CommandError> {
+        (self.command.parse)(self.args, limits)
+    }
+}
+
 impl OwnCommand {
     /// The command of this name in any case, or `None` when it is not Tollgate's own. Every command that a client sends
     /// is asked about, so the first letter and the length exclude nearly all others at once.

@@ -6,11 +6,11 @@ use super::client::After;
 use super::expect;
 use super::own::OwnCommands;
 use super::passthrough::{Admission, Passthrough, Reach};
-use super::redis_commands::{Does, OTHER, RedisCommand};
-use super::redis_requests::{self, RedisRequest};
+use super::redis_commands::{Does, OTHER, RedisCommand, RedisRequest};
+use super::redis_requests;
 use super::transaction::Transaction;
 use crate::auth;
-use crate::command::OwnCommand;
+use crate::command::{OwnCommand, OwnRequest};
 use crate::resp::reply;
 use crate::resp::request::{Args, Limits, Parser};
 use tracing::warn;
@@ -75,7 +75,7 @@ impl Dispatcher {
             return flow;
         }
         let flow = match own {
-            Some(command) => self.run_own(caller, command, args, raw, now_us),
+            Some(command) => self.run_own(caller, &OwnRequest { command, args, raw }, now_us),
             None => self.run_other(caller, &request, behind, now_us),
         };
         caller.worker.stats.commands.add(u64::from(flow != Flow::Hold));
@@ -98,36 +98,22 @@ impl Dispatcher {
         Some(Flow::Done)
     }
 
-    fn run_own(
-        &mut self,
-        caller: &mut Caller,
-        command: &'static OwnCommand,
-        args: &Args<'_>,
-        raw: &[u8],
-        now_us: u64,
-    ) -> Flow {
+    fn run_own(&mut self, caller: &mut Caller, request: &OwnRequest<'_>, now_us: u64) -> Flow {
         if let Some(transaction) = &mut self.transaction {
-            transaction.queue(command, args, raw, &caller.worker.shared.config.limits, caller.replies.tail());
+            transaction.queue(request, &caller.worker.shared.config.limits, caller.replies.tail());
             return Flow::Done;
         }
         if self.own.await_reset(caller) {
             return Flow::Hold;
         }
-        self.ask(caller, command, args, raw, now_us)
+        self.ask(caller, request, now_us)
     }
 
-    fn ask(
-        &mut self,
-        caller: &mut Caller,
-        command: &'static OwnCommand,
-        args: &Args<'_>,
-        raw: &[u8],
-        now_us: u64,
-    ) -> Flow {
+    fn ask(&mut self, caller: &mut Caller, request: &OwnRequest<'_>, now_us: u64) -> Flow {
         self.sends_own = true;
-        match self.passthrough.admit_own(caller, command, raw) {
+        match self.passthrough.admit_own(caller, request) {
             Admission::Run { muted } => {
-                self.own.run(caller, command, args, now_us, muted);
+                self.own.run(caller, request, now_us, muted);
                 Flow::Done
             }
             Admission::Hold => Flow::Hold,
@@ -232,7 +218,7 @@ impl Dispatcher {
         {
             let args = parser.args(raw);
             if let Some(command) = OwnCommand::of(args.name()) {
-                self.ask(caller, command, &args, raw, now_us);
+                self.ask(caller, &OwnRequest { command, args: &args, raw }, now_us);
             }
             rest = behind;
         }

@@ -2,11 +2,10 @@
 
 use super::caller::Caller;
 use super::slots;
-use crate::command::{CheckArgs, OwnCommand, Request, docs};
+use crate::command::{CheckArgs, OwnRequest, Request, docs};
 use crate::limit::Verb;
 use crate::limiter::mailbox::Answer;
 use crate::resp::reply;
-use crate::resp::request::Args;
 
 /// One client's.
 #[derive(Debug, Default)]
@@ -23,8 +22,8 @@ impl OwnCommands {
     }
 
     /// Carries out one; if `muted`, without a reply.
-    pub fn run(&mut self, caller: &mut Caller, command: &OwnCommand, args: &Args<'_>, now_us: u64, muted: bool) {
-        match &(command.parse)(args, &caller.worker.shared.config.limits) {
+    pub fn run(&mut self, caller: &mut Caller, request: &OwnRequest<'_>, now_us: u64, muted: bool) {
+        match &request.parse(&caller.worker.shared.config.limits) {
             Ok(Request::Check(check)) => ask(caller, Verb::Check, check, now_us, muted),
             Ok(Request::Peek(check)) => ask(caller, Verb::Peek, check, now_us, muted),
             Ok(Request::Reset(keys)) => self.reset(caller, keys, now_us, muted),

@@ -12,12 +12,11 @@ mod upstream;
 use super::caller::{Caller, Flow, Polled};
 use super::client::After;
 use super::expect::ConnectionId;
-use super::redis_commands::RedisCommand;
+use super::redis_commands::RedisRequest;
 use crate::auth::Auth;
-use crate::command::OwnCommand;
+use crate::command::OwnRequest;
 use crate::config::WhenDown;
 use crate::resp::reply;
-use crate::resp::request::Args;
 use handshake::{Failure, Opened};
 use oversized::Oversized;
 use std::pin::Pin;
@@ -188,15 +187,8 @@ impl Passthrough {
     }
 
     /// Sends a command, when it can be and there is a connection.
-    pub fn forward(
-        &mut self,
-        caller: &mut Caller,
-        command: &RedisCommand,
-        args: &Args<'_>,
-        count: usize,
-        raw: &[u8],
-    ) -> Flow {
-        self.chosen_mut().map_or(Flow::Hold, |upstream| upstream.forward(caller, command, args, count, raw))
+    pub fn forward(&mut self, caller: &mut Caller, request: &RedisRequest<'_>) -> Flow {
+        self.chosen_mut().map_or(Flow::Hold, |upstream| upstream.forward(caller, request))
     }
 
     /// Sends so many plain requests, with which Tollgate's own need not keep their order if they `may_overtake`.
@@ -221,9 +213,9 @@ impl Passthrough {
     }
 
     /// Whether one of Tollgate's own commands can run here and now, on the state of the connection.
-    pub fn admit_own(&mut self, caller: &mut Caller, command: &'static OwnCommand, raw: &[u8]) -> Admission {
+    pub fn admit_own(&mut self, caller: &mut Caller, request: &OwnRequest<'_>) -> Admission {
         match self.chosen_mut() {
-            Some(upstream) => upstream.admit_own(caller, command, raw),
+            Some(upstream) => upstream.admit_own(caller, request),
             None => Admission::Run { muted: false },
         }
     }

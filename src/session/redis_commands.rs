@@ -3,6 +3,8 @@
 
 mod subcommands;
 
+use crate::resp::request::Args;
+
 use crate::command::docs::fits_arity;
 pub use subcommands::Sub;
 use subcommands::{ACL, CLIENT, CLUSTER, COMMAND, CONFIG, LATENCY, MEMORY, MODULE, OBJECT, SLOWLOG};
@@ -336,6 +338,25 @@ impl RedisCommand {
     pub fn sub(&self, name: &[u8]) -> Option<&'static Sub> {
         let Here::Parts(subs) = self.here else { return None };
         subs.iter().find(|sub| sub.name.as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+/// A request that is none of Tollgate's own.
+pub struct RedisRequest<'a> {
+    /// What is known of its command.
+    pub command: &'static RedisCommand,
+    /// Its arguments, as far as they have come.
+    pub args: &'a Args<'a>,
+    /// How many it has.
+    pub count: usize,
+    /// As it came. Of one that has not come whole, nothing: it is streamed.
+    pub raw: &'a [u8],
+}
+
+impl RedisRequest<'_> {
+    /// Whether it has come whole.
+    pub fn is_whole(&self) -> bool {
+        self.args.len() == self.count
     }
 }
 

@@ -5,7 +5,7 @@ use super::client::After;
 use super::expect::says_login;
 use super::hello::Hello;
 use super::passthrough::{Passthrough, Reach};
-use super::redis_commands::{Does, RedisCommand};
+use super::redis_commands::{Does, RedisCommand, RedisRequest};
 use super::{local, login};
 use crate::auth::Auth;
 use crate::config::WhenDown;
@@ -18,24 +18,6 @@ use crate::resp::request::{Args, Limits, Parser};
 const OUTAGE: &str = "LOADING Redis cannot be reached: only RL commands are answered until it is back";
 /// The same of a Redis that will not serve as all is set up.
 const UNUSABLE: &str = "LOADING Redis cannot be used as it is set up: INFO tollgate says why (store_problem)";
-
-/// A request that is none of Tollgate's own.
-pub struct RedisRequest<'a> {
-    /// What is known of its command.
-    pub command: &'static RedisCommand,
-    /// Its arguments, as far as they have come.
-    pub args: &'a Args<'a>,
-    /// How many it has.
-    pub count: usize,
-    /// As it came. Of one that has not come whole, nothing: it is streamed.
-    pub raw: &'a [u8],
-}
-
-impl RedisRequest<'_> {
-    fn is_whole(&self) -> bool {
-        self.args.len() == self.count
-    }
-}
 
 /// Who answers a request.
 enum Answerer {
@@ -65,7 +47,7 @@ pub fn run(request: &RedisRequest<'_>, caller: &mut Caller, passthrough: &mut Pa
         }
         Answerer::HereFirst => run_here(request.args, caller, passthrough),
         Answerer::Redis => match passthrough.reach(caller) {
-            Reach::Open => passthrough.forward(caller, request.command, request.args, request.count, request.raw),
+            Reach::Open => passthrough.forward(caller, request),
             Reach::Soon => Flow::Hold,
             Reach::Down if request.is_whole() && local::answers_without_redis(request.args) => {
                 run_here(request.args, caller, passthrough)
@@ -159,7 +141,11 @@ fn run_hello(args: &Args<'_>, caller: &mut Caller, passthrough: &mut Passthrough
     let Ok(Some(_)) = parser.parse(&raw, Limits::of_bulk(usize::MAX)) else { return Flow::Done };
     let args = parser.args(&raw);
     match passthrough.is_open() {
-        true => passthrough.forward(caller, RedisCommand::of(args.name()), &args, parser.count(), &raw),
+        true => {
+            let request =
+                RedisRequest { command: RedisCommand::of(args.name()), args: &args, count: parser.count(), raw: &raw };
+            passthrough.forward(caller, &request)
+        }
         false => run_here(&args, caller, passthrough),
     }
 }

@@ -6,10 +6,9 @@
 //!                    └──► any other: MULTI goes to Redis before it, and the transaction is Redis's
 //! ```
 
-use crate::command::{OwnCommand, quoted};
+use crate::command::{OwnRequest, quoted};
 use crate::config;
 use crate::resp::reply;
-use crate::resp::request::Args;
 use bytes::BytesMut;
 
 /// Longest transaction that is held, in bytes of its commands.
@@ -50,23 +49,16 @@ impl Transaction {
     }
 
     /// Queues a command, or refuses it, and replies so.
-    pub fn queue(
-        &mut self,
-        command: &OwnCommand,
-        args: &Args<'_>,
-        raw: &[u8],
-        limits: &config::Limits,
-        output: &mut BytesMut,
-    ) {
+    pub fn queue(&mut self, request: &OwnRequest<'_>, limits: &config::Limits, output: &mut BytesMut) {
         // What is wrong is said when the command is queued, as Redis does.
-        if let Err(error) = (command.parse)(args, limits) {
+        if let Err(error) = request.parse(limits) {
             return self.refuse(&error.to_string(), output);
         }
-        if self.queued.len() + raw.len() > MAX_HELD_BYTES {
+        if self.queued.len() + request.raw.len() > MAX_HELD_BYTES {
             return self.refuse("ERR the transaction is too long", output);
         }
         if !self.broken {
-            self.queued.extend_from_slice(raw);
+            self.queued.extend_from_slice(request.raw);
         }
         self.count += 1;
         reply::status(output, "QUEUED");

@@ -1,5 +1,5 @@
-//! Which counters are in use (today: the windows of logs): a registry in Redis that the proxies keep between them, so that a reset finds a key's logs
-//! without a scan.
+//! Which counters are in use (today: the windows of logs): a registry in Redis that the proxies keep between them, so
+//! that a reset finds a key's logs without a scan.
 //!
 //! A log is made only after its window was registered, on the same connection. What a process has registered it
 //! remembers, and registers again when it makes a log of that window much later; so a registry that was deleted is

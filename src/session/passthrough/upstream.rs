@@ -5,13 +5,12 @@ use super::stall::Stall;
 use super::state::{ReplyMode, State};
 use crate::client_list::Linked;
 use crate::clock::now_us;
-use crate::command::OwnCommand;
+use crate::command::OwnRequest;
 use crate::net::Stream;
 use crate::resp::reply;
-use crate::resp::request::Args;
 use crate::session::caller::{Caller, Flow, Polled};
 use crate::session::expect::{ConnectionId, Effect, Expect, Route};
-use crate::session::redis_commands::RedisCommand;
+use crate::session::redis_commands::RedisRequest;
 use crate::session::replies::KEPT_BYTES;
 use crate::store::connection::Error;
 use bytes::{Buf, BytesMut};
@@ -129,14 +128,8 @@ impl Upstream {
     }
 
     /// Sends a command, when it can be.
-    pub fn forward(
-        &mut self,
-        caller: &mut Caller,
-        command: &RedisCommand,
-        args: &Args<'_>,
-        count: usize,
-        raw: &[u8],
-    ) -> Flow {
+    pub fn forward(&mut self, caller: &mut Caller, request: &RedisRequest<'_>) -> Flow {
+        let RedisRequest { command, args, count, raw } = request;
         let Caller { worker, client, replies, .. } = caller;
         let slots = &mut replies.slots;
         if (self.exclusive && slots.await_upstream()) || slots.await_limiter() {
@@ -146,7 +139,7 @@ impl Upstream {
             self.requests.extend_from_slice(raw);
             return Flow::Done;
         }
-        let Route { mut expect, mut effect, exclusive } = Route::of(command, args, count);
+        let Route { mut expect, mut effect, exclusive } = Route::of(command, args, *count);
         if exclusive && slots.await_upstream() {
             return Flow::Hold;
         }
@@ -220,7 +213,7 @@ impl Upstream {
 
     /// Whether one of Tollgate's own commands can run here and now, on the state of this connection. It takes effect
     /// where it stands among the client's commands, so it waits for those before it that could tell.
-    pub fn admit_own(&mut self, caller: &mut Caller, command: &'static OwnCommand, raw: &[u8]) -> Admission {
+    pub fn admit_own(&mut self, caller: &mut Caller, request: &OwnRequest<'_>) -> Admission {
         let Caller { client, replies, .. } = caller;
         if replies.slots.await_ordered() {
             return Admission::Hold;
@@ -229,9 +222,9 @@ impl Upstream {
         let muted = mode != ReplyMode::On;
         if self.state.is_in_multi() {
             // Redis does not know the command, and so marks the transaction as one that must not be executed.
-            self.requests.extend_from_slice(raw);
+            self.requests.extend_from_slice(request.raw);
             if !muted {
-                replies.slots.push_upstream(self.id, Expect::RefusedInMulti(command));
+                replies.slots.push_upstream(self.id, Expect::RefusedInMulti(request.command));
             }
             return Admission::Taken;
         }
@@ -240,7 +233,7 @@ impl Upstream {
             self.requests.extend_from_slice(b"PING\r\n");
         }
         if self.state.is_subscriber(client.protocol) {
-            let name = command.name;
+            let name = request.command.name;
             let text = format!(
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed \
                  in this context"
