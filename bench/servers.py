@@ -14,6 +14,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+from ignored import tell_ignored
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 THROTTLECRAB = TARGET / "bench-tools" / "bin" / "throttlecrab-server"
@@ -158,15 +161,6 @@ def need(name, package):
         subprocess.run(install, stdout=sys.stderr, env=environment, check=True)
         return need(name, package)
     raise Failed(f"{name} is needed: install {package}")
-
-
-def tell_ignored(which, why):
-    """Says that something cannot run on this machine, also in the file that tests/ignored.sh repeats at the end."""
-    line = f"ignored: {which}: {why}"
-    print(line, file=sys.stderr, flush=True)
-    if path := os.environ.get("TOLLGATE_TEST_IGNORED"):
-        with open(path, "a") as file:
-            print(line, file=file)
 
 
 def free_port():

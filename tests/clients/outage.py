@@ -123,12 +123,7 @@ def live_through(way, commands, outages):
         if way != "direct":
             behind = ["--redis", f"127.0.0.1:{redis.port}"]
             _, port = start_tollgate([*ANY_PORT, *behind], log, stack, TOLLGATE_UPSTREAM__WHEN_DOWN=way)
-        workers = [Worker(name, command, folder / name, port, way) for name, command in commands.items()]
-        for worker in workers:
-            stack.callback(worker.stop)
-        for worker in workers:
-            worker.wait("ready")
-        put_all(workers, "first", "put")
+        workers = begin_work(commands, folder, port, way, stack)
         for worker in workers:
             yield f"{worker.name} does a job, {way}", worker.wait("did first")
         for number, outage in enumerate(outages, 1):
@@ -150,6 +145,17 @@ def live_through(way, commands, outages):
         if way == "loading":
             for worker in workers:
                 yield limits_were_checked(worker)
+
+
+def begin_work(commands, folder, port, way, stack):
+    """Workers that have a first job, to be stopped by `stack`."""
+    workers = [Worker(name, command, folder / name, port, way) for name, command in commands.items()]
+    for worker in workers:
+        stack.callback(worker.stop)
+    for worker in workers:
+        worker.wait("ready")
+    put_all(workers, "first", "put")
+    return workers
 
 
 def put_all(workers, job, until, seconds=0.0):
@@ -201,12 +207,7 @@ def live_through_restart(commands):
         port = free_port()
         flags = ["--listen", f"127.0.0.1:{port}", "--redis", f"127.0.0.1:{redis.port}"]
         tollgate, _ = start_tollgate(flags, folder / "tollgate-1.log", stack)
-        workers = [Worker(name, command, folder / name, port, "direct") for name, command in commands.items()]
-        for worker in workers:
-            stack.callback(worker.stop)
-        for worker in workers:
-            worker.wait("ready")
-        put_all(workers, "first", "put")
+        workers = begin_work(commands, folder, port, "direct", stack)
         for worker in workers:
             yield f"{worker.name} does a job before Tollgate restarts", worker.wait("did first")
         blocked = re.compile(rf"blocked_clients:{len(workers)}\b")

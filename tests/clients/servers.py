@@ -12,6 +12,9 @@ import threading
 import time
 from pathlib import Path
 
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from ignored import tell_ignored
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 
@@ -127,15 +130,6 @@ def wait_until(condition, message):
 def redis_server():
     named = os.environ.get("TOLLGATE_TEST_REDIS_SERVER")
     return named or shutil.which("redis-server") or find("valkey-server", "Debian: redis-server, Fedora: redis")
-
-
-def tell_ignored(which, why):
-    """Says that something cannot run on this machine, also in the file that tests/ignored.sh repeats at the end."""
-    line = f"ignored: {which}: {why}"
-    print(line, file=sys.stderr, flush=True)
-    if path := os.environ.get("TOLLGATE_TEST_IGNORED"):
-        with open(path, "a") as file:
-            print(line, file=file)
 
 
 def find(program, where):
