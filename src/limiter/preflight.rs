@@ -3,7 +3,7 @@
 use super::backend::Backend;
 use super::diagnosis::Problem;
 use super::redis::Redis;
-use super::{needs, probe};
+use super::{probe, resets};
 use crate::config::Config;
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
@@ -54,17 +54,12 @@ async fn run(redis: &Redis, told: probe::Told<'_>) -> Result<(), Problem> {
         probe::run(&mut link, script, node.connect_timeout).await.map_err(diagnose)?;
         told("script", name);
     }
-    let channel = redis.store.reset_channel();
-    let subscribed = timeout(node.connect_timeout, link.call(&[&b"SUBSCRIBE"[..], &channel])).await;
-    match subscribed.unwrap_or_else(|_| Err(Error::late())) {
-        Err(error) if error.has_code("NOPERM") => {
-            let deafness = needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, node.health.about());
-            node.health.set_deafness(Some(deafness));
-        }
-        outcome => {
-            outcome.map_err(diagnose)?;
-            told("subscribe", &channel.escape_ascii().to_string());
-        }
+    match resets::subscribe(redis, node, &mut link).await {
+        Ok(()) => told("subscribe", &redis.store.reset_channel().escape_ascii().to_string()),
+        Err(error) => match resets::deafness(node, &error) {
+            Some(deafness) => node.health.set_deafness(Some(deafness)),
+            None => return Err(diagnose(error)),
+        },
     }
     Ok(())
 }

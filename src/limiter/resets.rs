@@ -1,5 +1,6 @@
 //! How resets on every proxy that shares a node are heard of, so that no denial cached here outlives one.
 
+use super::diagnosis::Problem;
 use super::needs;
 use super::node::Node;
 use super::redis::Redis;
@@ -20,11 +21,9 @@ pub(super) async fn listen(redis: &Redis, node: &Node) {
     loop {
         // While Redis is not asked no denial is kept that a reset could end; and what is there may be no Redis.
         node.health.seen().await;
-        if let Err(error) = subscribe(redis, node).await {
+        if let Err(error) = hear(redis, node).await {
             debug!(%error, "cannot hear of resets");
-            let is_right = error.has_code("NOPERM");
-            let lacks = || needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, node.health.about());
-            node.health.set_deafness(is_right.then(lacks));
+            node.health.set_deafness(deafness(node, &error));
         }
         node.set_reset_feed_live(false);
         redis.deny_cache.clear(now_us());
@@ -32,13 +31,23 @@ pub(super) async fn listen(redis: &Redis, node: &Node) {
     }
 }
 
-/// Returns once the subscription is lost.
-async fn subscribe(redis: &Redis, node: &Node) -> Result<(), Error> {
-    let mut link = Connection::open(&node.dialer, node.connect_timeout).await?;
-    let channel = redis.store.reset_channel();
-    let words = [&b"SUBSCRIBE"[..], &channel];
+/// Asks to hear of resets on this connection, and returns once that is granted.
+pub(super) async fn subscribe(redis: &Redis, node: &Node, link: &mut Connection) -> Result<(), Error> {
+    let words = [&b"SUBSCRIBE"[..], &redis.store.reset_channel()];
     let subscribed = timeout(node.connect_timeout, link.call(&words)).await;
-    subscribed.unwrap_or_else(|_| Err(Error::late()))?;
+    subscribed.unwrap_or_else(|_| Err(Error::late())).map(drop)
+}
+
+/// What is told of it if a right is missing.
+pub(super) fn deafness(node: &Node, error: &Error) -> Option<Problem> {
+    let lacks = || needs::lacks("+subscribe", &error.to_string(), needs::DEAFNESS, node.health.about());
+    error.has_code("NOPERM").then(lacks)
+}
+
+/// Returns once the subscription is lost.
+async fn hear(redis: &Redis, node: &Node) -> Result<(), Error> {
+    let mut link = Connection::open(&node.dialer, node.connect_timeout).await?;
+    subscribe(redis, node, &mut link).await?;
     node.health.set_deafness(None);
     node.set_reset_feed_live(true);
     let mut is_pinged = false;
