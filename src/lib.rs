@@ -16,6 +16,7 @@ pub mod log;
 pub mod resp;
 pub mod server;
 pub mod store;
+pub mod topology;
 
 mod auth;
 mod busy_poll;
