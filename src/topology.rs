@@ -6,5 +6,6 @@
 
 pub mod redirect;
 pub mod reply;
+pub mod sentinel;
 pub mod slot;
 pub mod slots;
