@@ -11,6 +11,7 @@
 )]
 
 mod addresses;
+mod cluster;
 mod commands;
 mod common;
 mod costs;
@@ -36,6 +37,7 @@ mod redis_rs_dropin;
 mod rings;
 mod script_costs;
 mod security;
+mod sentinel;
 mod server;
 mod soak;
 mod syntax;

@@ -2,24 +2,28 @@
 
 mod certificates;
 mod client;
+mod cluster;
 mod names;
 mod proxy;
 mod redis_server;
 mod scripts;
+mod sentinel;
 mod tollgate;
 
 pub use certificates::Certificates;
 pub use client::{Decision, RawClient, Reply, encode};
+pub use cluster::Cluster;
 pub use names::Names;
 pub use proxy::{Proxy, Weather};
 pub use redis_server::RedisServer;
 pub use scripts::{Scripts, batch_of, decisions};
+pub use sentinel::Sentinels;
 pub use tollgate::{Builder, Tollgate, program};
 
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::process::{Child, Command};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{env, thread};
@@ -86,4 +90,10 @@ pub fn free_port() -> u16 {
 pub fn send_signal(process: &Child, signal: &str) {
     let status = Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap();
     assert!(status.success(), "kill {signal}: {status}");
+}
+
+/// The first of some programs that is there.
+pub fn installed(programs: &[&str]) -> Option<String> {
+    let is_there = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+    programs.iter().find(|program| is_there(program)).map(ToString::to_string)
 }

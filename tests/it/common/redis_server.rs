@@ -1,11 +1,14 @@
 //! A private Redis or Valkey.
 
-use super::{PATIENCE, RawClient, Reply, free_port, send_signal, wait_until};
+use super::{PATIENCE, RawClient, Reply, free_port, installed, send_signal, wait_until};
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::{env, thread};
 use tempfile::TempDir;
+
+/// The name of its file of settings, if it has one.
+const CONFIG: &str = "redis.conf";
 
 /// A Redis of the test's own: a free port, nothing saved, killed on drop, its log shown when the test fails.
 ///
@@ -25,10 +28,18 @@ impl RedisServer {
 
     /// The same with more options of redis-server.
     pub fn start_with(options: &[&str]) -> Self {
+        Self::start_by(None, || options.iter().map(ToString::to_string).collect())
+    }
+
+    /// The same with a file of settings, and with options that are chosen anew when a port was taken meanwhile.
+    pub fn start_by(config: Option<&str>, options: impl Fn() -> Vec<String>) -> Self {
         loop {
             let addr = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
             let folder = tempfile::tempdir().unwrap();
-            let options: Vec<String> = options.iter().map(ToString::to_string).collect();
+            if let Some(text) = config {
+                fs::write(folder.path().join(CONFIG), text).unwrap();
+            }
+            let options = options();
             let mut server = Self { process: spawn(addr, &options, &folder), addr, options, folder };
             if server.wait_until_ready() {
                 return server;
@@ -163,6 +174,7 @@ fn spawn(addr: SocketAddr, options: &[String], folder: &TempDir) -> Child {
     let log = File::options().create(true).append(true).open(folder.path().join("log")).unwrap();
     let (ip, port) = (addr.ip().to_string(), addr.port().to_string());
     Command::new(program())
+        .args(folder.path().join(CONFIG).exists().then_some(CONFIG))
         .args(["--port", &port, "--bind", &ip, "--save", "", "--appendonly", "no"])
         .args(options)
         .current_dir(folder.path())
@@ -174,13 +186,8 @@ fn spawn(addr: SocketAddr, options: &[String], folder: &TempDir) -> Child {
 }
 
 fn program() -> String {
-    let runs = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
-    match env::var("TOLLGATE_TEST_REDIS_SERVER") {
-        Ok(program) => program,
-        Err(_) => ["redis-server", "valkey-server"]
-            .into_iter()
-            .find(|program| runs(program))
-            .expect("redis-server or valkey-server is to be installed, or named by TOLLGATE_TEST_REDIS_SERVER")
-            .to_owned(),
-    }
+    env::var("TOLLGATE_TEST_REDIS_SERVER")
+        .ok()
+        .or_else(|| installed(&["redis-server", "valkey-server"]))
+        .expect("redis-server or valkey-server is to be installed, or named by TOLLGATE_TEST_REDIS_SERVER")
 }
