@@ -119,6 +119,11 @@ impl Slots {
             && self.owners == other.owners
     }
 
+    /// Whether the same nodes serve the same slots at the same addresses. Replicas come and go.
+    pub fn serve_alike(&self, other: &Self) -> bool {
+        self.nodes == other.nodes && self.owners == other.owners
+    }
+
     /// The nodes that serve slots.
     pub fn nodes(&self) -> &[Node] {
         &self.nodes

@@ -50,6 +50,14 @@ fn each_stretch_names_its_node() {
 }
 
 #[test]
+fn replicas_serve_nothing() {
+    let of =
+        |port, replica| read(&[stretch(0, 9, &[node(bulk("h"), port, "a", &[]), node(bulk("h"), replica, "r", &[])])]);
+    assert!(of(1, 2).unwrap().serve_alike(&of(1, 3).unwrap()));
+    assert!(!of(1, 2).unwrap().serve_alike(&of(3, 2).unwrap()), "it has moved");
+}
+
+#[test]
 fn a_node_of_redis_3_has_no_id() {
     let of = |port| Frame::Array(vec![bulk("h"), Frame::Integer(port)]);
     let slots = read(&[stretch(0, 9, &[of(2)]), stretch(10, 16383, &[of(1), of(3)])]).unwrap();

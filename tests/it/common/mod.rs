@@ -20,13 +20,17 @@ pub use scripts::{Scripts, batch_of, decisions};
 pub use sentinel::Sentinels;
 pub use tollgate::{Builder, Tollgate, program};
 
+use ::tollgate::config::HostPort;
+use ::tollgate::net::Stream;
+use ::tollgate::topology::source::{Found, Source};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use std::{env, thread};
+use tokio::net::TcpStream;
 
 /// Longer than anything here takes, so that it passes only when something hangs.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -96,4 +100,15 @@ pub fn send_signal(process: &Child, signal: &str) {
 pub fn installed(programs: &[&str]) -> Option<String> {
     let is_there = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
     programs.iter().find(|program| is_there(program)).map(ToString::to_string)
+}
+
+pub fn host_port(addr: &SocketAddr) -> HostPort {
+    HostPort { host: addr.ip().to_string(), port: addr.port() }
+}
+
+/// Asks where the Redis is that a source keeps track of.
+pub fn resolve(source: &mut Source) -> io::Result<Found> {
+    let reach = async |addr: &HostPort| TcpStream::connect((addr.host.as_str(), addr.port)).await.map(Stream::Tcp);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(source.resolve(&reach))
 }
