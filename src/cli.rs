@@ -18,7 +18,8 @@ Usage: tollgate [--config FILE] [--listen ADDR] [--redis URL | --embedded] [--wo
   --listen ADDR    listen here: host:port, :port (all interfaces), port (127.0.0.1), or several
                    separated by commas [127.0.0.1:6380]
   --redis URL      the Redis behind: host[:port], redis://[user:pass@]host[:port][/db],
-                   rediss://... with TLS, or unix:///path [localhost:6379]
+                   rediss://... with TLS, unix:///path, redis+sentinel://host,.../name or
+                   redis+cluster://host,... [localhost:6379]
   --embedded       no Redis behind: keep the exact log in this process
   --workers N      worker threads, 0 for one per core [0]
   --check-config   print the settings in force and where each comes from, and exit

@@ -9,6 +9,7 @@ mod environment;
 mod layers;
 mod limits;
 mod log;
+mod mode;
 mod report;
 mod secret;
 mod tls;
@@ -23,13 +24,14 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use addr::{ALLOWED_LISTEN, Listen};
-pub use addr::{HostPort, RedisAddr, Transport};
+pub use addr::{ClusterAddr, HostPort, RedisAddr, SentinelAddr, Transport};
 pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
 use environment::Variables;
 pub use layers::Flag;
 use layers::{Layer, Settings};
 pub use limits::Limits;
 pub use log::{Log, LogFormat};
+pub use mode::RedisMode;
 pub use tls::{ClientCerts, Tls};
 
 /// Everything that is configured. Only `main` sees it whole.
@@ -207,6 +209,8 @@ impl Shutdown {
 pub struct Redis {
     /// Where it is, and who to be there.
     pub addr: RedisAddr,
+    /// What it is.
+    pub mode: RedisMode,
     /// Longest that a check waits for it, 1 ms to 1 min.
     pub timeout: Duration,
     /// Longest that dialling it for the shared connections may take, 1 ms to 1 min.
@@ -235,8 +239,10 @@ pub struct ClientCert {
 
 impl Redis {
     fn read(settings: &mut Settings) -> Self {
+        let addr = RedisAddr::read(settings);
         Self {
-            addr: RedisAddr::read(settings),
+            mode: RedisMode::read(settings, &addr),
+            addr,
             timeout: settings.millis("redis.timeout_ms", 50, 1..=60_000),
             connect_timeout: settings.millis("redis.connect_timeout_ms", 1000, 1..=60_000),
             tcp_keepalive: some_seconds(settings.int("redis.tcp_keepalive", 60, 0..=32_767)),

@@ -2,7 +2,7 @@
 
 mod race;
 
-use crate::config::{self, HostPort, RedisAddr, Transport};
+use crate::config::{self, HostPort, RedisAddr, RedisMode, Transport};
 use crate::net::{self, Stream};
 use crate::resolve::Resolver;
 use crate::tls::{read_certificates, read_key};
@@ -87,8 +87,12 @@ impl Dialer {
     /// Reads the certificates that `config` names, but reaches out to nothing.
     ///
     /// # Errors
-    /// A certificate or key that cannot be read; the text names it.
+    /// A certificate or key that cannot be read, or a kind of Redis that is not supported; the text names it.
     pub fn new(config: &config::Redis) -> Result<Self, String> {
+        let unsupported = |what: &str| Err(format!("{what}: Sentinel and Redis Cluster are not supported yet"));
+        if let RedisMode::Sentinel | RedisMode::Cluster = config.mode {
+            return unsupported("redis.mode");
+        }
         let target = match &config.addr.transport {
             Transport::Tcp(addr) => Target::Tcp(Resolver::new(addr.clone())),
             Transport::Tls(addr) => {
@@ -100,6 +104,7 @@ impl Dialer {
                 }
             }
             Transport::Unix(path) => Target::Unix(path.clone()),
+            Transport::Sentinel(_) | Transport::Cluster(_) => return unsupported("redis.addr"),
         };
         Ok(Self {
             target,

@@ -15,8 +15,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use tollgate::config::{
-    self, Auth, ClientCerts, Commands, Config, FallbackMode, Flag, HostPort, Loaded, LogFormat, PasswordHash,
-    RedisAddr, Tls, Transport, User,
+    self, Auth, ClientCerts, ClusterAddr, Commands, Config, FallbackMode, Flag, HostPort, Loaded, LogFormat, MAX_SEEDS,
+    PasswordHash, RedisAddr, RedisMode, SentinelAddr, Tls, Transport, User,
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tollgate.example.toml");
@@ -73,6 +73,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((limits.limit, limits.window_ms, limits.cost), (1_000_000_000, 366 * 24 * 3_600_000, 1_000_000));
     assert_eq!((limits.windows, limits.reset_keys, limits.windows_in_use), (8, 1_000_000, 1024));
     assert_eq!(config.redis.addr.transport, Transport::Tcp(host_port("localhost", 6379)));
+    assert_eq!(config.redis.mode, RedisMode::Auto);
     assert_eq!(config.redis.timeout, Duration::from_millis(50));
     assert_eq!(config.redis.connect_timeout, Duration::from_secs(1));
     assert_eq!(config.redis.tcp_keepalive, Some(Duration::from_secs(60)));
@@ -197,7 +198,7 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ),
         (
             "redis.timeout = 1",
-            "unknown key 'redis.timeout': [redis] has addr, addr_file, user, password, password_file, timeout_ms, ",
+            "unknown key 'redis.timeout': [redis] has addr, addr_file, user, password, password_file, mode, timeout_ms, ",
         ),
         (
             "Redis.addr = 'a:1'",
@@ -493,6 +494,102 @@ fn each_form_of_a_redis_address_says_where_and_who() {
     ];
     for text in refused {
         assert_eq!(redis_addr(text), None, "{text}");
+    }
+}
+
+fn sentinel(sentinels: &[HostPort], login: Option<(&str, &str)>, has_tls: bool) -> Transport {
+    let (user, password) = login.unzip();
+    let [user, password] = [user, password].map(|word| word.filter(|word| !word.is_empty()).map(str::to_owned));
+    Transport::Sentinel(SentinelAddr {
+        sentinels: sentinels.to_vec(),
+        name: "main".to_owned(),
+        user,
+        password,
+        has_tls,
+    })
+}
+
+#[test]
+fn an_address_of_sentinels_or_a_cluster_names_some_of_them() {
+    let s1 = host_port("s1", 26379);
+    let two = [s1.clone(), host_port("::1", 5)];
+    let cluster = |nodes: &[HostPort], has_tls| Transport::Cluster(ClusterAddr { nodes: nodes.to_vec(), has_tls });
+    let table = [
+        ("redis+sentinel://s1/main", sentinel(&two[..1], None, false), None, 0, "redis+sentinel://s1:26379/main/0"),
+        (
+            "redis+sentinel://u:p%40@s1,[::1]:5/main/3?sentinel_username=su&sentinel_password=s%26+p",
+            sentinel(&two, Some(("su", "s&+p")), false),
+            Some(("u", "p@")),
+            3,
+            "redis+sentinel://u:***@s1:26379,[::1]:5/main/3?sentinel_username=su&sentinel_password=***",
+        ),
+        (
+            "Rediss+Sentinel://s1/main?sentinel_password=p",
+            sentinel(&two[..1], Some(("", "p")), true),
+            None,
+            0,
+            "rediss+sentinel://s1:26379/main/0?sentinel_password=***",
+        ),
+        ("redis+cluster://h", cluster(&[host_port("h", 6379)], false), None, 0, "redis+cluster://h:6379"),
+        (
+            "rediss+cluster://u:p@h,s1:26379/0",
+            cluster(&[host_port("h", 6379), s1], true),
+            Some(("u", "p")),
+            0,
+            "rediss+cluster://u:***@h:6379,s1:26379",
+        ),
+    ];
+    for (text, transport, login, db, shown) in table {
+        let addr = redis_addr(text).unwrap_or_else(|| panic!("{text} is refused"));
+        assert_eq!(addr.transport, transport, "{text}");
+        assert_eq!((addr.user.as_deref().zip(addr.password.as_deref()), addr.db), (login, db), "{text}");
+        assert_eq!((addr.to_string(), format!("{addr:?}")), (shown.to_owned(), shown.to_owned()));
+        assert!(!format!("{:?}", addr.transport).contains("s&"));
+    }
+    let refused = [
+        ("redis+sentinel://s1", "with the name that the sentinels know the primary by"),
+        ("redis+sentinel://s1/", "with the name that the sentinels know the primary by"),
+        ("redis+sentinel://s1/a%20b", "with the name that the sentinels know the primary by"),
+        ("redis+sentinel://s1/main/x", "redis+sentinel://"),
+        ("redis+sentinel:///main", "with 1 to 16 hosts"),
+        ("redis+sentinel://s1,/main", "with 1 to 16 hosts"),
+        ("redis+sentinel://s1, s2/main", "with 1 to 16 hosts"),
+        ("redis+sentinel://s1:0/main", "with 1 to 16 hosts"),
+        ("redis+sentinel://bücher/main", "ASCII form, xn--"),
+        ("redis+sentinel://pass@s1/main", "with a password beside the user"),
+        ("redis+sentinel://s1/main?sentinel_username=u", "with sentinel_password beside"),
+        ("redis+sentinel://s1/main?sentinel_password=***", "with the password itself"),
+        ("redis+sentinel://s1/main?db=1", "with no other parameters"),
+        ("redis+sentinel://s1/main?sentinel_password=a@b", "written as %23"),
+        ("redis+sentinel://s1/main?sentinel_password=a#b", "written as %23"),
+        ("redis+cluster://h/1", "without a database"),
+        ("redis+cluster://h?x=1", "redis+cluster://"),
+        ("redis+cluster://", "with 1 to 16 hosts"),
+        ("http+cluster://h", "redis+cluster://"),
+        ("redis+other://h", "redis+cluster://"),
+    ];
+    for (text, part) in refused {
+        let mistake = from_environment(&[("REDIS_ADDR", text)]).unwrap_err();
+        assert!(mistake.contains("must be host[:port], ") && mistake.contains(part), "{text} gave {mistake}");
+    }
+    let of = |count: usize| redis_addr(&format!("redis+cluster://{}", vec!["h"; count].join(",")));
+    assert!(of(MAX_SEEDS).is_some() && of(MAX_SEEDS + 1).is_none());
+}
+
+#[test]
+fn a_mode_goes_with_the_address() {
+    let load = |addr: &str, mode: &str| from_environment(&[("REDIS_ADDR", addr), ("TOLLGATE_REDIS__MODE", mode)]);
+    let of_one = ["auto", "single", "sentinel", "cluster"].map(|mode| load("h", mode).unwrap().redis.mode);
+    assert_eq!(of_one, [RedisMode::Auto, RedisMode::Single, RedisMode::Sentinel, RedisMode::Cluster]);
+    assert!(load("redis+sentinel://h/main", "sentinel").is_ok() && load("redis+cluster://h", "cluster").is_ok());
+    for (addr, mode, rule) in [
+        ("redis+sentinel://h/main", "cluster", "redis.mode = 'cluster': redis.addr names sentinels"),
+        ("redis+cluster://h", "single", "redis.mode = 'single': redis.addr names a cluster"),
+        ("unix:///r", "cluster", "redis.mode = 'cluster': redis.addr names a socket"),
+        ("h", "single or so", "redis.mode = 'single or so': must be auto or single or sentinel or cluster"),
+    ] {
+        let mistake = load(addr, mode).unwrap_err();
+        assert!(mistake.contains(rule), "{mistake}");
     }
 }
 

@@ -18,15 +18,20 @@ pub(super) const ALLOWED_LISTEN: &str = "host:port, [IPv6]:port, :port for all i
                                          1 to 16 of those separated by commas";
 /// Where a Redis may be.
 const ALLOWED_REDIS: &str = "host[:port], [IPv6][:port], redis://[user:pass@]host[:port][/db], rediss://... with TLS, \
-                             or unix:///path[?db=n&user=name&pass=word]";
+                             unix:///path[?db=n&user=name&pass=word], \
+                             redis+sentinel://[user:pass@]sentinel[:port],.../name[/db] or \
+                             redis+cluster://[user:pass@]node[:port],...; the last two as rediss+... with TLS";
 /// What to mind of a login in a URL.
 const ENCODED: &str = "with each #, /, ?, @, & and % in a user or password written as %23, %2F, %3F, %40, %26 and %25";
 /// What to mind of a host.
 const IN_ASCII: &str = "with a name in its ASCII form, xn--..., if it has other letters";
 /// Longest password for Redis that stands beside its address: what clouds give out as one can be long.
 const MAX_PASSWORD_BYTES: usize = 16 * 1024;
-/// Redis's own port.
+/// Most sentinels or nodes of a cluster that an address names.
+pub const MAX_SEEDS: usize = 16;
+/// Redis's own port, and a sentinel's.
 const REDIS_PORT: u16 = 6379;
+const SENTINEL_PORT: u16 = 26_379;
 
 /// A host name or IP address, and a port: `localhost:6380`, `0.0.0.0:6380`, `[::1]:6380`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,8 +109,7 @@ impl FromStr for Listen {
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let addresses: Vec<_> = self.0.iter().map(HostPort::to_string).collect();
-        f.write_str(&addresses.join(","))
+        f.write_str(&joined(&self.0))
     }
 }
 
@@ -131,6 +135,44 @@ pub enum Transport {
     Tls(HostPort),
     /// The path of a Unix socket.
     Unix(PathBuf),
+    /// The primary of this name, which sentinels watch.
+    Sentinel(SentinelAddr),
+    /// A cluster.
+    Cluster(ClusterAddr),
+}
+
+/// A primary that sentinels watch. They are asked in plain TCP or in TLS, as it is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SentinelAddr {
+    /// Some of the sentinels, 1 to [`MAX_SEEDS`].
+    pub sentinels: Vec<HostPort>,
+    /// What they call it.
+    pub name: String,
+    /// Who to be there: an ACL user; only with a password.
+    pub user: Option<String>,
+    /// Its password.
+    pub password: Option<String>,
+    /// Whether all of them speak TLS.
+    pub has_tls: bool,
+}
+
+/// A cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClusterAddr {
+    /// Some of its nodes, 1 to [`MAX_SEEDS`].
+    pub nodes: Vec<HostPort>,
+    /// Whether they speak TLS.
+    pub has_tls: bool,
+}
+
+impl fmt::Debug for SentinelAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}", self.name, joined(&self.sentinels))
+    }
+}
+
+fn joined(addresses: &[HostPort]) -> String {
+    addresses.iter().map(HostPort::to_string).collect::<Vec<_>>().join(",")
 }
 
 impl Default for RedisAddr {
@@ -178,6 +220,9 @@ impl RedisAddr {
         if !is_unix && login.contains(['#', '/', '?', '@']) {
             return Err(Some(ENCODED));
         }
+        if let Some((scheme, kind)) = scheme.split_once('+') {
+            return Self::parse_group(scheme, kind, rest);
+        }
         let url = redis::parse_redis_url(text).ok_or(None)?;
         // The redis crate passes over parameters that it does not know, and over ones like `protocol` that are not
         // for an operator to choose here. `#insecure` would have it take any certificate; a private authority goes
@@ -187,6 +232,42 @@ impl RedisAddr {
             return Err(is_unix.then_some(ENCODED));
         }
         Self::of(&url.into_connection_info().map_err(|_| None)?)
+    }
+
+    /// `[login@]host[:port],...[/path][?parameters]` of sentinels or of a cluster. What is the same in the address of one
+    /// Redis is read as that.
+    fn parse_group(scheme: &str, kind: &str, text: &str) -> Result<Self, Option<&'static str>> {
+        let (login, rest) = text.rsplit_once('@').map_or(("", text), |(login, rest)| (login, rest));
+        let (rest, parameters) = rest.split_once('?').map_or((rest, None), |(rest, more)| (rest, Some(more)));
+        let (hosts, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let has_tls = match scheme.to_ascii_lowercase().as_str() {
+            "redis" | "valkey" => false,
+            "rediss" | "valkeys" => true,
+            _ => return Err(None),
+        };
+        let of_one = |path: &str| match login {
+            "" => Self::parse(&format!("redis://host/{path}")),
+            _ => Self::parse(&format!("redis://{login}@host/{path}")),
+        };
+        match (kind.to_ascii_lowercase().as_str(), parameters) {
+            ("sentinel", parameters) => {
+                let (name, db) = path.split_once('/').unwrap_or((path, ""));
+                let is_name_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
+                if name.is_empty() || !name.chars().all(is_name_char) {
+                    return Err(Some("with the name that the sentinels know the primary by"));
+                }
+                let sentinels = parse_seeds(hosts, SENTINEL_PORT)?;
+                let (user, password) = parse_sentinel_login(parameters.unwrap_or_default())?;
+                let sentinel = SentinelAddr { sentinels, name: name.to_owned(), user, password, has_tls };
+                Ok(Self { transport: Transport::Sentinel(sentinel), ..of_one(db)? })
+            }
+            ("cluster", None) if matches!(path, "" | "0") => {
+                let nodes = parse_seeds(hosts, REDIS_PORT)?;
+                Ok(Self { transport: Transport::Cluster(ClusterAddr { nodes, has_tls }), ..of_one("")? })
+            }
+            ("cluster", None) => Err(Some("without a database, of which a cluster has one")),
+            _ => Err(None),
+        }
     }
 
     fn of(info: &ConnectionInfo) -> Result<Self, Option<&'static str>> {
@@ -217,6 +298,35 @@ impl RedisAddr {
     }
 }
 
+/// 1 to [`MAX_SEEDS`] addresses, separated by commas.
+fn parse_seeds(text: &str, port: u16) -> Result<Vec<HostPort>, Option<&'static str>> {
+    let seeds: Option<Vec<_>> = text.split(',').map(|seed| HostPort::parse(seed, Some(port))).collect();
+    let is_fine = |seeds: &Vec<HostPort>| seeds.len() <= MAX_SEEDS && seeds.iter().all(|seed| seed.port > 0);
+    let hint = if text.is_ascii() { "with 1 to 16 hosts separated by commas, without blanks" } else { IN_ASCII };
+    seeds.filter(is_fine).ok_or(Some(hint))
+}
+
+/// Who to be at the sentinels: a user and a password, as parameters of a URL have them.
+fn parse_sentinel_login(parameters: &str) -> Result<(Option<String>, Option<String>), Option<&'static str>> {
+    // A plus sign is itself, as it is in front of the @; the grammar of forms would make it a blank.
+    let url = format!("redis://host/?{}", parameters.replace('+', "%2B"));
+    let url = redis::parse_redis_url(&url).filter(|url| url.fragment().is_none()).ok_or(Some(ENCODED))?;
+    let (mut user, mut password) = (None, None);
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "sentinel_username" => user = Some(value.into_owned()),
+            "sentinel_password" => password = Some(value.into_owned()),
+            _ => return Err(Some("with no other parameters than sentinel_username and sentinel_password")),
+        }
+    }
+    let (user, password) = (user.filter(|user| !user.is_empty()), password.filter(|password| !password.is_empty()));
+    match (&user, &password) {
+        (Some(_), None) => Err(Some("with sentinel_password beside sentinel_username")),
+        (_, Some(password)) if password == MASK => Err(Some("with the password itself")),
+        _ => Ok((user, password)),
+    }
+}
+
 impl FromStr for RedisAddr {
     type Err = String;
 
@@ -236,6 +346,17 @@ impl fmt::Display for RedisAddr {
             Transport::Tcp(addr) if login.is_empty() && self.db == 0 => addr.fmt(f),
             Transport::Tcp(addr) => write!(f, "redis://{login}{addr}/{}", self.db),
             Transport::Tls(addr) => write!(f, "rediss://{login}{addr}/{}", self.db),
+            Transport::Sentinel(SentinelAddr { sentinels, name, user, password, has_tls }) => {
+                let (scheme, sentinels) = (if *has_tls { "rediss" } else { "redis" }, joined(sentinels));
+                write!(f, "{scheme}+sentinel://{login}{sentinels}/{name}/{}", self.db)?;
+                let user = user.iter().map(|user| format!("sentinel_username={user}"));
+                let parameters: Vec<_> =
+                    user.chain(password.iter().map(|_| "sentinel_password=***".to_owned())).collect();
+                if parameters.is_empty() { Ok(()) } else { write!(f, "?{}", parameters.join("&")) }
+            }
+            Transport::Cluster(ClusterAddr { nodes, has_tls }) => {
+                write!(f, "{}+cluster://{login}{}", if *has_tls { "rediss" } else { "redis" }, joined(nodes))
+            }
             Transport::Unix(path) => {
                 write!(f, "unix://{}?db={}", path.display(), self.db)?;
                 self.user.iter().try_for_each(|user| write!(f, "&user={user}"))?;
