@@ -1,16 +1,17 @@
 -- Decides a batch of items and counts what it admits.
 --
--- KEYS   the logs, in the order of the items and, in each, of its windows
+-- KEYS   the logs, in the order of the items and, in each, of its windows; or none (keys.lua)
 -- ARGV   [1] id of the batch, with neither ':' nor '.'
 --        [2] unix time in us
 --        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: of 8
 --        bits, 1 if an earlier run saw that its logs, if they are still there, live as long as any entry counts that
 --        is made until [2], and 2 if the batch may have run before; number of checks, at most 1024, and cost of one,
 --        and for each window its limit, all of 32 bits, and its length in ms, a double. That is read in a tenth of the
---        time that text takes
+--        time that text takes;
+--        then the logs, if they are no KEYS
 -- Reply  integers: now_us; for each log
 --          used         weight in the window before the item; -1 for all windows of an item if one of its keys holds
---                       no log, in which case nothing of the item is written
+--                       no log, -2 if one is elsewhere. In both cases nothing of the item is written
 --        then, for each log of each item of which a check was denied
 --          place        of the log among the logs, from 0
 --          fits_in_us   if this window denies one of the checks: until so many of the oldest entries have expired,
@@ -65,11 +66,12 @@ local function prune(key, window)
 end
 
 local number, at = 0, 0
-for arg = 3, #ARGV, 2 do
+for arg = 3, last_arg, 2 do
   local question = read_question(ARGV[arg + 1])
   local checks, cost, lasts = question.checks, question.cost, question.lasts
   for _ = 1, ARGV[arg] do
-    local admitted, known, member = measure(question, at), 0, nil
+    local admitted, fault = measure(question, at)
+    local known, member = 0, nil
     if admitted and (admitted > 0 or question.is_resent) then
       local id = number == 0 and batch_id or batch_id .. '.' .. base62(number)
       if question.is_resent then
@@ -98,7 +100,7 @@ for arg = 3, #ARGV, 2 do
           seldom.append_denial(place, window, cost, used + added, left, has_t, true)
         end
       else
-        reply[place + 1] = -1
+        reply[place + 1] = fault
       end
     end
     number, at = number + 1, at + #question

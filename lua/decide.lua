@@ -6,7 +6,7 @@
 -- its items, each of which takes about a microsecond. What that does not suffice for is answered with a bound,
 -- never by an admission.
 
-local keys, reply = KEYS, { now_us }
+local reply = { now_us }
 
 -- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, whether it was asked before, and a
 -- window for each quota }. Most items of a batch ask the same of other keys, so that what was read before need not be
@@ -182,8 +182,8 @@ local function define_seldom()
   return { measure_expired = measure_expired, append_denial = append_denial, recall = recall }
 end
 
--- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for, or nil if one of
--- them is no log.
+-- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for; or nil, and what is
+-- wrong with one of them.
 local function measure(question, at)
   local room, cost = question.checks, question.cost
   for i = 1, #question do
@@ -192,12 +192,12 @@ local function measure(question, at)
     local oldest = size == 0 and 0 or pcall('ZCOUNT', key, window.expired_score, '+inf')
     window.used, window.oldest = size, oldest
     if oldest ~= 0 then
-      local excess
-      if not is_wrong_type(key, size) then
+      local fault, excess = fault_of(key, size), nil
+      if not fault then
         excess = excess_of(key)
       end
       if excess == nil then
-        return nil
+        return nil, fault or WRONG_TYPE
       end
       window.excess, window.gone, window.left, window.vague, window.over = excess, 0, 0, false, false
       if excess and oldest == 1 and size > 1 then

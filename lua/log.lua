@@ -21,8 +21,6 @@
 -- Nothing relies on the entries' times being past. If the clock steps back they count until their own ends, or, where
 -- those are more than two windows away, for one window from when a check is denied because of them (decide.lua).
 
-local call, pcall = redis.call, redis.pcall
-
 -- The score of an entry made then. As text, because Redis prints a number anew in each call that is given one.
 local function score_of(time_us)
   return string.format('%.0f', -time_us)
@@ -65,18 +63,6 @@ local function excess_of(key)
   if excess >= 0 and excess <= 1e15 and excess % 1 == 0 then
     return excess
   end
-end
-
--- Whether the key, of which this was answered, holds something other than a sorted set. Any other error ends the script.
-local function is_wrong_type(key, answer)
-  if type(answer) ~= 'table' then
-    return false
-  end
-  if not string.find(answer.err, 'WRONGTYPE', 1, true) then
-    -- Asking again raises the error, worded as this version of Redis does it.
-    call('ZCARD', key)
-  end
-  return true
 end
 
 -- Sees to it that a log lives as long as an entry made now counts, and an eighth of the window longer, so that one made

@@ -7,13 +7,13 @@
 --        window of the item denies. What is read one by one is bounded (decide.lua).
 
 local at = 0
-for arg = 3, #ARGV, 2 do
+for arg = 3, last_arg, 2 do
   local question = read_question(ARGV[arg + 1])
   for _ = 1, ARGV[arg] do
-    local admitted = measure(question, at)
+    local admitted, fault = measure(question, at)
     for i = 1, #question do
       local place, window = at + i, question[i]
-      reply[place + 1] = admitted and window.used or -1
+      reply[place + 1] = fault or window.used
       if admitted == 0 then
         local is_plain = window.oldest == 0
         local kept, has_t = is_plain and 0 or window.gone + window.left, not is_plain and window.excess

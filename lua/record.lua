@@ -4,49 +4,49 @@
 -- group's id is there, only what it lacks is added, as `<id>-` or `<id>-:<weight>`: running this again adds nothing.
 -- What is no log is left alone.
 --
--- KEYS   the logs, in the order of the entries and, in each, of its windows
+-- KEYS   the log of each entry; or none (keys.lua)
 -- ARGV   for each entry: id, unix time in us, cost of one check, number of checks admitted (at least 1), number of
---        checks in the group (at most 1024), number of windows, and the length of each window in ms
--- Reply  the number of entries that were written to at least one log
--- Cost   for each entry 1 call, which looks for as many names as there are checks in the group; for each window 3 calls,
---        5 if there is something to add, and 1 or 2 more for the TTL. An entry that has expired costs nothing. The
---        proxy bounds the sums of the windows and of the names
+--        checks in the group (at most 1024), and the window's length in ms; then the logs, if they are no KEYS
+-- Reply  integers: for each entry 1 if it was written, 0 if there was nothing to write, -2 if its log is elsewhere
+-- Cost   for each entry 3 calls, one of which looks for as many names as there are checks in the group; 4 if the log
+--        lacks something of it, 5 if that is added, and 1 or 2 more for the TTL. An entry that has expired costs
+--        nothing. The proxy bounds the number of entries and that of the names
 
-local windows = {}
-local written = 0
-local key_at, arg_at = 1, 1
+local FIELDS = 6
 
-while arg_at <= #ARGV do
-  local id, time_us, cost = ARGV[arg_at], math.min(now_us, tonumber(ARGV[arg_at + 1])), tonumber(ARGV[arg_at + 2])
-  local admitted, asked = tonumber(ARGV[arg_at + 3]), tonumber(ARGV[arg_at + 4])
-  local count = tonumber(ARGV[arg_at + 5])
-  local longest, is_written = 1, false
-  for i = 2, count do
-    if tonumber(ARGV[arg_at + 5 + i]) > tonumber(ARGV[arg_at + 5 + longest]) then
-      longest = i
-    end
+-- Adds what a log, whose t says `excess`, lacks of a group. Whether there was something.
+local function add_missing(key, window, excess, at, time_us)
+  local id, cost = ARGV[at + 1], tonumber(ARGV[at + 3])
+  local admitted, asked = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
+  local known = counted(key, id, cost, asked)
+  local missing = admitted * cost - known
+  local member = member_of(known > 0 and id .. '-' or id, missing)
+  if missing <= 0 or call('ZSCORE', key, member) then
+    return false
   end
-  -- All windows counted the group alike, and the longest remembers it for longest.
-  local weight = counted(KEYS[key_at + longest - 1], id, cost, asked)
-  for i = 1, count do
-    local key, ms = KEYS[key_at + i - 1], tonumber(ARGV[arg_at + 5 + i])
-    windows[ms] = windows[ms] or new_window(ms)
-    local is_due = time_us + windows[ms].us > now_us
-    local is_log = is_due and not is_wrong_type(key, pcall('ZCARD', key))
-    local excess = is_log and excess_of(key)
-    if is_log and excess ~= nil then
-      local known = weight > 0 and call('ZSCORE', key, member_of(id, weight)) and weight or 0
-      local missing = admitted * cost - known
-      local member = member_of(known > 0 and id .. '-' or id, missing)
-      if missing > 0 and not call('ZSCORE', key, member) then
-        add_entry(key, excess, missing, score_of(time_us), member)
-        keep_alive(key, windows[ms])
-        is_written = true
-      end
-    end
-  end
-  written = written + (is_written and 1 or 0)
-  key_at, arg_at = key_at + count, arg_at + 6 + count
+  add_entry(key, excess, missing, score_of(time_us), member)
+  keep_alive(key, window)
+  return true
 end
 
-return written
+local windows, reply = {}, {}
+for number, key in ipairs(keys) do
+  local at = (number - 1) * FIELDS
+  local time_us, ms = math.min(now_us, tonumber(ARGV[at + 2])), tonumber(ARGV[at + 6])
+  local window = windows[ms] or new_window(ms)
+  windows[ms], reply[number] = window, 0
+  if time_us + window.us > now_us then
+    local fault = fault_of(key, pcall('ZCARD', key))
+    local excess
+    if not fault then
+      excess = excess_of(key)
+    end
+    if fault == ELSEWHERE then
+      reply[number] = ELSEWHERE
+    elseif excess ~= nil and add_missing(key, window, excess, at, time_us) then
+      reply[number] = 1
+    end
+  end
+end
+
+return reply

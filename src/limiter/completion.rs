@@ -89,7 +89,7 @@ impl Completion<'_> {
         for (index, item) in batch.items().iter().enumerate() {
             let places = item.places();
             let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get(places)) else { continue };
-            if reports.contains(&LimitReport::WrongType) {
+            if refusal_of(reports).is_some() {
                 continue;
             }
             let ask = batch.ask_of(item);
@@ -157,8 +157,8 @@ impl Completion<'_> {
 
 /// Decides the next check of an item by where its limits stand, and counts it there if it `counts`.
 fn decide_next(ask: &Ask<'_>, reports: &[LimitReport], states: &mut [LimitState], counts: bool) -> Answer {
-    if reports.contains(&LimitReport::WrongType) {
-        return Answer::Refused(Refusal::WrongType);
+    if let Some(refusal) = refusal_of(reports) {
+        return Answer::Refused(refusal);
     }
     let verdict = decide(ask.limits, states, ask.cost);
     if verdict.allowed && counts {
@@ -167,4 +167,13 @@ fn decide_next(ask: &Ask<'_>, reports: &[LimitReport], states: &mut [LimitState]
         }
     }
     Answer::Verdict(verdict)
+}
+
+/// Why an item was not decided.
+fn refusal_of(reports: &[LimitReport]) -> Option<Refusal> {
+    reports.iter().find_map(|report| match report {
+        LimitReport::State { .. } => None,
+        LimitReport::WrongType => Some(Refusal::WrongType),
+        LimitReport::Elsewhere => Some(Refusal::Unavailable),
+    })
 }

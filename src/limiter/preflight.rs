@@ -7,6 +7,7 @@ use super::{probe, resets};
 use crate::config::Config;
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
+use crate::store::redis::Names;
 use crate::store::reset::Piece;
 use crate::store::script::Run;
 use std::fmt::Write;
@@ -69,10 +70,10 @@ fn scripts<'a>(redis: &'a Redis, nothing: &Batch) -> [(&'static str, Run<'a>); 5
     let store = &redis.store;
     let nobody = Piece { keys: &[], counters: &[], completes_its_keys: true };
     [
-        ("check", store.check(nothing, "", false)),
-        ("peek", store.peek(nothing)),
-        ("reset", store.reset(&nobody)),
+        ("check", store.check(nothing, "", false, Names::Declared)),
+        ("peek", store.peek(nothing, Names::Declared)),
+        ("reset", store.reset(&nobody, Names::Declared)),
         ("windows", store.register(&[], 0)),
-        ("record", store.record(&[], 0)),
+        ("record", store.record(&[], 0, Names::Declared)),
     ]
 }

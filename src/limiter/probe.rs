@@ -13,7 +13,7 @@ use crate::limit::{Ask, Limit, Window};
 use crate::run_id::run_id;
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error, Reply};
-use crate::store::redis::Report;
+use crate::store::redis::{Names, Report};
 use crate::store::script::Run;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
@@ -117,7 +117,7 @@ async fn run_script(redis: &Redis, node: &Node, link: &mut Connection) -> Result
     let mut batch = Batch::default();
     batch.add(&Ask { key: b"probe", limits: &[Limit::log(1, Window::MIN)], cost: 1 });
     let (within, sent_us) = (Duration::from_micros(redis.timeout_us), now_us());
-    let reply = run(link, redis.store.peek(&batch), within).await?;
+    let reply = run(link, redis.store.peek(&batch, Names::Declared), within).await?;
     node.note_clock(Report::read(reply, batch.states())?.redis_now_us, sent_us);
     Ok(())
 }

@@ -10,6 +10,7 @@ use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
 use crate::limit::{Counter, Limit, LimitState, MAX_LIMIT};
+use crate::topology::slot::Slot;
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -17,6 +18,19 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// that it holds Redis up.
 const MAX_RECORD_WINDOWS: usize = 128;
 const MAX_RECORD_NAMES: usize = 1024;
+
+/// What a script replies in place of a number of an item, record or key, when the node does not serve all its logs: they
+/// are another's, or on their way there.
+pub const ELSEWHERE: i64 = -2;
+
+/// How a script is told of the logs that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Names {
+    /// As its keys: before one Redis. A node of a cluster takes those of one slot only.
+    Declared,
+    /// As arguments, of any slots: the script finds by itself which logs the node does not serve.
+    Passed,
+}
 
 /// What the script said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +51,11 @@ pub enum LimitReport {
         /// Cost that will have expired once the window fits another such check: 0 when nothing is denied.
         covered: u64,
     },
-    /// A key of that name holds something other than a log.
+    /// A key of that name holds something other than a log. All limits of an item say so, of which nothing is written.
     WrongType,
+    /// The node does not serve all logs of the item: they are another's, or on their way there. All limits of the item
+    /// say so, of which nothing is written.
+    Elsewhere,
 }
 
 impl LimitReport {
@@ -46,7 +63,7 @@ impl LimitReport {
     pub fn state(&self) -> LimitState {
         match self {
             Self::State { state, .. } => *state,
-            Self::WrongType => LimitState::default(),
+            Self::WrongType | Self::Elsewhere => LimitState::default(),
         }
     }
 }
@@ -74,14 +91,15 @@ impl RedisStore {
     /// A store whose scripts begin with other code than lua/clock.lua, which defines what time it is. For tests that
     /// move time; a server has no way to get here.
     pub fn with_clock(prefix: &str, clock: &str) -> Self {
+        let keys = include_str!("../../lua/keys.lua");
         let log = include_str!("../../lua/log.lua");
         let decide = include_str!("../../lua/decide.lua");
         Self {
             prefix: prefix.to_owned(),
-            check: Script::new(&[clock, log, decide, include_str!("../../lua/check.lua")]),
-            peek: Script::new(&[clock, log, decide, include_str!("../../lua/peek.lua")]),
-            reset: Script::new(&[clock, include_str!("../../lua/reset.lua")]),
-            record: Script::new(&[clock, log, include_str!("../../lua/record.lua")]),
+            check: Script::new(&[clock, keys, log, decide, include_str!("../../lua/check.lua")]),
+            peek: Script::new(&[clock, keys, log, decide, include_str!("../../lua/peek.lua")]),
+            reset: Script::new(&[clock, keys, include_str!("../../lua/reset.lua")]),
+            record: Script::new(&[clock, keys, log, include_str!("../../lua/record.lua")]),
             windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
             process_id: random_id(),
             batches: AtomicU64::new(0),
@@ -98,13 +116,13 @@ impl RedisStore {
     ///
     /// A batch that is `resent` after its answer was lost is answered as it was then: `batch_id` makes the ids of its
     /// entries, by which they are found.
-    pub fn check(&self, batch: &Batch, batch_id: &str, resent: bool) -> Run<'_> {
-        self.ask(&self.check, batch, batch_id, resent)
+    pub fn check(&self, batch: &Batch, batch_id: &str, resent: bool, names: Names) -> Run<'_> {
+        self.ask(&self.check, batch, (batch_id, resent), names)
     }
 
     /// As [`RedisStore::check`], but nothing is counted or written.
-    pub fn peek(&self, batch: &Batch) -> Run<'_> {
-        self.ask(&self.peek, batch, "", false)
+    pub fn peek(&self, batch: &Batch, names: Names) -> Run<'_> {
+        self.ask(&self.peek, batch, ("", false), names)
     }
 
     /// How many of the records, from the first on, one run may write; at least one, if there is any.
@@ -119,53 +137,45 @@ impl RedisStore {
     }
 
     /// Counts what was admitted without Redis, under its own times. `offset_us` leads from the records' clock to
-    /// Redis's. A record that is written twice counts once.
-    pub fn record(&self, records: &[Record], offset_us: i64) -> Run<'_> {
-        let mut run = Run::new(&self.record, records.len());
-        let mut name = Vec::new();
-        for record in records {
-            self.add_names(&mut run, &mut name, &record.key, [record.counter].into_iter());
-        }
-        for record in records {
-            let id = match &record.id {
-                // The dash is no digit of a batch's number, so this is no batch's id.
-                Id::New(number) => format!("{}-{}", self.process_id, base62(*number)),
-                Id::Asked { id, .. } => id.to_string(),
-            };
-            run.word(id.as_bytes());
-            run.number(record.time_us.saturating_add_signed(offset_us));
-            // What is as heavy as the highest limit denies everything, as would what is heavier.
-            run.number(record.cost.min(MAX_LIMIT.into()));
-            run.number(record.admitted.into());
-            run.number(record.id.asked().into());
-            run.number(1);
-            run.number(record.counter.window().ms());
-        }
-        run
+    /// Redis's. A record that is written twice counts once. The reply says of each, in order, 1 if it was written, 0 if
+    /// there was nothing to write, and [`ELSEWHERE`].
+    pub fn record(&self, records: &[Record], offset_us: i64, names: Names) -> Run<'_> {
+        let add_names = |run: &mut Run<'_>| {
+            let mut name = Vec::new();
+            for record in records {
+                self.add_names(run, &mut name, &record.key, [record.counter].into_iter());
+            }
+        };
+        let add_args = |run: &mut Run<'_>| records.iter().for_each(|record| self.add_record(run, record, offset_us));
+        run_about(&self.record, names, records.len(), add_names, add_args)
     }
 
     /// Forgets what a piece of a reset names, and tells every proxy of the keys that this completes. The reply says of
-    /// each of the piece's keys, in order, 1 or 0: whether it had an entry that still counted.
-    pub fn reset(&self, piece: &Piece<'_>) -> Run<'_> {
-        let mut run = Run::new(&self.reset, piece.keys.len() * piece.counters.len());
-        let mut name = Vec::new();
-        for key in piece.keys {
-            self.add_names(&mut run, &mut name, key, piece.counters.iter().copied());
-        }
-        run.word(&self.reset_channel());
-        run.number(piece.counters.len() as u64);
-        piece.counters.iter().for_each(|counter| run.number(counter.window().ms()));
-        if piece.completes_its_keys {
-            piece.keys.iter().for_each(|key| run.word(key));
-        }
-        run
+    /// each of the piece's keys, in order, 1 or 0: whether it had an entry that still counted; and [`ELSEWHERE`] of one
+    /// of which nothing was forgotten or told.
+    pub fn reset(&self, piece: &Piece<'_>, names: Names) -> Run<'_> {
+        let add_names = |run: &mut Run<'_>| {
+            let mut name = Vec::new();
+            for key in piece.keys {
+                self.add_names(run, &mut name, key, piece.counters.iter().copied());
+            }
+        };
+        let add_args = |run: &mut Run<'_>| {
+            run.word(&self.reset_channel());
+            run.number(piece.counters.len() as u64);
+            piece.counters.iter().for_each(|counter| run.number(counter.window().ms()));
+            if piece.completes_its_keys {
+                piece.keys.iter().for_each(|key| run.word(key));
+            }
+        };
+        run_about(&self.reset, names, piece.keys.len() * piece.counters.len(), add_names, add_args)
     }
 
     /// Registers counters, as far as no more than `max` are registered then. Asks which are registered if there are none
     /// to be registered. [`registry::Registry`] reads the reply.
     pub fn register(&self, counters: &[Counter], max: usize) -> Run<'_> {
-        let mut run = Run::new(&self.windows, 1);
-        run.word(&self.name("windows"));
+        let mut run = Run::new(&self.windows, 1, 1);
+        run.word(&self.registry());
         run.number(max as u64);
         run.number(registry::SPARE_MS);
         counters.iter().for_each(|counter| run.number(counter.number()));
@@ -192,28 +202,46 @@ impl RedisStore {
         format!("{}{}", self.process_id, base62(self.batches.fetch_add(1, Relaxed)))
     }
 
-    fn ask<'a>(&'a self, script: &'a Script, batch: &Batch, batch_id: &str, resent: bool) -> Run<'a> {
-        let mut run = Run::new(script, batch.states());
-        let mut name = Vec::new();
-        for item in batch.items() {
-            let ask = batch.ask_of(item);
-            self.add_names(&mut run, &mut name, ask.key, ask.limits.iter().map(Limit::counter));
-        }
-        run.word(batch_id.as_bytes());
-        run.number(u64::try_from(batch.ttls_fresh_until_us()).unwrap_or(0));
-        let mut question = Vec::new();
-        for alike in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
-            let Some(first) = alike.first() else { continue };
-            let ask = batch.ask_of(first);
-            question.clear();
-            question.push(u8::from(first.has_fresh_ttl) + 2 * u8::from(resent));
-            question.extend_from_slice(&first.count.to_le_bytes());
-            question.extend_from_slice(&ask.cost.to_le_bytes());
-            ask.limits.iter().for_each(|limit| limit.pack(&mut question));
-            run.number(alike.len() as u64);
-            run.word(&question);
-        }
-        run
+    fn ask<'a>(&self, script: &'a Script, batch: &Batch, (batch_id, resent): (&str, bool), names: Names) -> Run<'a> {
+        let add_names = |run: &mut Run<'a>| {
+            let mut name = Vec::new();
+            for item in batch.items() {
+                let ask = batch.ask_of(item);
+                self.add_names(run, &mut name, ask.key, ask.limits.iter().map(Limit::counter));
+            }
+        };
+        let add_args = |run: &mut Run<'a>| {
+            run.word(batch_id.as_bytes());
+            run.number(u64::try_from(batch.ttls_fresh_until_us()).unwrap_or(0));
+            let mut question = Vec::new();
+            for alike in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
+                let Some(first) = alike.first() else { continue };
+                let ask = batch.ask_of(first);
+                question.clear();
+                question.push(u8::from(first.has_fresh_ttl) + 2 * u8::from(resent));
+                question.extend_from_slice(&first.count.to_le_bytes());
+                question.extend_from_slice(&ask.cost.to_le_bytes());
+                ask.limits.iter().for_each(|limit| limit.pack(&mut question));
+                run.number(alike.len() as u64);
+                run.word(&question);
+            }
+        };
+        run_about(script, names, batch.states(), add_names, add_args)
+    }
+
+    fn add_record(&self, run: &mut Run<'_>, record: &Record, offset_us: i64) {
+        let id = match &record.id {
+            // The dash is no digit of a batch's number, so this is no batch's id.
+            Id::New(number) => format!("{}-{}", self.process_id, base62(*number)),
+            Id::Asked { id, .. } => id.to_string(),
+        };
+        run.word(id.as_bytes());
+        run.number(record.time_us.saturating_add_signed(offset_us));
+        // What is as heavy as the highest limit denies everything, as would what is heavier.
+        run.number(record.cost.min(MAX_LIMIT.into()));
+        run.number(record.admitted.into());
+        run.number(record.id.asked().into());
+        run.number(record.counter.window().ms());
     }
 
     fn add_names(&self, run: &mut Run<'_>, name: &mut Vec<u8>, key: &[u8], counters: impl Iterator<Item = Counter>) {
@@ -232,16 +260,58 @@ impl RedisStore {
         [self.prefix.as_bytes(), suffix.as_bytes()].concat()
     }
 
-    /// The name of a key's logs up to the window. All of a key's logs share a cluster slot, which is chosen by what
-    /// stands between the first `{` and the next `}`. Of a key that begins with `}` that would be nothing, and nothing
-    /// does not count: such keys get a tag of their own, and an ending that no other name has.
+    /// The name of a key's logs up to the window.
     fn write_base(&self, out: &mut Vec<u8>, key: &[u8]) {
-        let (open, close): (&[u8], &[u8]) = if key.first() == Some(&b'}') { (b"{:}", b"|") } else { (b"{", b"}") };
+        let (open, close): (&[u8], &[u8]) = if begins_with_brace(key) { (b"{:}", b"|") } else { (b"{", b"}") };
         out.extend_from_slice(self.prefix.as_bytes());
         out.extend_from_slice(open);
         out.extend_from_slice(key);
         out.extend_from_slice(close);
     }
+
+    /// The slot of a cluster that all of a key's logs are in: that of what stands between the first `{` of their names,
+    /// which is none of the prefix, and the next `}`.
+    pub fn slot_of(&self, key: &[u8]) -> Slot {
+        let tag = if begins_with_brace(key) { Some(&b":"[..]) } else { key.split(|byte| *byte == b'}').next() };
+        Slot::of_tag(tag.unwrap_or_default())
+    }
+
+    /// The slot that the registry is in.
+    pub fn registry_slot(&self) -> Slot {
+        Slot::of(&self.registry())
+    }
+
+    fn registry(&self) -> Vec<u8> {
+        self.name("windows")
+    }
+}
+
+/// Whether a key begins with `}`. In the names of such a key's logs nothing would stand between the braces, and nothing
+/// does not count as what the slot is chosen by: they have a tag of their own, and an ending that no other name has.
+fn begins_with_brace(key: &[u8]) -> bool {
+    key.first() == Some(&b'}')
+}
+
+/// A run of a script that is about so many logs, as lua/keys.lua has it.
+fn run_about<'a>(
+    script: &'a Script,
+    names: Names,
+    logs: usize,
+    add_names: impl FnOnce(&mut Run<'a>),
+    add_args: impl FnOnce(&mut Run<'a>),
+) -> Run<'a> {
+    // A run without keys is one that passes its names, though they be none.
+    if names == Names::Declared && logs > 0 {
+        let mut run = Run::new(script, logs, logs);
+        add_names(&mut run);
+        add_args(&mut run);
+        return run;
+    }
+    let mut run = Run::new(script, 0, logs);
+    add_args(&mut run);
+    add_names(&mut run);
+    run.number(logs as u64);
+    run
 }
 
 /// Whether two items are as many checks of the same cost and windows, of whatever keys whose logs live as long.
@@ -290,10 +360,11 @@ impl Report {
 }
 
 fn read_used(used: i64) -> LimitReport {
-    if used < 0 {
-        return LimitReport::WrongType;
+    match used {
+        ELSEWHERE => LimitReport::Elsewhere,
+        ..0 => LimitReport::WrongType,
+        _ => LimitReport::State { state: LimitState { used: amount(used), ..LimitState::default() }, covered: 0 },
     }
-    LimitReport::State { state: LimitState { used: amount(used), ..LimitState::default() }, covered: 0 }
 }
 
 fn amount(number: i64) -> u64 {
@@ -315,5 +386,45 @@ fn base62(mut number: u64) -> String {
         if number == 0 {
             return text.iter().rev().collect();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes, many of which are such as slots and names are told by.
+    fn bytes(most: usize) -> impl Strategy<Value = Vec<u8>> {
+        let byte = prop_oneof![Just(b'{'), Just(b'}'), Just(b'|'), Just(b':'), any::<u8>()];
+        proptest::collection::vec(byte, 1..most)
+    }
+
+    proptest! {
+        /// Whatever a key is, and whatever the prefix that may be configured.
+        #[test]
+        fn all_logs_of_a_key_share_a_slot(
+            prefix in "[^{}]{1,16}",
+            key in bytes(12),
+            windows in proptest::collection::vec(1..100_000u64, 1..5),
+        ) {
+            let store = RedisStore::new(&prefix);
+            let mut name = Vec::new();
+            store.write_base(&mut name, &key);
+            name.push(b':');
+            let base_len = name.len();
+            for window in windows {
+                name.truncate(base_len);
+                Counter::of_number(window).unwrap().write_name(&mut name);
+                prop_assert_eq!(Slot::of(&name), store.slot_of(&key), "{}", name.escape_ascii());
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_an_item_is_told_apart() {
+        let report = Report::read(Reply::Integers(vec![7, 3, -1, -2]), 3).unwrap();
+        assert_eq!(report.limits[0].state().used, 3);
+        assert_eq!(report.limits[1..], [LimitReport::WrongType, LimitReport::Elsewhere]);
     }
 }

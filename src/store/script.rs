@@ -36,9 +36,10 @@ pub struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    /// A run with so many keys, which are to be the first words added.
-    pub fn new(script: &'a Script, keys: usize) -> Self {
-        let mut run = Self { script, words: 0, encoded: BytesMut::with_capacity(64 * (keys + 1)) };
+    /// A run with so many keys, which are to be the first words added. `names` is how many words are about as long as a
+    /// key, which these are too.
+    pub fn new(script: &'a Script, keys: usize, names: usize) -> Self {
+        let mut run = Self { script, words: 0, encoded: BytesMut::with_capacity(64 * (names + 1)) };
         run.number(keys as u64);
         run
     }

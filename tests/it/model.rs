@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use tollgate::limit::{Ask, Limit, Verb, Verdict, Window};
 use tollgate::store::embedded::Embedded;
 use tollgate::store::ledger::{Id, Record};
+use tollgate::store::redis::Names;
 
 const KEYS: [&str; 3] = ["a", "}b", "{c"];
 /// The windows that are asked about, in ms.
@@ -165,7 +166,7 @@ fn what_is_written_back_never_meets_what_was_checked() {
             cost: 1,
             admitted: 1,
         };
-        scripts.run(|store| store.record(&[record], 0));
+        scripts.run(|store| store.record(&[record], 0, Names::Declared));
     }
     assert_eq!(redis.command("ZCARD m:{k}:3600000").integer(), 3 * COUNT as i64);
 }

@@ -4,6 +4,7 @@
 use crate::common::{RedisServer, Scripts, batch_of};
 use std::time::Duration;
 use tollgate::limit::{Ask, Counter, Limit, Window};
+use tollgate::store::redis::Names;
 
 const HOUR_MS: u64 = 3_600_000;
 /// Most time that a run may take by Redis's own account, on a busy machine; a quiet one takes a quarter. Redis is no debug
@@ -118,7 +119,7 @@ fn a_piece_of_a_reset_is_bounded() {
     let cost = cost_of(&mut scripts, |scripts| {
         fill(scripts, &keys[..1], &limits, |_| 1);
         scripts.control.line("CONFIG RESETSTAT");
-        scripts.run(|store| store.reset(&reset.piece().unwrap()));
+        scripts.run(|store| store.reset(&reset.piece().unwrap(), Names::Declared));
     });
     assert_bounded("a piece of a reset", cost, 256 + 20);
 }

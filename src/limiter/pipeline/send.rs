@@ -4,6 +4,7 @@ use super::Pipeline;
 use crate::clock::now_us;
 use crate::limit::{Counter, Verb};
 use crate::limiter::job::{Job, Work};
+use crate::store::redis::Names;
 
 /// By then Redis runs what it is sent, as a rule. If it does not, it has to ask itself what it was told to last.
 const MAX_STALL_US: i64 = 10_000;
@@ -74,15 +75,15 @@ impl Pipeline<'_> {
         let run = match &mut job.work {
             Work::Ask { verb: Verb::Check, batch, id } => {
                 self.ttl_cache.mark(batch, node.time_of(job.sent_us) + MAX_STALL_US);
-                store.check(batch, id, job.resent)
+                store.check(batch, id, job.resent, Names::Declared)
             }
-            Work::Ask { verb: Verb::Peek, batch, .. } => store.peek(batch),
+            Work::Ask { verb: Verb::Peek, batch, .. } => store.peek(batch, Names::Declared),
             Work::Reset(reset) => match reset.piece() {
-                Some(piece) => store.reset(&piece),
+                Some(piece) => store.reset(&piece, Names::Declared),
                 None => store.register(&[], node.registry.max()),
             },
             Work::Register { counters, .. } => store.register(counters, node.registry.max()),
-            Work::Record { records, .. } => store.record(records, node.clock_offset_us()),
+            Work::Record { records, .. } => store.record(records, node.clock_offset_us(), Names::Declared),
         };
         run.write(link.output(), job.with_source);
         // Read anew, because this thread may have been stopped since this turn began.

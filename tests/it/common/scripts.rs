@@ -8,7 +8,7 @@ use tollgate::dial::Dialer;
 use tollgate::limit::{Ask, Counter, LimitState, Verb, Verdict, Window, decide};
 use tollgate::store::batch::Batch;
 use tollgate::store::connection::{Connection, Reply};
-use tollgate::store::redis::{LimitReport, RedisStore, Report};
+use tollgate::store::redis::{LimitReport, Names, RedisStore, Report};
 use tollgate::store::reset::Reset;
 use tollgate::store::script::Run;
 
@@ -64,7 +64,7 @@ impl Scripts {
     /// What the script says of a batch.
     #[track_caller]
     pub fn answers(&mut self, batch: &Batch, id: &str, resent: bool) -> Report {
-        let reply = self.run(|store| store.check(batch, id, resent));
+        let reply = self.run(|store| store.check(batch, id, resent, Names::Declared));
         Report::read(reply, batch.states()).unwrap()
     }
 
@@ -76,7 +76,7 @@ impl Scripts {
         let answers = match verb {
             Verb::Check => self.answers(&batch, &id, false),
             Verb::Peek => {
-                let reply = self.run(|store| store.peek(&batch));
+                let reply = self.run(|store| store.peek(&batch, Names::Declared));
                 Report::read(reply, batch.states()).unwrap()
             }
         };
@@ -95,7 +95,9 @@ impl Scripts {
         let mut reset = Reset::new(keys.iter().map(|key| key.to_vec()).collect());
         reset.set_counters(windows.into_iter().map(Counter::Log).collect());
         while let Some(piece) = reset.piece().filter(|_| !reset.is_done()) {
-            let Reply::Integers(live) = self.run(|store| store.reset(&piece)) else { panic!("no flags") };
+            let Reply::Integers(live) = self.run(|store| store.reset(&piece, Names::Declared)) else {
+                panic!("no flags")
+            };
             reset.piece_done(&live);
         }
         reset.had_state()
@@ -131,6 +133,6 @@ pub fn decisions(verb: Verb, checks: &[Ask<'_>], batch: &Batch, items: &[usize],
 fn state_of(answer: &LimitReport) -> LimitState {
     match answer {
         LimitReport::State { state, .. } => *state,
-        LimitReport::WrongType => panic!("nothing but logs was written"),
+        refused => panic!("nothing but logs was written, and nothing is elsewhere: {refused:?}"),
     }
 }
