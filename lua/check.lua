@@ -26,10 +26,10 @@
 --        while more count than half of those.
 -- Cost   for each window 3 calls if all are admitted, and 4 if all are denied, 5 if both occur; 1 more if entries have
 --        expired, 1 more if t is there, 4 more if both; if something is admitted, 1 more unless the logs are known to
---        last, and 1 more again to extend the TTL. A denied check that needs more than the oldest entry to expire
---        costs 1 more if t is there, and 1 for each 100 entries. For an item that may have run before, 1 call for the
---        names of its members, of which there are as many as checks. What is read and forgotten one by one is bounded
---        (decide.lua).
+--        last, and 1 more again to extend the TTL. A denied check that needs more than the oldest entry to expire costs
+--        1 more if t is there, and 1 for each 100 entries. For an item that is admitted though a log of its has expired
+--        as a whole, 1 call; for one that may have run before, 1 for the names of its members, of which there are as
+--        many as checks. What is read and forgotten one by one is bounded (decide.lua).
 --
 -- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
 -- for the others. So a batch that runs again because its answer was lost finds what it made, and answers what it did.
@@ -80,6 +80,10 @@ for arg = 3, last_arg, 2 do
       end
       admitted = known > 0 and known / cost or admitted
       member = known == 0 and admitted > 0 and member_of(id, admitted * cost)
+      if member and last_over_at == at then
+        fault = seldom.forget_over(question, at)
+        admitted = not fault and admitted
+      end
     end
     for i = 1, #question do
       local place, window = at + i, question[i]

@@ -33,6 +33,8 @@ end
 -- run that comes by its definition, which costs as much as a fifth of a call; so these are made when they are first
 -- needed.
 local seldom
+-- Where the last item stands of which a log has expired as a whole.
+local last_over_at
 local function define_seldom()
   local READABLE, FORGETTABLE = 250, 1000
   local readable, forgettable = READABLE, FORGETTABLE
@@ -56,11 +58,12 @@ local function define_seldom()
     return weight
   end
 
-  -- Reads on where entries of a log have expired.
-  local function measure_expired(key, window)
+  -- Reads on where entries of a log have expired. The log's item stands at `at`.
+  local function measure_expired(key, window, at)
     local size, oldest, excess = window.used, window.oldest, window.excess
     if oldest == size then
       window.used, window.excess, window.over = 0, false, true
+      last_over_at = at
     elseif not excess then
       window.gone = math.min(oldest, forgettable)
       forgettable = forgettable - window.gone
@@ -102,6 +105,22 @@ local function define_seldom()
     return math.max(first, next_rank - 1), math.max(1, covered)
   end
 
+  -- Forgets those logs of an item that have expired as a whole, before anything is added to any of them. A log that was
+  -- here is gone then, and in a slot of a cluster that is on its way to another node it can only be made there: returns
+  -- ELSEWHERE if it is so, and else nil.
+  local function forget_over(question, at)
+    local key
+    for i = 1, #question do
+      local window = question[i]
+      if window.oldest ~= 0 and window.over then
+        key, window.oldest = keys[at + i], 0
+        call('UNLINK', key)
+      end
+    end
+    -- They are all of one slot.
+    return fault_of(key, pcall('ZCARD', key))
+  end
+
   -- Entries that are dated more than a window ahead were made before the clock stepped back, which was not later than
   -- now: dates them now, so that they count for one window more. Whether that is all of them.
   local function redate(key, window)
@@ -125,7 +144,9 @@ local function define_seldom()
   local function append_denial(place, window, cost, total, kept, has_t, may_write)
     local key, fits_in_us, empty_in_us, covered = keys[place], 0, 0, 0
     local needed = total + cost - window.limit
-    local newest_score = total > 0 and call('ZRANGE', key, '0', '0', 'WITHSCORES')[2]
+    -- A log that is forgotten has no entry, not even one that an earlier run of its batch made.
+    local is_forgotten = window.oldest ~= 0 and window.over
+    local newest_score = total > 0 and not is_forgotten and call('ZRANGE', key, '0', '0', 'WITHSCORES')[2]
     if newest_score then
       local newest_us = -newest_score
       local is_vague, latest_us = window.oldest ~= 0 and window.vague, newest_us
@@ -179,7 +200,7 @@ local function define_seldom()
     return weight
   end
 
-  return { measure_expired = measure_expired, append_denial = append_denial, recall = recall }
+  return { measure_expired = measure_expired, forget_over = forget_over, append_denial = append_denial, recall = recall }
 end
 
 -- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for; or nil, and what is
@@ -204,7 +225,7 @@ local function measure(question, at)
         window.used = size - 1 + excess
       else
         seldom = seldom or define_seldom()
-        seldom.measure_expired(key, window)
+        seldom.measure_expired(key, window, at)
       end
     end
     local free = window.limit - window.used

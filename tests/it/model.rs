@@ -1,7 +1,7 @@
 //! The scripts in Redis and the embedded log are two implementations of one thing: whatever is asked of both, in
 //! whatever order, at whatever times, they must answer alike.
 
-use crate::common::{RedisServer, Scripts};
+use crate::common::{Cluster, RedisServer, Scripts};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
@@ -77,9 +77,8 @@ fn told(decision: Verdict, stepped_back: bool) -> Verdict {
     if stepped_back { Verdict { reset_after_ms: 0, ..decision } } else { decision }
 }
 
-fn run(windows: &Windows, backwards: bool) {
-    let redis = RedisServer::start();
-    let scripts = RefCell::new(Scripts::on(&redis));
+fn run(scripts: Scripts, windows: &Windows, backwards: bool) {
+    let scripts = RefCell::new(scripts);
     let start_us = Scripts::start_us();
     let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&steps(backwards), |steps| {
@@ -136,12 +135,18 @@ fn run(windows: &Windows, backwards: bool) {
 
 #[test]
 fn the_scripts_answer_as_the_embedded_log_does() {
-    run(&WINDOWS_MS, false);
+    run(Scripts::on(&RedisServer::start()), &WINDOWS_MS, false);
 }
 
 #[test]
 fn the_scripts_answer_as_the_embedded_log_does_when_the_clock_steps_back() {
-    run(&LONG_WINDOWS_MS, true);
+    run(Scripts::on(&RedisServer::start()), &LONG_WINDOWS_MS, true);
+}
+
+/// The keys of a batch are of several slots, whose logs no script may declare together.
+#[test]
+fn the_scripts_answer_so_on_a_node_of_a_cluster_too() {
+    run(Scripts::on_node(&Cluster::of_one(), 0), &WINDOWS_MS, false);
 }
 
 /// Ids of what was written back were once those of batches, and one of two entries that met there was not counted.

@@ -12,7 +12,7 @@ mod tollgate;
 
 pub use certificates::Certificates;
 pub use client::{Decision, RawClient, Reply, encode};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, SlotMove};
 pub use names::Names;
 pub use proxy::{Proxy, Weather};
 pub use redis_server::RedisServer;

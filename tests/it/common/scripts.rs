@@ -1,24 +1,25 @@
 //! The scripts, run one by one on a Redis of the test's own, at whatever time it says.
 
-use super::{RawClient, RedisServer};
+use super::{Cluster, RawClient, RedisServer};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tollgate::config;
 use tollgate::dial::Dialer;
 use tollgate::limit::{Ask, Counter, LimitState, Verb, Verdict, Window, decide};
 use tollgate::store::batch::Batch;
-use tollgate::store::connection::{Connection, Reply};
+use tollgate::store::connection::{Connection, Error, Reply};
 use tollgate::store::redis::{LimitReport, Names, RedisStore, Report};
 use tollgate::store::reset::Reset;
 use tollgate::store::script::Run;
-
-/// Time is read from a key, which a server has no way to have it do.
-const CLOCK: &str = "local now_us = tonumber(redis.call('GET', 'model:now'))\n";
 
 /// What asks Redis as a worker does. Its logs begin with `m:`.
 pub struct Scripts {
     pub store: RedisStore,
     pub control: RawClient,
+    /// How the scripts are told of their logs.
+    pub names: Names,
+    /// Time is read from this key, which a server has no way to have the scripts do.
+    clock: String,
     link: Connection,
     runtime: Runtime,
 }
@@ -26,7 +27,23 @@ pub struct Scripts {
 impl Scripts {
     /// Whose clock stands still wherever it is set.
     pub fn on(redis: &RedisServer) -> Self {
-        Self::with_store(redis, RedisStore::with_clock("m:", CLOCK))
+        Self::with_clock(redis, "model:now".to_owned())
+    }
+
+    /// The same on a node of a cluster, which is told of logs of any slots.
+    pub fn on_node(cluster: &Cluster, node: usize) -> Self {
+        let clock = (0..).map(|number| format!("model:now:{number}")).find(|key| cluster.node_of(key) == node);
+        Self::with_clock(cluster.server(node), clock.unwrap()).passing_names()
+    }
+
+    /// Whose scripts are told of their logs as arguments.
+    pub fn passing_names(self) -> Self {
+        Self { names: Names::Passed, ..self }
+    }
+
+    fn with_clock(redis: &RedisServer, clock: String) -> Self {
+        let source = format!("local now_us = tonumber(redis.call('GET', '{clock}'))\n");
+        Self { clock, ..Self::with_store(redis, RedisStore::with_clock("m:", &source)) }
     }
 
     /// Whose clock is Redis's.
@@ -39,7 +56,7 @@ impl Scripts {
         let dialer = Dialer::new(&loaded.config.redis).unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let link = runtime.block_on(Connection::open(&dialer, Duration::from_secs(10))).unwrap();
-        Self { store, control: redis.client(), link, runtime }
+        Self { store, control: redis.client(), names: Names::Declared, clock: String::new(), link, runtime }
     }
 
     /// A time that logs can be written at: ahead of the real clock, by which Redis expires keys.
@@ -50,21 +67,37 @@ impl Scripts {
 
     /// From now on it is this time.
     pub fn set_time(&mut self, now_us: u64) {
-        self.control.line(&format!("SET model:now {now_us}"));
+        self.control.line(&format!("SET {} {now_us}", self.clock));
     }
 
     /// Runs a script.
     #[track_caller]
     pub fn run(&mut self, run: impl FnOnce(&RedisStore) -> Run<'_>) -> Reply {
+        self.try_run(true, run).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs a script, whose source goes along or is known to Redis.
+    ///
+    /// # Errors
+    /// What Redis says of it.
+    pub fn try_run(&mut self, with_source: bool, run: impl FnOnce(&RedisStore) -> Run<'_>) -> Result<Reply, Error> {
         let run = run(&self.store);
-        run.write(self.link.output(), true);
-        self.runtime.block_on(self.link.reply()).unwrap_or_else(|error| panic!("{error}"))
+        run.write(self.link.output(), with_source);
+        self.runtime.block_on(self.link.reply())
+    }
+
+    /// Says that what is run next may ask for a slot that is on its way here.
+    #[track_caller]
+    pub fn ask(&mut self) {
+        let asking = self.runtime.block_on(self.link.call(&["ASKING"])).unwrap();
+        assert_eq!(asking, Reply::Text(b"OK".to_vec()));
     }
 
     /// What the script says of a batch.
     #[track_caller]
     pub fn answers(&mut self, batch: &Batch, id: &str, resent: bool) -> Report {
-        let reply = self.run(|store| store.check(batch, id, resent, Names::Declared));
+        let names = self.names;
+        let reply = self.run(|store| store.check(batch, id, resent, names));
         Report::read(reply, batch.states()).unwrap()
     }
 
@@ -72,11 +105,11 @@ impl Scripts {
     #[track_caller]
     pub fn decide(&mut self, verb: Verb, checks: &[Ask<'_>]) -> Vec<Verdict> {
         let (batch, items) = batch_of(checks);
-        let id = self.store.next_batch_id();
+        let (id, names) = (self.store.next_batch_id(), self.names);
         let answers = match verb {
             Verb::Check => self.answers(&batch, &id, false),
             Verb::Peek => {
-                let reply = self.run(|store| store.peek(&batch, Names::Declared));
+                let reply = self.run(|store| store.peek(&batch, names));
                 Report::read(reply, batch.states()).unwrap()
             }
         };
@@ -92,12 +125,10 @@ impl Scripts {
     /// Resets keys that have logs of these windows only. How many had any state.
     #[track_caller]
     pub fn reset(&mut self, keys: &[&[u8]], windows: Vec<Window>) -> u64 {
-        let mut reset = Reset::new(keys.iter().map(|key| key.to_vec()).collect());
+        let (mut reset, names) = (Reset::new(keys.iter().map(|key| key.to_vec()).collect()), self.names);
         reset.set_counters(windows.into_iter().map(Counter::Log).collect());
         while let Some(piece) = reset.piece().filter(|_| !reset.is_done()) {
-            let Reply::Integers(live) = self.run(|store| store.reset(&piece, Names::Declared)) else {
-                panic!("no flags")
-            };
+            let Reply::Integers(live) = self.run(|store| store.reset(&piece, names)) else { panic!("no flags") };
             reset.piece_done(&live);
         }
         reset.had_state()
