@@ -26,10 +26,11 @@
 --        while more count than half of those.
 -- Cost   for each window 3 calls if all are admitted, and 4 if all are denied, 5 if both occur; 1 more if entries have
 --        expired, 1 more if t is there, 4 more if both; if something is admitted, 1 more unless the logs are known to
---        last, and 1 more again to extend the TTL. A denied check that needs more than the oldest entry to expire costs
---        1 more if t is there, and 1 for each 100 entries. For an item that is admitted though a log of its has expired
---        as a whole, 1 call; for one that may have run before, 1 for the names of its members, of which there are as
---        many as checks. What is read and forgotten one by one is bounded (decide.lua).
+--        last, and 1 more again to extend the TTL, which a log that begins is given unasked. A denied check that needs
+--        more than the oldest entry to expire costs 1 more if t is there, and 1 for each 100 entries. For an item that
+--        is admitted though one of its logs has expired as a whole, 1 call; for one that may have run before, 1 for the
+--        names of its members, of which there are as many as checks. What is read and forgotten one by one is bounded
+--        (decide.lua).
 --
 -- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
 -- for the others. So a batch that runs again because its answer was lost finds what it made, and answers what it did.
@@ -81,7 +82,17 @@ for arg = 3, last_arg, 2 do
       admitted = known > 0 and known / cost or admitted
       member = known == 0 and admitted > 0 and member_of(id, admitted * cost)
       if member and last_over_at == at then
-        fault = seldom.forget_over(question, at)
+        -- What has expired as a whole goes before anything is added. In a cluster's slot that is on its way to another
+        -- node, a log that is gone can only be made there: then nothing of the item is. All its logs are of one slot.
+        local gone
+        for i = 1, #question do
+          local window = question[i]
+          if window.oldest ~= 0 and window.over then
+            gone, window.oldest = keys[at + i], 0
+            call('UNLINK', gone)
+          end
+        end
+        fault = fault_of(gone, pcall('ZCARD', gone))
         admitted = not fault and admitted
       end
     end
@@ -94,7 +105,9 @@ for arg = 3, last_arg, 2 do
         if member then
           added = add_entry(key, excess, admitted * cost, now_score, member)
           -- A log that was empty begins anew, with no end.
-          if not lasts or used == 0 then
+          if used == 0 then
+            set_end(key, window)
+          elseif not lasts then
             keep_alive(key, window)
           end
         end

@@ -105,22 +105,6 @@ local function define_seldom()
     return math.max(first, next_rank - 1), math.max(1, covered)
   end
 
-  -- Forgets those logs of an item that have expired as a whole, before anything is added to any of them. A log that was
-  -- here is gone then, and in a slot of a cluster that is on its way to another node it can only be made there: returns
-  -- ELSEWHERE if it is so, and else nil.
-  local function forget_over(question, at)
-    local key
-    for i = 1, #question do
-      local window = question[i]
-      if window.oldest ~= 0 and window.over then
-        key, window.oldest = keys[at + i], 0
-        call('UNLINK', key)
-      end
-    end
-    -- They are all of one slot.
-    return fault_of(key, pcall('ZCARD', key))
-  end
-
   -- Entries that are dated more than a window ahead were made before the clock stepped back, which was not later than
   -- now: dates them now, so that they count for one window more. Whether that is all of them.
   local function redate(key, window)
@@ -200,7 +184,7 @@ local function define_seldom()
     return weight
   end
 
-  return { measure_expired = measure_expired, forget_over = forget_over, append_denial = append_denial, recall = recall }
+  return { measure_expired = measure_expired, append_denial = append_denial, recall = recall }
 end
 
 -- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for; or nil, and what is

@@ -29,7 +29,7 @@ end
 local function fault_of(key, answer)
   if type(answer) ~= 'table' or not answer.err then
     return nil
-  elseif string.find(answer.err, 'attempted to access a non local key', 1, true) then
+  elseif string.find(answer.err, 'to access a non local key', 1, true) then
     return ELSEWHERE
   elseif not string.find(answer.err, 'WRONGTYPE', 1, true) then
     -- Asking again raises the error, worded as this version of Redis does it.

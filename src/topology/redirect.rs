@@ -45,7 +45,7 @@ impl Target {
 
 /// Parts of the errors that a script meets when it runs a command.
 const IN_SCRIPTS: [(&str, Redirect); 4] = [
-    ("attempted to access a non local key in a cluster node", Redirect::NotLocal),
+    ("to access a non local key in a cluster node", Redirect::NotLocal),
     ("while the cluster is down", Redirect::ClusterDown),
     ("You can't write against a read only", Redirect::ReadOnly),
     ("access keys that do not hash to the same slot", Redirect::CrossSlot),
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!((seen(None), seen(Some("::1"))), ("seed:2".to_owned(), "[::1]:2".to_owned()));
     }
 
-    /// As Redis 7.0.15 words them, and 6.2 where that differs.
+    /// As Redis 7.0.15 words them, and 6.2 and Valkey 9 where that differs.
     #[test]
     fn errors_are_told_apart_by_their_words() {
         let sha = "b4b66c20ea866f472341f7ab02f588f03771bc1e";
@@ -134,6 +134,8 @@ mod tests {
             ),
             (format!("READONLY You can't write against a read only replica.{at}"), Redirect::ReadOnly),
             (old("Lua script attempted to access a non local key in a cluster node"), Redirect::NotLocal),
+            (format!("ERR Attempted to access a non local key in a cluster node{at}"), Redirect::NotLocal),
+            (format!("ERR Can not execute a command 'zcard' while the cluster is down{at}"), Redirect::ClusterDown),
             (old("-READONLY You can't write against a read only replica."), Redirect::ReadOnly),
         ];
         for (error, redirect) in table {

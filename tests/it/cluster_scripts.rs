@@ -261,7 +261,8 @@ fn of_a_slot_that_moves_only_what_is_here_is_decided() {
     }
     there.ask();
     assert_eq!(there.declared("s}new"), Err(Some(Redirect::TryAgain)));
-    // What is not declared is, once where it comes from has said ASK of all of it: there is nothing of it there then.
+    // What is not declared is made though, whatever there may still be of it where it comes from: nobody may say ASKING
+    // who does not declare what he is about.
     there.ask();
     assert_eq!(there.check(&["s}new", "s}oldest"]), [Some(vec![0, 0]), Some(vec![2, 1])]);
 
