@@ -124,6 +124,10 @@ impl Auth {
 pub const ANSWERED_HERE: [&[u8]; 10] =
     [b"ping", b"echo", b"hello", b"auth", b"select", b"client", b"command", b"info", b"reset", b"quit"];
 
+/// What libraries say at their start that know of clusters, and with a request that was redirected: nothing is told of
+/// the cluster behind.
+const OF_CLUSTERS: [&[u8]; 4] = [b"cluster", b"readonly", b"readwrite", b"asking"];
+
 /// Why a client may not run the command of this name, if it may not. `permissions` are `None` until it has logged in.
 pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'static str> {
     const BEFORE_LOGIN: [&[u8]; 4] = [b"auth", b"hello", b"quit", b"reset"];
@@ -133,7 +137,9 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
     match permissions.map(|permissions| permissions.commands) {
         Some(Commands::All) => None,
         Some(Commands::RlOnly) if OwnCommand::of(name).is_some_and(|own| own.is_for_rl_only) => None,
-        Some(Commands::RlOnly) if is_one_of(&ANSWERED_HERE) || is_one_of(&TRANSACTION) => None,
+        Some(Commands::RlOnly) if is_one_of(&ANSWERED_HERE) || is_one_of(&TRANSACTION) || is_one_of(&OF_CLUSTERS) => {
+            None
+        }
         Some(Commands::RlOnly) => Some(NO_PERMISSION),
         None if is_one_of(&BEFORE_LOGIN) => None,
         None => Some(NO_AUTH),

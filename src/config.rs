@@ -145,6 +145,9 @@ pub struct Server {
     /// Where to listen without TLS: 0 to [`MAX_LISTEN`] addresses, at least one unless [`Tls`] has some. Port 0 takes a
     /// free port.
     pub listen: Vec<HostPort>,
+    /// Where clients of clusters are told that Tollgate is, if not where they have connected to. Port 0 is that to which
+    /// they have.
+    pub announce: Option<HostPort>,
     /// Worker threads, 1 to 1,024. A configured 0 has become one per core here.
     pub workers: NonZero<usize>,
     /// Maximum concurrent clients, 1 to 1,000,000.
@@ -175,6 +178,7 @@ impl Server {
         let local = HostPort { host: "127.0.0.1".to_owned(), port: 6380 };
         Self {
             listen: settings.parsed("server.listen", Listen(vec![local]), Listen::from_str).0,
+            announce: settings.optional("server.announce", HostPort::parse_announce, HostPort::to_string),
             workers: workers(settings.int("server.workers", 0, 0..=1024)),
             max_clients: settings.int("server.max_clients", 10_000, 1..=1_000_000),
             idle_timeout: some_seconds(settings.int("server.idle_timeout", 0, 0..=31_536_000)),
@@ -238,6 +242,11 @@ pub struct ClientCert {
 }
 
 impl Redis {
+    /// Whether it is a cluster, as far as that is configured.
+    pub fn is_cluster(&self) -> bool {
+        self.mode == RedisMode::Cluster || matches!(self.addr.transport, Transport::Cluster(_))
+    }
+
     fn read(settings: &mut Settings) -> Self {
         let addr = RedisAddr::read(settings);
         Self {

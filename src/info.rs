@@ -17,6 +17,12 @@ pub fn redis_version(shared: &Shared) -> String {
     shared.backend.redis_version().unwrap_or_else(|| OLDEST_REDIS.to_owned())
 }
 
+/// How Redis is run, in its own word. Before a cluster Tollgate takes part in what a cluster's clients do: to them it is
+/// the one node.
+pub fn redis_mode(shared: &Shared) -> &'static str {
+    if shared.backend.is_cluster() { "cluster" } else { "standalone" }
+}
+
 type Section = fn(&Shared, &mut String);
 
 /// The sections named, or all.
@@ -60,7 +66,7 @@ fn line(text: &mut String, name: &str, value: impl std::fmt::Display) {
 
 fn server(shared: &Shared, text: &mut String) {
     line(text, "redis_version", redis_version(shared));
-    line(text, "redis_mode", "standalone");
+    line(text, "redis_mode", redis_mode(shared));
     line(text, "os", std::env::consts::OS);
     line(text, "arch_bits", usize::BITS);
     line(text, "process_id", std::process::id());
@@ -72,7 +78,7 @@ fn server(shared: &Shared, text: &mut String) {
 fn clients(shared: &Shared, text: &mut String) {
     line(text, "connected_clients", shared.clients.load(Relaxed));
     line(text, "maxclients", shared.config.server.max_clients);
-    if is_embedded(shared) {
+    if !shared.backend.forwards() {
         line(text, "blocked_clients", 0);
         line(text, "tracking_clients", 0);
     }
@@ -132,8 +138,8 @@ fn cpu(_: &Shared, text: &mut String) {
     }
 }
 
-fn cluster(_: &Shared, text: &mut String) {
-    line(text, "cluster_enabled", 0);
+fn cluster(shared: &Shared, text: &mut String) {
+    line(text, "cluster_enabled", u8::from(shared.backend.is_cluster()));
 }
 
 /// As Redis would count the logs. Each has a time to live.

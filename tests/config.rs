@@ -57,6 +57,7 @@ fn host_port(host: &str, port: u16) -> HostPort {
 fn defaults_are_those_of_the_contract() {
     let config = from_environment(&[]).unwrap();
     assert_eq!(config.server.listen, [host_port("127.0.0.1", 6380)]);
+    assert_eq!(config.server.announce, None);
     assert_eq!(config.server.workers, std::thread::available_parallelism().unwrap());
     assert_eq!(config.server.max_clients, 10_000);
     assert_eq!(config.server.idle_timeout, None);
@@ -315,6 +316,22 @@ fn listen_takes_one_address_or_several() {
     let config = load(Some(&path), &[], &[]).unwrap().config;
     assert_eq!(config.server.listen, [host_port("a", 1), host_port("::1", 2)]);
     assert!(file_mistake("server.listen = []").starts_with("server.listen = '': must be host:port, "));
+}
+
+#[test]
+fn what_is_announced_is_a_host_and_perhaps_a_port() {
+    let announce = |text: &str| from_environment(&[("TOLLGATE_SERVER__ANNOUNCE", text)]).ok()?.server.announce;
+    for (text, host, port) in [
+        ("tollgate.example.com:6380", "tollgate.example.com", 6380),
+        ("10.0.0.7", "10.0.0.7", 0),
+        ("[2001:db8::7]", "2001:db8::7", 0),
+        ("[2001:db8::7]:1", "2001:db8::7", 1),
+    ] {
+        assert_eq!(announce(text), Some(host_port(host, port)), "{text}");
+    }
+    for refused in ["", ":6380", "6380", "2001:db8::7", "a b", "a:65536", "a:1,b:1"] {
+        assert_eq!(announce(refused), None, "{refused}");
+    }
 }
 
 #[test]

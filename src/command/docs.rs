@@ -56,7 +56,7 @@ pub fn help(out: &mut BytesMut) {
     reply::array(out, 2 + lines);
     reply::status(
         out,
-        "Tollgate's own commands, beside all of the Redis behind it. (With --embedded there is none, and of",
+        "Tollgate's own commands, beside all of the Redis behind it. (With --embedded and before a Redis Cluster, of",
     );
     reply::status(out, "Redis's commands only those answer that clients and monitoring tools begin with.) They are:");
     for command in TABLE {

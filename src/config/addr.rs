@@ -57,6 +57,11 @@ impl HostPort {
         Some(Self { host, port })
     }
 
+    /// An address to announce: `host` stands for the port at which a client has come.
+    pub(super) fn parse_announce(text: &str) -> Result<Self, String> {
+        Self::parse(text, Some(0)).ok_or_else(|| "host, [IPv6], host:port or [IPv6]:port".to_owned())
+    }
+
     /// An address to listen on: `:port` stands for all interfaces, `port` for one that other machines do not reach.
     fn parse_listen(text: &str) -> Option<Self> {
         let of = |host: &str, port| Some(Self { host: host.to_owned(), port });

@@ -45,6 +45,17 @@ impl Backend {
         matches!(self, Self::Embedded(_))
     }
 
+    /// Whether there is a Redis Cluster. That may become known after the start, and stays so.
+    pub fn is_cluster(&self) -> bool {
+        self.redis().is_some_and(|redis| redis.is_cluster)
+    }
+
+    /// Whether clients' commands other than Tollgate's own go to Redis: there is one, and no cluster, in which each key
+    /// would have a node of its own.
+    pub fn forwards(&self) -> bool {
+        !self.is_embedded() && !self.is_cluster()
+    }
+
     /// The upstream Redis, if there is one.
     pub fn redis(&self) -> Option<&Redis> {
         match self {
@@ -53,7 +64,7 @@ impl Backend {
         }
     }
 
-    /// The node that clients' own connections lead to, if there is one.
+    /// The node that clients' own connections lead to, if there is one: of a cluster any, which is asked about logins alone.
     pub fn upstream(&self) -> Option<&Node> {
         self.redis().map(Redis::upstream)
     }

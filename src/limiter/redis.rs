@@ -22,6 +22,8 @@ use std::time::Duration;
 pub struct Redis {
     /// One today.
     node: Arc<Node>,
+    /// Whether it is a cluster.
+    pub is_cluster: bool,
     /// The scripts.
     pub store: RedisStore,
     /// Denials that are certain for a while yet.
@@ -57,6 +59,7 @@ impl Redis {
         );
         Ok(Self {
             node: Arc::new(node),
+            is_cluster: config.redis.is_cluster(),
             store,
             deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
             timeout_us,

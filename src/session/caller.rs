@@ -55,6 +55,12 @@ impl Caller {
         self.worker.shared.backend.upstream()
     }
 
+    /// Whether its commands other than Tollgate's own go to Redis. Where they do not, and there is a Redis, that is asked
+    /// about its logins alone.
+    pub fn forwards(&self) -> bool {
+        self.worker.shared.backend.forwards()
+    }
+
     /// How long its requests may be.
     pub fn limits(&self) -> Limits {
         match self.client.permissions {

@@ -36,7 +36,7 @@ impl Dispatcher {
     pub fn is_plain(&self, caller: &Caller, args: &Args<'_>) -> bool {
         self.passthrough.takes_plain()
             && self.transaction.is_none()
-            && caller.client.may_run_all()
+            && may_run_others(caller)
             && expect::is_plain(args)
             && (!caller.replies.slots.await_limiter() || is_independent(caller, args))
     }
@@ -284,9 +284,9 @@ fn is_independent(caller: &Caller, args: &Args<'_>) -> bool {
     redis.is_some_and(|redis| expect::is_independent(args, redis.store.prefix()))
 }
 
-/// Whether commands other than Tollgate's own can be in a transaction of this client's.
+/// Whether commands of this client's other than Tollgate's own go to Redis.
 fn may_run_others(caller: &Caller) -> bool {
-    caller.upstream().is_some() && caller.client.may_run_all()
+    caller.forwards() && caller.client.may_run_all()
 }
 
 /// Whether `data` begins with a whole request that is none of Tollgate's own.

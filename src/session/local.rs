@@ -2,6 +2,7 @@
 //! wording is Redis's, because clients match on it.
 
 mod client;
+mod cluster;
 mod command;
 mod config;
 mod known;
@@ -19,7 +20,7 @@ use bytes::BytesMut;
 
 /// Answers a command that is not Tollgate's own.
 pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) -> After {
-    let known = match known::find(args) {
+    let known = match known::find(args, worker.shared.backend.is_cluster()) {
         Ok(known) => known,
         Err(text) => {
             reply::error_bytes(out, &text);
@@ -49,7 +50,8 @@ pub fn run(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut Byte
         (name, "help") => known::help(name, out),
         ("client", sub) => client::run(sub, worker, client, args, out),
         ("command", sub) => command::run(sub, client.protocol, args, out),
-        ("config", sub) => config::run(sub, &worker.shared.config, client.protocol, args, out),
+        ("config", sub) => config::run(sub, &worker.shared, client.protocol, args, out),
+        ("cluster" | "readonly" | "readwrite" | "asking", sub) => cluster::run(sub, worker, client, args, out),
         (name, sub) => server::run(name, sub, worker, client, args, out),
     }
     if matches!(known.name, "hello" | "auth" | "select" | "reset" | "client") {
@@ -103,7 +105,7 @@ fn hello(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesM
     reply::bulk(out, b"id");
     reply::integer(out, client.tell_id());
     reply::bulk(out, b"mode");
-    reply::bulk(out, b"standalone");
+    reply::bulk(out, info::redis_mode(&worker.shared).as_bytes());
     reply::bulk(out, b"role");
     reply::bulk(out, b"master");
     reply::bulk(out, b"modules");
@@ -119,14 +121,15 @@ fn auth(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMu
 }
 
 fn select(worker: &Worker, client: &mut Client, args: &Args<'_>, out: &mut BytesMut) {
-    let is_embedded = worker.shared.backend.is_embedded();
+    let backend = &worker.shared.backend;
     match args.get(1).and_then(resp::parse_int) {
         None => reply::error(out, "ERR value is not an integer or out of range"),
         Some(number) => match u32::try_from(number) {
-            Ok(number) if number == 0 || !is_embedded => {
+            Ok(number) if number == 0 || backend.forwards() => {
                 client.database = Some(number);
                 reply::status(out, "OK");
             }
+            _ if backend.is_cluster() => reply::error(out, "ERR SELECT is not allowed in cluster mode"),
             _ => reply::error(out, "ERR DB index is out of range"),
         },
     }

@@ -19,6 +19,7 @@ use crate::config::WhenDown;
 use crate::resp::reply;
 use handshake::{Failure, Opened};
 use oversized::Oversized;
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -97,6 +98,10 @@ impl Passthrough {
                     Polled::Progress
                 }
             },
+            // What it was before turns out to be a cluster.
+            Link::Open(upstream) if !caller.forwards() && upstream.state().is_pinned() => {
+                self.lose(&Loss::Io(io::Error::other("redis is a cluster")), caller)
+            }
             Link::Open(upstream) => match upstream.poll(cx, caller, demand == Demand::Ended) {
                 Ok(polled) => polled,
                 Err(loss) => self.lose(&loss, caller),
@@ -139,9 +144,9 @@ impl Passthrough {
         matches!(self.link, Link::Absent)
     }
 
-    /// Whether there is a way to Redis, or there may be.
+    /// Whether there is a way to Redis for all commands, or there may be.
     pub fn may_reach(&self, caller: &Caller) -> bool {
-        caller.upstream().is_some_and(|node| !self.is_absent() || node.health.is_reachable())
+        caller.forwards() && caller.upstream().is_some_and(|node| !self.is_absent() || node.health.is_reachable())
     }
 
     /// The connection that a request goes to. There is one for all.

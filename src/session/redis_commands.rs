@@ -127,7 +127,7 @@ const fn on_keys(name: &'static str) -> RedisCommand {
     RedisCommand { name, keys: Keys::All, ..PLAIN }
 }
 
-static TABLE: [RedisCommand; 121] = [
+static TABLE: [RedisCommand; 122] = [
     // What a client says of itself.
     RedisCommand { name: "auth", arity: -2, does: Does::LogIn, here: Here::Whole, ..PLAIN },
     RedisCommand { name: "hello", does: Does::Hello, is_handshake: true, here: Here::Whole, ..PLAIN },
@@ -192,6 +192,7 @@ static TABLE: [RedisCommand; 121] = [
     RedisCommand { name: "dbsize", arity: 1, here: Here::Whole, ..PLAIN },
     RedisCommand { name: "readonly", arity: 1, here: Here::Whole, ..PLAIN },
     RedisCommand { name: "readwrite", arity: 1, here: Here::Whole, ..PLAIN },
+    RedisCommand { name: "asking", arity: 1, here: Here::Whole, ..PLAIN },
     // Keys.
     RedisCommand { name: "keys", arity: 2, here: Here::Whole, ..PLAIN },
     RedisCommand { name: "scan", arity: -2, here: Here::Whole, ..PLAIN },

@@ -36,6 +36,8 @@ pub fn run(request: &RedisRequest<'_>, caller: &mut Caller, passthrough: &mut Pa
     let answerer = who_answers(request, caller, passthrough);
     let awaits_redis = caller.replies.slots.await_upstream();
     match answerer {
+        // A login before it, which only Redis knows, may choose the protocol.
+        Answerer::Here if !caller.forwards() && caller.replies.slots.await_barrier() => Flow::Hold,
         Answerer::Here => run_here(request.args, caller, passthrough),
         Answerer::HereAnew | Answerer::HereFirst if awaits_redis => Flow::Hold,
         Answerer::HereAnew => {
@@ -47,7 +49,11 @@ pub fn run(request: &RedisRequest<'_>, caller: &mut Caller, passthrough: &mut Pa
         }
         Answerer::HereFirst => run_here(request.args, caller, passthrough),
         Answerer::Redis => match passthrough.reach(caller) {
-            Reach::Open => passthrough.forward(caller, request),
+            Reach::Open => {
+                // Where all that asks for ids is answered here, HELLO tells the one that is known here.
+                caller.client.was_told_id |= !caller.forwards();
+                passthrough.forward(caller, request)
+            }
             Reach::Soon => Flow::Hold,
             Reach::Down if request.is_whole() && local::answers_without_redis(request.args) => {
                 run_here(request.args, caller, passthrough)
@@ -74,13 +80,15 @@ fn who_answers(request: &RedisRequest<'_>, caller: &Caller, passthrough: &Passth
 
     if command.does == Does::Quit || caller.upstream().is_none() {
         Answerer::Here
-    } else if command.does == Does::Reset && is_for_tollgate(command, caller) {
+    } else if command.does == Does::Reset && (is_for_tollgate(command, caller) || !caller.forwards()) {
         // Redis would take Tollgate's own login from the connection. Another one begins with it.
         Answerer::HereAnew
     } else if checks_logins(caller) && (command.does == Does::LogIn || says_login()) {
         // Logins are this process's business. Of a HELLO with one Redis is told the rest, now or once it is asked
         // anything.
         Answerer::HereFirst
+    } else if !caller.forwards() {
+        if says_login() { Answerer::Redis } else { Answerer::Here }
     } else if is_kept_from_redis() || asks_nothing() || is_handshake() {
         Answerer::Here
     } else {

@@ -318,6 +318,7 @@ fn embedded_answers_as_an_empty_redis_does() {
         b"SCAN 0 MATCH\r\nSCAN 0 COUNT x\r\nSCAN 0 COUNT 0\r\nSCAN 0 FOO 1\r\nscan 0 match a* count 10 type string\r\n",
         b"TYPE\r\nTYPE k\r\nOBJECT\r\nOBJECT ENCODING k\r\nOBJECT FREQ k\r\nOBJECT IDLETIME k\r\nOBJECT REFCOUNT k\r\nOBJECT FOO k\r\n",
         b"CLUSTER\r\nCLUSTER INFO\r\nCLUSTER INFO x\r\nCLUSTER SLOTS\r\nCLUSTER FOO\r\nREADONLY\r\nREADWRITE\r\nREADONLY x\r\n",
+        b"CLUSTER KEYSLOT k\r\nCLUSTER KEYSLOT\r\nASKING\r\nASKING x\r\n",
         b"COMMAND FOO\r\nCOMMAND COUNT x\r\nCOMMAND LIST x\r\nCOMMAND LIST FILTERBY FOO a\r\nCOMMAND GETKEYS nope k v\r\n",
         b"MULTI x\r\nEXEC\r\nDISCARD\r\nEXEC x\r\nMULTI\r\nDISCARD\r\n",
         b"COMMAND GETKEYS\r\nCOMMAND GETKEYSANDFLAGS\r\nCOMMAND LIST FILTERBY PATTERN\r\n",

@@ -2,10 +2,10 @@
 //! clients look at them before they start.
 
 use crate::command::quoted;
-use crate::config::Config;
 use crate::glob;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
+use crate::worker::Shared;
 use bytes::BytesMut;
 use std::time::Duration;
 
@@ -14,8 +14,8 @@ use std::time::Duration;
 const MAX_PATTERNS: usize = 256;
 
 /// Answers a subcommand of CONFIG.
-pub fn run(sub: &str, config: &Config, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
-    let settings = settings(config);
+pub fn run(sub: &str, shared: &Shared, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
+    let settings = settings(shared);
     if sub == "set" {
         return reply::error(out, &refuse(&settings, args));
     }
@@ -28,15 +28,15 @@ pub fn run(sub: &str, config: &Config, protocol: Protocol, args: &Args<'_>, out:
     }
 }
 
-fn settings(config: &Config) -> [(&'static str, String); 18] {
-    let server = &config.server;
+fn settings(shared: &Shared) -> [(&'static str, String); 18] {
+    let server = &shared.config.server;
     let seconds = |time: Option<Duration>| time.map_or(0, |time| time.as_secs()).to_string();
-    let protected_mode = if server.protected_mode { "yes" } else { "no" };
+    let yes_or_no = |is_so: bool| if is_so { "yes" } else { "no" }.to_owned();
     let [no, none, zero] = ["no", "", "0"].map(str::to_owned);
     [
-        ("appendonly", no.clone()),
+        ("appendonly", no),
         ("client-query-buffer-limit", server.query_buffer_bytes.to_string()),
-        ("cluster-enabled", no),
+        ("cluster-enabled", yes_or_no(shared.backend.is_cluster())),
         ("databases", "1".to_owned()),
         ("io-threads", server.workers.to_string()),
         ("latency-monitor-threshold", zero.clone()),
@@ -46,7 +46,7 @@ fn settings(config: &Config) -> [(&'static str, String); 18] {
         ("maxmemory-policy", "noeviction".to_owned()),
         ("notify-keyspace-events", none.clone()),
         ("proto-max-bulk-len", server.max_bulk_bytes.to_string()),
-        ("protected-mode", protected_mode.to_owned()),
+        ("protected-mode", yes_or_no(server.protected_mode)),
         ("save", none),
         // No log of slow commands is kept.
         ("slowlog-log-slower-than", "-1".to_owned()),

@@ -1,6 +1,8 @@
-//! Which of Redis's commands are answered without a Redis, by their table. What is not in it is refused in Redis's words.
+//! Which of Redis's commands are answered without a Redis, by their table. What is not in it is refused in Redis's words;
+//! before a cluster, where it could be run, in words that say so.
 
 use crate::command::docs::fits_arity;
+use crate::command::quoted;
 use crate::resp::reply;
 use crate::resp::request::Args;
 use crate::session::redis_commands::{Here, RedisCommand};
@@ -8,6 +10,9 @@ use bytes::BytesMut;
 
 /// Most bytes of a name, and of all arguments together, that an error repeats, as in Redis.
 const MAX_REPEATED_BYTES: usize = 128;
+
+/// Most bytes of its name that the refusal of a command repeats which a cluster could run.
+const MAX_NAME_BYTES: usize = 64;
 
 /// A command, or a subcommand of one.
 pub struct Known {
@@ -20,9 +25,13 @@ pub struct Known {
 /// The command that is asked for.
 ///
 /// # Errors
-/// There is none, or it takes another number of words; the text is the reply.
-pub fn find(args: &Args<'_>) -> Result<Known, Vec<u8>> {
+/// There is none here, or it takes another number of words; the text is the reply. If this `is_before_cluster`, that says
+/// where to send it instead.
+pub fn find(args: &Args<'_>, is_before_cluster: bool) -> Result<Known, Vec<u8>> {
     let command = RedisCommand::of(args.name());
+    if is_before_cluster && is_for_cluster(command, args) {
+        return Err(for_cluster(args.name()));
+    }
     let (sub, arity) = match (command.here, args.get(1)) {
         (Here::Never, _) => return Err(unknown_command(args)),
         (Here::Parts(_), Some(sub)) => {
@@ -34,6 +43,17 @@ pub fn find(args: &Args<'_>) -> Result<Known, Vec<u8>> {
     match fits_arity(arity, args.len()) {
         true => Ok(Known { name: command.name, sub }),
         false => Err(wrong_arity(command.name, sub)),
+    }
+}
+
+/// Whether a command is one for a cluster: the cluster may know it, unless its name is like those of Tollgate's own; or it
+/// asks for keys, which here are none.
+fn is_for_cluster(command: &RedisCommand, args: &Args<'_>) -> bool {
+    match (command.name, command.here) {
+        (_, Here::Never) => !args.name().get(..3).is_some_and(|start| start.eq_ignore_ascii_case(b"rl.")),
+        ("keys" | "scan" | "type" | "dbsize" | "object", _) => true,
+        ("memory", _) => args.get(1).is_some_and(|sub| sub.eq_ignore_ascii_case(b"usage")),
+        _ => false,
     }
 }
 
@@ -54,6 +74,11 @@ fn wrong_arity(name: &str, sub: &str) -> Vec<u8> {
     // In Redis, too, an EXEC that is refused says what becomes of the transaction, even where there is none.
     let code = if name == "exec" { "EXECABORT Transaction discarded because of:" } else { "ERR" };
     format!("{code} wrong number of arguments for '{name}{bar}{sub}' command").into_bytes()
+}
+
+fn for_cluster(name: &[u8]) -> Vec<u8> {
+    let name = quoted(name.get(..MAX_NAME_BYTES).unwrap_or(name));
+    format!("ERR this Tollgate is before a Redis Cluster and runs RL.* only: send '{name}' to the cluster").into_bytes()
 }
 
 fn unknown_subcommand(name: &str, sub: &[u8]) -> Vec<u8> {

@@ -28,9 +28,6 @@ pub fn run(name: &str, sub: &str, worker: &Worker, client: &Client, args: &Args<
         ("memory", "stats") => memory_stats(worker, client, out),
         ("memory", _) => memory_usage(client, args, out),
         ("object", _) => reply::null(out, client.protocol),
-        ("cluster" | "readonly" | "readwrite", _) => {
-            reply::error(out, "ERR This instance has cluster support disabled");
-        }
         // KEYS, LATENCY LATEST and HISTORY, MODULE LIST.
         _ => reply::array(out, 0),
     }

@@ -98,11 +98,12 @@ pub const OBJECT: &[Sub] = &[
 
 /// Of CLUSTER.
 pub const CLUSTER: &[Sub] = &[
-    sub("info", 2, "", "Refused, as by a Redis that is no cluster."),
-    sub("links", 2, "", "Refused."),
-    sub("myid", 2, "", "Refused."),
-    sub("nodes", 2, "", "Refused."),
-    sub("shards", 2, "", "Refused."),
-    sub("slots", 2, "", "Refused."),
+    sub("info", 2, "", "That all slots are served."),
+    sub("keyslot", 3, "key", "The slot of a key."),
+    sub("links", 2, "", "Nothing: there are no other nodes."),
+    sub("myid", 2, "", "The id of the one node, which is this Tollgate."),
+    sub("nodes", 2, "", "The one node, in a line."),
+    sub("shards", 2, "", "The one node, which serves all slots."),
+    sub("slots", 2, "", "All slots, and the one node that serves them."),
     HELP,
 ];
