@@ -12,6 +12,7 @@
 
 mod addresses;
 mod cluster;
+mod cluster_face;
 mod cluster_scripts;
 mod commands;
 mod common;
