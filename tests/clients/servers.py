@@ -55,6 +55,31 @@ class Redis:
             self.process.wait()
 
 
+class Cluster:
+    """A Redis Cluster of three nodes without replicas."""
+
+    def __init__(self, folder):
+        folders = [folder / f"node{number}" for number in range(3)]
+        settings = ("--cluster-enabled", "yes", "--cluster-port")
+        self.nodes = [Redis(each, *settings, str(free_port())) for each in folders]
+
+    def start(self):
+        for node in self.nodes:
+            node.folder.mkdir()
+            node.start()
+        cli = find("redis-cli", "Debian: redis-tools, Fedora: redis")
+        addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
+        create = subprocess.run(
+            [cli, "--cluster", "create", *addresses, "--cluster-yes"], capture_output=True, text=True, check=False
+        )
+        if create.returncode:
+            sys.exit(f"cannot make a cluster:\n{create.stdout}{create.stderr}")
+
+    def stop(self):
+        for node in self.nodes:
+            node.stop()
+
+
 @contextlib.contextmanager
 def flapping(redis):
     """Kills the server and starts it again, over and over. It has stopped doing so when the context ends."""
