@@ -105,10 +105,8 @@ for arg = 3, last_arg, 2 do
         if member then
           added = add_entry(key, excess, admitted * cost, now_score, member)
           -- A log that was empty begins anew, with no end.
-          if used == 0 then
-            set_end(key, window)
-          elseif not lasts then
-            keep_alive(key, window)
+          if not lasts or used == 0 then
+            keep_alive(key, window, used == 0)
           end
         end
         if admitted < checks then

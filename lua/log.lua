@@ -65,17 +65,13 @@ local function excess_of(key)
   end
 end
 
--- Has a log live as long as an entry made now counts, and a quarter of the window longer.
-local function set_end(key, window)
-  call('PEXPIREAT', key, math.ceil(now_us / 1000) + window.ms + math.max(1, math.floor(window.ms / 4)))
-end
-
 -- Sees to it that a log lives as long as an entry made now counts, and an eighth of the window longer, so that one made
--- soon need not look. What is extended is extended by a quarter, so that most runs that look find that it will do.
-local function keep_alive(key, window)
-  -- Redis rounds what is left down, and the end of the entry must be rounded up. A set that is new has no end: -1.
-  if call('PTTL', key) <= window.ms + math.floor(window.ms / 8) then
-    set_end(key, window)
+-- soon need not look. What is extended is extended by a quarter, so that most runs that look find that it will do. A log
+-- that is known to be new has no end yet; of one that is not known to be, Redis says so: -1.
+local function keep_alive(key, window, is_new)
+  -- Redis rounds what is left down, and the end of the entry must be rounded up.
+  if is_new or call('PTTL', key) <= window.ms + math.floor(window.ms / 8) then
+    call('PEXPIREAT', key, math.ceil(now_us / 1000) + window.ms + math.max(1, math.floor(window.ms / 4)))
   end
 end
 

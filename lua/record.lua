@@ -25,7 +25,7 @@ local function add_missing(key, window, excess, at, time_us)
     return false
   end
   add_entry(key, excess, missing, score_of(time_us), member)
-  keep_alive(key, window)
+  keep_alive(key, window, false)
   return true
 end
 

@@ -223,6 +223,10 @@ pub struct Redis {
     pub tcp_keepalive: Option<Duration>,
     /// A connection that does not take what is sent for so long is given up: 1 ms to 1 h, or not for that.
     pub tcp_user_timeout: Option<Duration>,
+    /// Before a cluster, each run of a script declares its keys, and so is of one slot, even where nodes take more.
+    pub declare_keys: bool,
+    /// What a primary has admitted in its last so long is written to the one that takes its place: 0 to 1 min.
+    pub replay: Duration,
     /// What each of Tollgate's keys in Redis begins with: 1 to 64 bytes without braces, which would move the part of
     /// the name that decides the cluster slot.
     pub prefix: String,
@@ -256,6 +260,8 @@ impl Redis {
             connect_timeout: settings.millis("redis.connect_timeout_ms", 1000, 1..=60_000),
             tcp_keepalive: some_seconds(settings.int("redis.tcp_keepalive", 60, 0..=32_767)),
             tcp_user_timeout: some(settings.millis("redis.tcp_user_timeout_ms", 30_000, 0..=3_600_000)),
+            declare_keys: settings.bool("redis.declare_keys", false),
+            replay: settings.millis("redis.replay_ms", 2_000, 0..=60_000),
             prefix: settings.parsed("redis.prefix", "rl:".to_owned(), parse_prefix),
             ca_file: settings.path("redis.ca_file"),
             client_cert: match (settings.path("redis.cert_file"), settings.path("redis.key_file")) {

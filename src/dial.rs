@@ -2,7 +2,7 @@
 
 mod race;
 
-use crate::config::{self, HostPort, RedisAddr, RedisMode, Transport};
+use crate::config::{self, HostPort, RedisAddr, Transport};
 use crate::net::{self, Stream};
 use crate::resolve::Resolver;
 use crate::tls::{read_certificates, read_key};
@@ -21,18 +21,24 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use tokio_rustls::{TlsConnector, TlsStream};
 use tracing::debug;
 
-/// Where Redis is and how to get there.
+/// Where a server of Redis is and how to get there.
 pub struct Dialer {
     target: Target,
-    addr: RedisAddr,
-    tcp_keepalive: Option<Duration>,
-    tcp_user_timeout: Option<Duration>,
+    manner: Arc<Manner>,
     experience: Mutex<Experience>,
-    /// What this process listens on.
-    listeners: OnceLock<Vec<SocketAddr>>,
     /// Whether clients are kept from connecting, because what is there is a Tollgate that would connect to this one in
     /// turn. Nothing before somebody has looked.
     is_barred: watch::Sender<Option<bool>>,
+}
+
+/// How to get to any of the servers, and who to be there.
+struct Manner {
+    addr: RedisAddr,
+    tls: Option<TlsConnector>,
+    tcp_keepalive: Option<Duration>,
+    tcp_user_timeout: Option<Duration>,
+    /// What this process listens on.
+    listeners: OnceLock<Vec<SocketAddr>>,
 }
 
 /// Of the addresses of a name, the one that worked last, and the one that was reached last and did not.
@@ -77,61 +83,75 @@ impl fmt::Display for LeadsHere {
 
 impl std::error::Error for LeadsHere {}
 
+const NO_NAME: &str = "is no name that a certificate could be for";
+
 enum Target {
     Tcp(Resolver),
-    Tls { host: Resolver, name: ServerName<'static>, connector: TlsConnector },
+    /// Without a name, no certificate could be for the host.
+    Tls {
+        host: Resolver,
+        name: Option<ServerName<'static>>,
+        connector: TlsConnector,
+    },
     Unix(PathBuf),
 }
 
 impl Dialer {
-    /// Reads the certificates that `config` names, but reaches out to nothing.
+    /// The way to what `config` names first. Reads the certificates that it names, but reaches out to nothing.
     ///
     /// # Errors
-    /// A certificate or key that cannot be read, or a kind of Redis that is not supported; the text names it.
+    /// A certificate or key that cannot be read; the text names it.
     pub fn new(config: &config::Redis) -> Result<Self, String> {
-        let unsupported = |what: &str| Err(format!("{what}: Sentinel and Redis Cluster are not supported yet"));
-        if let RedisMode::Sentinel | RedisMode::Cluster = config.mode {
-            return unsupported("redis.mode");
-        }
-        let target = match &config.addr.transport {
-            Transport::Tcp(addr) => Target::Tcp(Resolver::new(addr.clone())),
-            Transport::Tls(addr) => {
-                let name = ServerName::try_from(addr.host.clone());
-                Target::Tls {
-                    host: Resolver::new(addr.clone()),
-                    name: name.map_err(|error| format!("redis.addr: {}: {error}", addr.host))?,
-                    connector: TlsConnector::from(Arc::new(tls_config(config)?)),
-                }
-            }
-            Transport::Unix(path) => Target::Unix(path.clone()),
-            Transport::Sentinel(_) | Transport::Cluster(_) => return unsupported("redis.addr"),
+        let transport = &config.addr.transport;
+        let tls = match transport.has_tls() {
+            true => Some(TlsConnector::from(Arc::new(tls_config(config)?))),
+            false => None,
         };
-        Ok(Self {
-            target,
+        let manner = Manner {
             addr: config.addr.clone(),
+            tls,
             tcp_keepalive: config.tcp_keepalive,
             tcp_user_timeout: config.tcp_user_timeout,
-            experience: Mutex::default(),
             listeners: OnceLock::new(),
-            is_barred: watch::Sender::new(None),
-        })
+        };
+        let target = match transport {
+            Transport::Unix(path) => Target::Unix(path.clone()),
+            _ => {
+                let addr = transport.seeds().first().ok_or("redis.addr names no server")?;
+                let target = manner.target(addr, None);
+                if let Target::Tls { name: None, .. } = &target {
+                    return Err(format!("redis.addr: {}: {NO_NAME}", addr.host));
+                }
+                target
+            }
+        };
+        Ok(Self::to(target, Arc::new(manner)))
+    }
+
+    /// The way to another server that is reached as this one, whose certificate may be for `name` in place of its host.
+    pub fn toward(&self, addr: &HostPort, name: Option<&str>) -> Self {
+        Self::to(self.manner.target(addr, name), self.manner.clone())
+    }
+
+    fn to(target: Target, manner: Arc<Manner>) -> Self {
+        Self { target, manner, experience: Mutex::default(), is_barred: watch::Sender::new(None) }
     }
 
     /// The AUTH command that a connection begins with, if any.
     pub fn auth(&self) -> Option<Vec<&[u8]>> {
-        let password = self.addr.password.as_deref()?;
-        let words = [Some("AUTH"), self.addr.user.as_deref(), Some(password)];
+        let RedisAddr { user, password, .. } = &self.manner.addr;
+        let words = [Some("AUTH"), user.as_deref(), Some(password.as_deref()?)];
         Some(words.into_iter().flatten().map(str::as_bytes).collect())
     }
 
     /// The database that a connection begins with.
     pub fn db(&self) -> u32 {
-        self.addr.db
+        self.manner.addr.db
     }
 
     /// Who AUTH logs in.
     pub fn user(&self) -> &str {
-        self.addr.user.as_deref().unwrap_or("default")
+        self.manner.addr.user.as_deref().unwrap_or("default")
     }
 
     /// The host, or the path of the socket.
@@ -142,16 +162,23 @@ impl Dialer {
         }
     }
 
+    /// The address, unless it is the path of a socket.
+    pub fn addr(&self) -> Option<&HostPort> {
+        match &self.target {
+            Target::Tcp(host) | Target::Tls { host, .. } => Some(host.addr()),
+            Target::Unix(_) => None,
+        }
+    }
+
     /// This process listens on these: what is dialled must be none of them.
     pub fn set_listeners(&self, listeners: Vec<SocketAddr>) {
         // Told once, at the start.
-        let _ = self.listeners.set(listeners);
+        let _ = self.manner.listeners.set(listeners);
     }
 
     /// Whether it can be told without a lookup that Redis's address is one that this process listens on.
     pub fn leads_here(&self) -> bool {
-        let (Target::Tcp(host) | Target::Tls { host, .. }) = &self.target else { return false };
-        let HostPort { host, port } = host.addr();
+        let Some(HostPort { host, port }) = self.addr() else { return false };
         let ip = if host == "localhost" { Ok(Ipv4Addr::LOCALHOST.into()) } else { host.parse::<IpAddr>() };
         ip.is_ok_and(|ip| self.is_listener((ip, *port).into(), None))
     }
@@ -194,7 +221,8 @@ impl Dialer {
                     let connect = async |address| {
                         let stream = self.connect(address).await?;
                         stage.set(Late::Handshake);
-                        let stream = connector.connect(name.clone(), stream).await?;
+                        let name = name.clone().ok_or_else(|| io::Error::other(NO_NAME))?;
+                        let stream = connector.connect(name, stream).await?;
                         Ok(Stream::Tls(Box::new(TlsStream::Client(stream))))
                     };
                     self.reach(host, timeout, &stage, connect).await
@@ -243,8 +271,8 @@ impl Dialer {
         }
         stream.set_nodelay(true)?;
         let outcomes = [
-            self.tcp_keepalive.map(|idle| net::set_keepalive(&stream, idle)),
-            self.tcp_user_timeout.map(|timeout| net::set_user_timeout(&stream, timeout)),
+            self.manner.tcp_keepalive.map(|idle| net::set_keepalive(&stream, idle)),
+            self.manner.tcp_user_timeout.map(|timeout| net::set_user_timeout(&stream, timeout)),
         ];
         // A system that lacks one of them is no reason to do without Redis.
         for error in outcomes.into_iter().flatten().filter_map(Result::err) {
@@ -258,7 +286,7 @@ impl Dialer {
     fn is_listener(&self, peer: SocketAddr, local: Option<IpAddr>) -> bool {
         // Elsewhere somebody else may listen on one address of a port of which all are listened on.
         let is_all_ours = cfg!(target_os = "linux") && (peer.ip().is_loopback() || local == Some(peer.ip()));
-        self.listeners.get().into_iter().flatten().any(|listener| {
+        self.manner.listeners.get().into_iter().flatten().any(|listener| {
             let is_wide = listener.ip().is_unspecified() && listener.is_ipv4() == peer.is_ipv4();
             listener.port() == peer.port() && (listener.ip() == peer.ip() || (is_wide && is_all_ours))
         })
@@ -266,6 +294,15 @@ impl Dialer {
 
     fn experience(&self) -> MutexGuard<'_, Experience> {
         self.experience.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Manner {
+    fn target(&self, addr: &HostPort, name: Option<&str>) -> Target {
+        let host = Resolver::new(addr.clone());
+        let Some(connector) = self.tls.clone() else { return Target::Tcp(host) };
+        let name = ServerName::try_from(name.unwrap_or(&addr.host).to_owned()).ok();
+        Target::Tls { host, name, connector }
     }
 }
 

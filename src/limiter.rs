@@ -20,6 +20,7 @@ pub(crate) mod breaker;
 mod completion;
 pub mod deny_cache;
 pub(crate) mod diagnosis;
+mod discovery;
 mod facts;
 pub mod fallback;
 pub(crate) mod health;
@@ -28,12 +29,16 @@ mod job;
 pub(crate) mod mailbox;
 mod needs;
 pub(crate) mod node;
+pub(crate) mod nodes;
 mod pipeline;
 pub mod preflight;
 mod probe;
 mod queue;
 pub(crate) mod redis;
+mod replay;
 mod resets;
+mod routes;
+mod scatter;
 mod write_back;
 
 use crate::limit::{Ask, Verb};
@@ -42,32 +47,52 @@ use crate::store::reset::Reset;
 use backend::{Backend, ask_embedded};
 use job::Waiter;
 use mailbox::{Answer, Mailbox, Refusal};
-use queue::Queue;
+use node::Node;
+use nodes::Kind;
 use redis::Redis;
+use routes::Routes;
 use std::rc::Rc;
 use std::sync::Arc;
+use tokio::sync::futures::OwnedNotified;
 
 /// One worker's way to where limits are counted.
 pub(crate) struct Limiter {
     backend: Arc<Backend>,
     stats: Arc<Stats>,
-    /// One for each node, in their order.
-    queues: Vec<Rc<Queue>>,
+    /// To the nodes, if there are any.
+    routes: Option<Rc<Routes>>,
 }
 
 impl Limiter {
     /// A limiter for the current thread. It has Redis asked once it is started.
     pub fn new(backend: Arc<Backend>, stats: Arc<Stats>) -> Self {
-        let nodes = backend.redis().map(Redis::nodes).unwrap_or_default();
-        let queues = nodes.iter().map(|node| Rc::new(Queue::new(node.clone(), stats.clone()))).collect();
-        Self { backend, stats, queues }
+        let routes = Routes::new(backend.clone(), stats.clone()).map(Rc::new);
+        Self { backend, stats, routes }
     }
 
     /// Sends what is asked and keeps a connection to each node, in tasks of the current thread.
     pub fn start(&self) {
-        for queue in &self.queues {
-            tokio::task::spawn_local(pipeline::run(self.backend.clone(), queue.clone()));
-        }
+        let Some(routes) = self.routes.clone() else { return };
+        tokio::task::spawn_local(async move {
+            let serve = |queue| drop(tokio::task::spawn_local(pipeline::run(routes.clone(), queue)));
+            routes.follow(serve).await;
+        });
+    }
+
+    /// The node that clients' own connections lead to, if there is one.
+    pub fn upstream(&self) -> Option<Arc<Node>> {
+        self.routes.as_ref()?.first().map(|queue| queue.node.clone())
+    }
+
+    /// How often that was another node than before.
+    pub fn upstream_changes(&self) -> u64 {
+        self.routes.as_ref().map_or(0, |routes| routes.first_changes())
+    }
+
+    /// The same, and what wakes who waits for the next time.
+    pub fn upstream_changed(&self) -> (u64, OwnedNotified) {
+        let changed = self.routes.as_ref().map_or_else(Arc::default, |routes| routes.first_changed());
+        (self.upstream_changes(), changed.notified_owned())
     }
 
     /// Asks whether what is asked may pass. What can be known here is answered at once; else the answer comes into the
@@ -93,51 +118,46 @@ impl Limiter {
         mailbox: &Rc<Mailbox>,
         ticket: u64,
     ) -> Option<Answer> {
-        let Some(queue) = self.node_of(ask.key) else { return Some(Answer::Refused(Refusal::Unavailable)) };
-        let node = &*queue.node;
-        if verb == Verb::Check && node.registry.refuses(ask) {
-            return Some(Answer::Refused(Refusal::Windows(node.registry.max())));
+        if verb == Verb::Check && redis.registry.refuses(ask) {
+            return Some(Answer::Refused(Refusal::Windows(redis.registry.max())));
         }
-        if !node.health.is_up() || queue.is_full() {
+        let routes = self.routes.as_ref()?;
+        let Some((queue, slot)) = routes.queue_of(ask.key).filter(|(queue, _)| queue.takes_more()) else {
             self.stats.by_fallback.add(1);
             let answer = redis.fall_back(verb, ask, now_us);
             if verb == Verb::Check && answer.is_admission() {
-                node.ledger.admitted(ask, 1, now_us);
+                // Of a slot that nobody serves, any node's will do: whoever serves it later is handed what it holds.
+                let queue = routes.queue_of(ask.key).map(|(queue, _)| queue).or_else(|| routes.first());
+                queue.iter().for_each(|queue| queue.node.ledger.admitted(ask, 1, now_us));
             }
             return Some(answer);
-        }
+        };
         if let Some(verdict) = redis.deny_cache.lookup(ask, now_us) {
             self.stats.by_deny_cache.add(1);
             return Some(Answer::Verdict(verdict));
         }
-        queue.ask(&redis.store, verb, ask, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
+        queue.ask(&redis.store, verb, ask, slot, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
         None
     }
 
-    /// Forgets the keys, of which there is one at least, and which are of one node. The answer comes as that of [`Limiter::ask`].
+    /// Forgets the keys, of which there is one at least. The answer comes as that of [`Limiter::ask`].
     pub fn reset(&self, keys: &[&[u8]], now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
-        match &*self.backend {
+        let redis = match &*self.backend {
             Backend::Embedded(embedded) => {
                 let had_state = keys.iter().filter(|key| embedded.reset(key, now_us)).count();
-                Some(Answer::Reset(had_state as u64))
+                return Some(Answer::Reset(had_state as u64));
             }
-            Backend::Redis(redis) => {
-                let Some(queue) = keys.first().and_then(|key| self.node_of(key)) else {
-                    return Some(Answer::Refused(Refusal::Unavailable));
-                };
-                if !queue.node.health.is_up() {
-                    return Some(Answer::Refused(queue.node.health.refusal()));
-                }
-                let reset = Reset::new(keys.iter().map(|key| key.to_vec()).collect());
-                queue.reset(reset, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
-                None
-            }
+            Backend::Redis(redis) => redis,
+        };
+        let keys: Vec<_> = keys.iter().map(|key| key.to_vec()).collect();
+        let waiter = Waiter::new(mailbox, ticket, now_us + redis.timeout_us);
+        let routes = self.routes.clone()?;
+        match routes.first() {
+            _ if routes.kind() == Kind::Cluster => drop(tokio::task::spawn_local(scatter::reset(routes, keys, waiter))),
+            Some(queue) if queue.node.health.is_up() => queue.reset(Reset::new(keys), None, waiter),
+            Some(queue) => return Some(Answer::Refused(queue.node.health.refusal())),
+            None => return Some(Answer::Refused(Refusal::Unavailable)),
         }
-    }
-
-    /// The queue before the node that counts for a key. All keys are on one node today, which is assumed here alone, and by
-    /// a reset of several keys.
-    fn node_of(&self, _key: &[u8]) -> Option<&Queue> {
-        self.queues.first().map(Rc::as_ref)
+        None
     }
 }

@@ -86,6 +86,10 @@ pub struct Stats {
     pub timeouts: Counter,
     /// Batches sent to Redis.
     pub batches: Counter,
+    /// Questions that a node of a cluster has passed on to another.
+    pub redirects: Counter,
+    /// Questions that it had asked again, because their slot was on its way.
+    pub try_agains: Counter,
     /// Records of what the fallback admitted that were written to Redis.
     pub written_back: Counter,
     /// Other commands passed through to Redis.
@@ -96,7 +100,7 @@ pub struct Stats {
 
 impl Stats {
     /// The counters by name, in the order that INFO shows them.
-    pub fn all(&self) -> [(&'static str, &Counter); 12] {
+    pub fn all(&self) -> [(&'static str, &Counter); 14] {
         [
             ("total_connections", &self.connections),
             ("failed_logins", &self.failed_logins),
@@ -108,6 +112,8 @@ impl Stats {
             ("checks_denied", &self.denied),
             ("store_timeouts", &self.timeouts),
             ("store_batches", &self.batches),
+            ("store_redirects", &self.redirects),
+            ("store_try_agains", &self.try_agains),
             ("fallback_written_back", &self.written_back),
             ("commands_forwarded", &self.forwarded),
         ]

@@ -170,6 +170,28 @@ pub struct ClusterAddr {
     pub has_tls: bool,
 }
 
+impl Transport {
+    /// The servers that it names, if it is not the path of a socket: at least one.
+    pub fn seeds(&self) -> &[HostPort] {
+        match self {
+            Self::Tcp(addr) | Self::Tls(addr) => std::slice::from_ref(addr),
+            Self::Sentinel(SentinelAddr { sentinels: seeds, .. }) | Self::Cluster(ClusterAddr { nodes: seeds, .. }) => {
+                seeds
+            }
+            Self::Unix(_) => &[],
+        }
+    }
+
+    /// Whether they are reached by TLS.
+    pub fn has_tls(&self) -> bool {
+        match self {
+            Self::Tls(_) => true,
+            Self::Sentinel(SentinelAddr { has_tls, .. }) | Self::Cluster(ClusterAddr { has_tls, .. }) => *has_tls,
+            Self::Tcp(_) | Self::Unix(_) => false,
+        }
+    }
+}
+
 impl fmt::Debug for SentinelAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}", self.name, joined(&self.sentinels))

@@ -1,6 +1,7 @@
 //! Where limits are counted: in this process, or in Redis. Who need not know which asks the [`Backend`].
 
 use super::diagnosis::{self, Problem};
+use super::discovery;
 use super::mailbox::{Answer, Refusal};
 use super::node::Node;
 use super::redis::Redis;
@@ -11,8 +12,11 @@ use crate::limit::{Ask, Verb};
 use crate::stats::Stats;
 use crate::store::embedded::Embedded;
 use std::fmt::Display;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 /// How often the embedded log looks for keys that have expired, and how many places it looks at each time: all of a
@@ -47,7 +51,7 @@ impl Backend {
 
     /// Whether there is a Redis Cluster. That may become known after the start, and stays so.
     pub fn is_cluster(&self) -> bool {
-        self.redis().is_some_and(|redis| redis.is_cluster)
+        self.redis().is_some_and(|redis| redis.directory.is_cluster())
     }
 
     /// Whether clients' commands other than Tollgate's own go to Redis: there is one, and no cluster, in which each key
@@ -65,8 +69,8 @@ impl Backend {
     }
 
     /// The node that clients' own connections lead to, if there is one: of a cluster any, which is asked about logins alone.
-    pub fn upstream(&self) -> Option<&Node> {
-        self.redis().map(Redis::upstream)
+    pub fn upstream(&self) -> Option<Arc<Node>> {
+        self.redis()?.upstream()
     }
 
     /// The version that Redis says it has, once that is known.
@@ -87,22 +91,22 @@ impl Backend {
     /// # Errors
     /// The address of Redis is one of them; the text says so.
     pub fn set_listeners(&self, listeners: Vec<SocketAddr>) -> Result<(), String> {
-        let Some(node) = self.upstream() else { return Ok(()) };
-        node.dialer.set_listeners(listeners);
-        if node.dialer.leads_here() {
+        let Some(redis) = self.redis() else { return Ok(()) };
+        let seed = redis.directory.seed();
+        seed.set_listeners(listeners);
+        if seed.leads_here() {
             let Problem { what, advice, .. } = diagnosis::leads_here();
-            return Err(format!("{what} ({:?}): {advice}", node.dialer));
+            return Err(format!("{what} ({seed:?}): {advice}"));
         }
         Ok(())
     }
 
-    /// Does what is to be done apart from any request, for as long as it is polled: hears of resets and tells of outages,
-    /// or removes what has expired.
+    /// Does what is to be done apart from any request, for as long as it is polled: finds the nodes, hears of resets and
+    /// tells of outages, or removes what has expired.
     pub async fn tend(&self) {
         match self {
             Self::Redis(redis) => {
-                let node = redis.upstream();
-                tokio::join!(resets::listen(redis, node), node.health.remind());
+                tokio::join!(discovery::follow(redis), tend_nodes(redis));
             }
             Self::Embedded(embedded) => {
                 let mut every = tokio::time::interval(SWEEP_EVERY);
@@ -125,6 +129,38 @@ impl Backend {
             Self::Redis(redis) => redis.describe(line),
         }
     }
+}
+
+/// Hears of resets and tells of outages, of whatever nodes there are.
+async fn tend_nodes(redis: &Redis) {
+    let mut changes = redis.directory.changes();
+    let mut tended: Vec<(Arc<Node>, Tending<'_>)> = Vec::new();
+    loop {
+        let nodes = changes.borrow_and_update().clone();
+        tended.retain(|(node, _)| nodes.all().iter().any(|other| Arc::ptr_eq(other, node)));
+        for node in nodes.all().iter().filter(|node| !node.is_placeholder) {
+            if !tended.iter().any(|(other, _)| Arc::ptr_eq(other, node)) {
+                tended.push((node.clone(), Box::pin(tend_node(redis, node.clone()))));
+            }
+        }
+        let all = poll_fn(|cx| {
+            for (_, tending) in &mut tended {
+                // None of them ends.
+                let _ = tending.as_mut().poll(cx);
+            }
+            Poll::<()>::Pending
+        });
+        tokio::select! {
+            () = all => {}
+            changed = changes.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+type Tending<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+async fn tend_node(redis: &Redis, node: Arc<Node>) {
+    tokio::join!(resets::listen(redis, &node), node.health.remind());
 }
 
 /// What the embedded log answers.

@@ -102,6 +102,19 @@ impl Breaker {
         true
     }
 
+    /// Begins open, with a probe due: the store takes the place of one that did not answer.
+    pub fn begin_open(&self) {
+        self.state().circuit = Circuit::Open { probe_us: 0 };
+        self.closed.store(false, Ordering::Relaxed);
+    }
+
+    /// Has a probe be due at once, if the store is not asked.
+    pub fn hurry(&self) {
+        if let Circuit::Open { probe_us } = &mut self.state().circuit {
+            *probe_us = 0;
+        }
+    }
+
     /// A request or a probe failed or missed its deadline. True if this cut traffic.
     pub fn failure(&self, now_us: u64) -> bool {
         let mut state = self.state();

@@ -72,6 +72,8 @@ impl Completion<'_> {
         // As the checks are decided one after another, in the order of the limits of all items.
         let mut states: Vec<LimitState> = reports.iter().map(LimitReport::state).collect();
         let mut granted_late = vec![0u32; if job.waiters.expired > 0 { batch.items().len() } else { 0 }];
+        let is_kept = self.node.replay.is_on() && job.work.counts();
+        let mut admitted = vec![0u32; if is_kept { batch.items().len() } else { 0 }];
         for (index, waiter) in job.waiters.list.iter().enumerate() {
             let Some(item) = batch.items().get(waiter.item) else { continue };
             let places = item.places();
@@ -79,12 +81,18 @@ impl Completion<'_> {
                 continue;
             };
             let answer = decide_next(&batch.ask_of(item), reports, states, job.work.counts());
+            if let (true, Some(admitted)) = (answer.is_admission(), admitted.get_mut(waiter.item)) {
+                *admitted += 1;
+            }
             if index >= job.waiters.expired {
                 self.queue.stats.by_store.add(1);
                 self.queue.deliver(&job.work, waiter, answer);
             } else if let Some(granted) = granted_late.get_mut(waiter.item) {
                 *granted += u32::from(answer.is_admission());
             }
+        }
+        if let (true, Work::Ask { id, .. }) = (admitted.iter().any(|admitted| *admitted > 0), &job.work) {
+            self.node.replay.admitted(batch, id, &admitted, job.sent_us);
         }
         for (index, item) in batch.items().iter().enumerate() {
             let places = item.places();
@@ -121,10 +129,10 @@ impl Completion<'_> {
             piece.keys.iter().for_each(|key| redis.forget(node, key, now_us));
             reset.piece_done(numbers);
         } else {
-            match node.registry.listed(numbers, now_us) {
+            match redis.registry.listed(numbers, now_us) {
                 Ok(Some(counters)) => reset.set_counters(counters),
                 Ok(None) => {
-                    queue.deliver_all(&job, Answer::Refused(Refusal::Windows(node.registry.max())));
+                    queue.deliver_all(&job, Answer::Refused(Refusal::Windows(redis.registry.max())));
                     return None;
                 }
                 Err(_) => return Some(job),
@@ -149,7 +157,7 @@ impl Completion<'_> {
     pub fn on_no_registry(&self, job: &Job) {
         if let Work::Register { counters, .. } = &job.work {
             warn!("what has the registry's name in redis is something else: RL.RESET cannot work");
-            self.node.registry.pass_over(counters, job.sent_us);
+            self.redis.registry.pass_over(counters, job.sent_us);
         }
         self.queue.deliver_all(job, Answer::Refused(Refusal::WrongType));
     }

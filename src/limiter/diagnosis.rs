@@ -24,6 +24,8 @@ pub enum Kind {
     Tollgate,
     /// It is Tollgate's own: Redis has nothing to do with it.
     Own,
+    /// Another place knows where Redis is.
+    Elsewhere,
     /// It works, but less well than it could, or not for ever.
     Warning,
 }
@@ -88,12 +90,9 @@ pub fn of(error: &Error, about: About<'_>) -> Problem {
     problem.said(error.to_string())
 }
 
-/// What to do about that.
-pub const OTHER_REDIS: &str = "redis.addr must lead to a Redis that is in no cluster, or to its primary";
-
 /// What Redis says, and what is meant. The first row holds of which the text has the words, at the beginning of a word:
 /// inside of a script older versions put the error's code behind words of their own.
-const REPLIES: [(&str, Kind, &str, &str); 29] = {
+const REPLIES: [(&str, Kind, &str, &str); 30] = {
     use Kind::{Outage, Refusal, Setup, Stranger};
     [
         (
@@ -120,11 +119,27 @@ const REPLIES: [(&str, Kind, &str, &str); 29] = {
         ),
         ("READONLY", Setup, "it is a replica, which takes no writes", PRIMARY),
         ("MASTERDOWN", Setup, "it is a replica that has lost its primary", PRIMARY),
-        ("MOVED ", Setup, CLUSTER, OTHER_REDIS),
-        ("ASK ", Setup, CLUSTER, OTHER_REDIS),
-        ("CROSSSLOT", Setup, CLUSTER, OTHER_REDIS),
-        ("CLUSTERDOWN", Setup, CLUSTER, OTHER_REDIS),
-        ("SELECT is not allowed in cluster mode", Setup, CLUSTER, OTHER_REDIS),
+        ("MOVED ", Setup, CLUSTER, AUTO),
+        ("ASK ", Setup, CLUSTER, AUTO),
+        ("CROSSSLOT", Setup, CLUSTER, AUTO),
+        (
+            "execute a command while the cluster is down",
+            Refusal,
+            "the cluster is down: nobody serves some of its slots",
+            "see CLUSTER INFO; with cluster-require-full-coverage no the other slots are served all the same",
+        ),
+        (
+            "CLUSTERDOWN",
+            Refusal,
+            "the cluster is down: nobody serves some of its slots",
+            "see CLUSTER INFO; with cluster-require-full-coverage no the other slots are served all the same",
+        ),
+        (
+            "SELECT is not allowed in cluster mode",
+            Setup,
+            "it is a node of a Redis Cluster, which has one database",
+            "leave the number behind the / of redis.addr away",
+        ),
         (
             "DB index is out of range",
             Setup,
@@ -178,7 +193,7 @@ const REPLIES: [(&str, Kind, &str, &str); 29] = {
             "a script or function of somebody's holds Redis up",
             "it ends by itself, or by SCRIPT KILL or FUNCTION KILL",
         ),
-        ("TRYAGAIN", Setup, CLUSTER, OTHER_REDIS),
+        ("TRYAGAIN", Setup, CLUSTER, AUTO),
         ("NOPROTO", Stranger, "what is there speaks another protocol than Redis", "have redis.addr lead to a Redis"),
     ]
 };
@@ -189,7 +204,9 @@ const NEEDLESS_PASSWORD: &str = "a password is set, and Redis has none for its u
 const DROP_PASSWORD: &str = "take it out of redis.password and redis.addr, or set requirepass in Redis";
 const PRIMARY: &str = "have redis.addr lead to the primary";
 /// What a node of a cluster is.
-pub const CLUSTER: &str = "it is a node of a Redis Cluster, which is not supported";
+pub const CLUSTER: &str = "it is a node of a Redis Cluster, and not taken for that";
+/// What has it be taken for what it is.
+pub const AUTO: &str = "set redis.mode to auto, or name it in redis.addr by redis+cluster:// or redis+sentinel://";
 const NO_RIGHT: &str = "Redis's user lacks a right that checks need";
 const GIVE_RIGHT: &str = "the README has the line for ACL SETUSER with all that is needed";
 
@@ -350,7 +367,7 @@ mod tests {
             (refused("MASTERDOWN Link with MASTER is down"), Setup, "lost its primary"),
             (refused("MOVED 3999 127.0.0.1:6381"), Setup, "Cluster"),
             (refused("CROSSSLOT Keys in request don't hash to the same slot"), Setup, "Cluster"),
-            (refused("CLUSTERDOWN Hash slot not served"), Setup, "Cluster"),
+            (refused("CLUSTERDOWN Hash slot not served"), Refusal, "cluster is down"),
             (refused("ERR SELECT is not allowed in cluster mode"), Setup, "Cluster"),
             (refused("ERR DB index is out of range"), Setup, "no database"),
             (refused("NOPERM this user has no permissions to run the 'zadd' command"), Setup, "'app' lacks a right"),
@@ -426,7 +443,7 @@ mod tests {
     fn what_tollgate_lacks_does_not_open_the_breaker() {
         let redis = [(OsString::from("REDIS_ADDR"), OsString::from("127.0.0.1:1"))];
         let redis = Redis::new(&config::load(None, redis, &[]).unwrap().config, &[]).unwrap();
-        let health = &redis.upstream().health;
+        let health = &redis.upstream().unwrap().health;
         (0..10).for_each(|_| health.client_failed(&os(libc::EMFILE)));
         assert!(health.is_up());
         (0..3).for_each(|_| health.client_failed(&os(libc::ECONNREFUSED)));

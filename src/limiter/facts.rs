@@ -1,6 +1,7 @@
 //! What INFO tells of the server at Redis's address: whether it can hold the logs, and whether it is a Tollgate.
 
-use super::diagnosis::{CLUSTER, Kind, OTHER_REDIS, Problem, leads_here};
+use super::diagnosis::{AUTO, CLUSTER, Kind, Problem, leads_here};
+use super::nodes;
 
 /// The oldest Redis with all the commands that are needed.
 const OLDEST_VERSION: (u32, u32) = (6, 2);
@@ -14,18 +15,36 @@ pub fn field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
     info.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
 }
 
+/// What a server is, if it is none that stands alone.
+pub fn kind(info: &str) -> Option<nodes::Kind> {
+    let is = |name, value| field(info, name) == Some(value);
+    match field(info, "redis_mode") {
+        Some("sentinel") => Some(nodes::Kind::Sentinel),
+        Some("cluster") => Some(nodes::Kind::Cluster),
+        _ => is("cluster_enabled", "1").then_some(nodes::Kind::Cluster),
+    }
+}
+
+/// What such a server is called.
+pub fn name_of(kind: nodes::Kind) -> &'static str {
+    match kind {
+        nodes::Kind::Single => "a Redis",
+        nodes::Kind::Sentinel => "a sentinel",
+        nodes::Kind::Cluster => "a node of a cluster",
+    }
+}
+
 /// What is wrong with the server of which this is the INFO, if it serves all the same.
 ///
 /// # Errors
 /// What makes it no Redis for Tollgate.
-pub fn judge(info: &str) -> Result<Vec<Problem>, Problem> {
+pub fn judge(info: &str, taken_for: nodes::Kind) -> Result<Vec<Problem>, Problem> {
     let is = |name, value| field(info, name) == Some(value);
     let setup = |what: &str, advice: &str| Err(Problem::new(Kind::Setup, what, advice));
-    if is("redis_mode", "sentinel") {
-        return setup("it is a Sentinel, which keeps no data", "have redis.addr lead to the primary that it watches");
-    }
-    if is("redis_mode", "cluster") || is("cluster_enabled", "1") {
-        return setup(CLUSTER, OTHER_REDIS);
+    match kind(info) {
+        Some(nodes::Kind::Sentinel) => return setup("it is a Sentinel, which keeps no data", AUTO),
+        Some(nodes::Kind::Cluster) if taken_for != nodes::Kind::Cluster => return setup(CLUSTER, AUTO),
+        _ => {}
     }
     if let Some(version) = field(info, "redis_version").filter(|version| is_too_old(version)) {
         return setup(&format!("Redis {version} is too old"), "Redis 6.2 or later is needed");
@@ -35,6 +54,9 @@ pub fn judge(info: &str) -> Result<Vec<Problem>, Problem> {
         let (host, port) =
             (field(info, "master_host").unwrap_or_default(), field(info, "master_port").unwrap_or_default());
         let primary = format!("have redis.addr lead to the primary, {host}:{port}");
+        if taken_for != nodes::Kind::Single {
+            return Err(Problem::new(Kind::Outage, "it is a replica, and another may be the primary now", ""));
+        }
         if is("slave_read_only", "1") {
             return setup("it is a replica, which takes no writes", &primary);
         }
@@ -128,17 +150,20 @@ mod tests {
             ("maxmemory:0\r\nmaxmemory_policy:noeviction", "maxmemory:1\r\nmaxmemory_policy:volatile-ttl", Ok(1)),
         ];
         for (from, to, expected) in table {
-            let outcome = judge(&FINE.replace(from, to));
+            let outcome = judge(&FINE.replace(from, to), nodes::Kind::Single);
             let outcome = outcome.map(|warnings| warnings.len()).map_err(|problem| problem.what);
             assert_eq!(outcome, expected.map_err(str::to_owned), "{to}");
         }
-        assert_eq!(judge("").unwrap(), []);
+        assert_eq!(judge("", nodes::Kind::Single).unwrap(), []);
     }
 
     #[test]
     fn a_replica_is_told_with_its_primary() {
         let info = "role:slave\r\nmaster_host:10.0.0.1\r\nmaster_port:6379\r\nslave_read_only:1\r\n";
-        assert_eq!(judge(info).unwrap_err().advice, "have redis.addr lead to the primary, 10.0.0.1:6379");
+        assert_eq!(
+            judge(info, nodes::Kind::Single).unwrap_err().advice,
+            "have redis.addr lead to the primary, 10.0.0.1:6379"
+        );
     }
 
     #[test]

@@ -140,6 +140,20 @@ impl Health {
         }
     }
 
+    /// It takes the place of another, and if that is down, its outage: which lasts until this one answers.
+    pub(super) fn inherit(&self, other: &Self) {
+        if !other.is_up() {
+            let other = other.lock().clone();
+            *self.lock() = Known { version: None, chain: None, warnings: Vec::new(), deafness: None, ..other };
+            self.breaker.begin_open();
+        }
+    }
+
+    /// There is a reason to think that it works again: it is probed at once.
+    pub(super) fn hurry(&self) {
+        self.breaker.hurry();
+    }
+
     /// Whether it is asked. One atomic load.
     pub fn is_up(&self) -> bool {
         self.breaker.is_closed()
@@ -237,6 +251,11 @@ impl Health {
         let is_news = self.breaker.lost(now_us);
         self.note(is_news, self.diagnose(error));
         is_news
+    }
+
+    /// The same of what somebody else has found.
+    pub(super) fn is_lost(&self, problem: Problem, now_us: u64) {
+        self.note(self.breaker.lost(now_us), problem);
     }
 
     /// A client's own connection could not be had. Whether that says something of Redis: a Tollgate without file

@@ -4,7 +4,9 @@ use super::mailbox::Mailbox;
 use crate::limit::{Counter, Verb};
 use crate::store::batch::Batch;
 use crate::store::ledger::{Record, Writer};
+use crate::store::redis::entry_id;
 use crate::store::reset::Reset;
+use crate::topology::slot::Slot;
 use std::rc::Rc;
 
 /// Who asked, and by when the answer is due.
@@ -39,6 +41,20 @@ pub struct Waiters {
 }
 
 impl Waiters {
+    /// Takes away those who wait for an item, which is then the only one of theirs.
+    fn split_off(&mut self, item: usize) -> Self {
+        let answered = self.list.iter().take(self.expired).filter(|waiter| waiter.item == item).count();
+        let taken = self.list.extract_if(.., |waiter| waiter.item == item);
+        let list = taken.map(|waiter| Waiter { item: 0, ..waiter }).collect();
+        self.expired -= answered;
+        Self { list, expired: answered }
+    }
+
+    /// How many are not answered.
+    pub fn unanswered(&self) -> usize {
+        self.list.len() - self.expired
+    }
+
     /// When the first who still waits is due.
     pub fn next_due_us(&self) -> Option<u64> {
         self.list.get(self.expired).map(|waiter| waiter.due_us)
@@ -78,6 +94,12 @@ pub struct Job {
     pub with_source: bool,
     /// It was sent before, on a connection that broke.
     pub resent: bool,
+    /// The one slot that it is about, if it is to say so. `None`: whatever its node serves.
+    pub slot: Option<Slot>,
+    /// Its slot is on its way to the node, which is told that this is known.
+    pub is_asking: bool,
+    /// How often nodes have passed it on.
+    pub hops: u8,
 }
 
 /// What is asked.
@@ -92,6 +114,8 @@ pub enum Work {
         /// Begins the ids of what it counts.
         id: String,
     },
+    /// The next job may go to a slot that is on its way here. Nobody waits for it.
+    Asking,
     /// A reset of keys; at each time the next piece of it.
     Reset(Reset),
     /// Counters are registered, or the registry is read if there are none. Nobody waits for it.
@@ -121,7 +145,17 @@ impl Work {
             Self::Ask { verb: Verb::Check, .. } => Some(Lane::Check),
             Self::Ask { verb: Verb::Peek, .. } => Some(Lane::Peek),
             Self::Reset(_) => Some(Lane::Reset),
-            Self::Register { .. } | Self::Record { .. } => None,
+            Self::Register { .. } | Self::Record { .. } | Self::Asking => None,
+        }
+    }
+
+    /// A key that it is about; all are of one slot where that matters.
+    pub fn first_key(&self) -> Option<&[u8]> {
+        match self {
+            Self::Ask { batch, .. } => batch.items().first().map(|item| batch.ask_of(item).key),
+            Self::Reset(reset) => reset.keys_left().first().map(Vec::as_slice),
+            Self::Record { records, .. } => records.first().map(|record| &*record.key),
+            Self::Register { .. } | Self::Asking => None,
         }
     }
 
@@ -165,7 +199,24 @@ impl Job {
             ahead: 0,
             with_source: false,
             resent: false,
+            slot: None,
+            is_asking: false,
+            hops: 0,
         }
+    }
+
+    /// Takes items away, each with who waits for it, as a job of its own that is known by the same id. The items
+    /// themselves stay, as others are known by their numbers.
+    pub fn split_off(&mut self, is_split: impl Fn(usize) -> bool) -> Vec<Self> {
+        let Work::Ask { verb, batch, id } = &self.work else { return Vec::new() };
+        let mut parts = Vec::new();
+        for (index, item) in batch.items().iter().enumerate().filter(|(index, _)| is_split(*index)) {
+            let work = Work::Ask { verb: *verb, batch: batch.of_one(item), id: entry_id(id, index) };
+            let waiters = self.waiters.split_off(index);
+            let (number, resent, hops) = (self.number, self.resent, self.hops);
+            parts.push(Self { waiters, resent, hops, ..Self::new(work, number) });
+        }
+        parts
     }
 
     /// When something is to be done about it if there is no answer.

@@ -43,9 +43,17 @@ const NEEDS: [Need; 16] = [
     Need { right: "+publish", words: &["PUBLISH", CHANNEL, ""], loss: RESETS },
 ];
 
+/// What a node of a cluster is asked besides.
+const CLUSTER_NEEDS: [Need; 1] =
+    [Need { right: "+asking", words: &["ASKING"], loss: Some("checks of slots on their way are degraded") }];
+
+fn needs(is_cluster: bool) -> impl Iterator<Item = &'static Need> {
+    NEEDS.iter().chain(CLUSTER_NEEDS.iter().filter(move |_| is_cluster))
+}
+
 /// The commands, for Redis to be asked to run them all.
-pub fn commands(key: &[u8], channel: &[u8]) -> impl Iterator<Item = Vec<Vec<u8>>> {
-    NEEDS.iter().map(move |need| {
+pub fn commands(key: &[u8], channel: &[u8], is_cluster: bool) -> impl Iterator<Item = Vec<Vec<u8>>> {
+    needs(is_cluster).map(move |need| {
         let word = |word: &&str| match *word {
             KEY => key.to_vec(),
             CHANNEL => channel.to_vec(),
@@ -61,7 +69,7 @@ pub fn commands(key: &[u8], channel: &[u8]) -> impl Iterator<Item = Vec<Vec<u8>>
 /// What keeps them from it.
 pub fn judge<T>(outcomes: &[Result<T, Error>], about: About<'_>) -> Result<Vec<Problem>, Problem> {
     let (mut missing, mut without) = (Missing::default(), Missing::default());
-    for (need, outcome) in NEEDS.iter().zip(outcomes) {
+    for (need, outcome) in needs(true).zip(outcomes) {
         let Err(error) = outcome else { continue };
         match (error, need.loss) {
             (Error::Refused(text), loss) if error.has_code("NOPERM") => {

@@ -2,9 +2,9 @@
 //! answered in that order, as many in flight as the round trip holds.
 
 mod receive;
+mod redirect;
 mod send;
 
-use super::backend::Backend;
 use super::completion::Completion;
 use super::diagnosis::{Kind as ProblemKind, Problem};
 use super::in_flight::InFlight;
@@ -13,6 +13,7 @@ use super::node::Node;
 use super::probe;
 use super::queue::Queue;
 use super::redis::Redis;
+use super::routes::Routes;
 use super::write_back::WriteBack;
 use crate::clock::now_us;
 use crate::store::connection::{Connection, Error, Reply};
@@ -21,7 +22,6 @@ use std::collections::VecDeque;
 use std::future::ready;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::task;
 use tokio::time::{Instant, Sleep, sleep};
@@ -37,18 +37,19 @@ const HELD_US: u64 = 2_000;
 
 type Attempt<'a> = Pin<Box<dyn Future<Output = Result<Connection, Problem>> + 'a>>;
 
-/// Sends what is asked and keeps the connection, until dropped.
-pub(super) async fn run(backend: Arc<Backend>, queue: Rc<Queue>) {
-    if let Some(redis) = backend.redis() {
-        Pipeline::new(redis, &queue).run().await;
+/// Sends what is asked and keeps the connection, until the node is none any more.
+pub(super) async fn run(routes: Rc<Routes>, queue: Rc<Queue>) {
+    if let Some(redis) = routes.redis() {
+        Pipeline::new(redis, &routes, &queue).run().await;
     }
 }
 
 /// One worker's way to one node.
 struct Pipeline<'a> {
     redis: &'a Redis,
+    routes: &'a Rc<Routes>,
     node: &'a Node,
-    queue: &'a Queue,
+    queue: &'a Rc<Queue>,
     link: Option<Connection>,
     connecting: Option<Attempt<'a>>,
     /// Since when: microseconds.
@@ -67,10 +68,11 @@ struct Pipeline<'a> {
 }
 
 impl<'a> Pipeline<'a> {
-    fn new(redis: &'a Redis, queue: &'a Queue) -> Self {
+    fn new(redis: &'a Redis, routes: &'a Rc<Routes>, queue: &'a Rc<Queue>) -> Self {
         let node = &*queue.node;
         Self {
             redis,
+            routes,
             node,
             queue,
             link: None,
@@ -80,17 +82,26 @@ impl<'a> Pipeline<'a> {
             limit: InFlight::new(redis.timeout_us),
             is_held: false,
             write_back: WriteBack::new(&node.ledger),
-            ttl_cache: TtlCache::default(),
+            ttl_cache: TtlCache::of_one_of(routes.count()),
             missed: 0,
             starved_until_us: None,
         }
     }
 
-    /// Sends what is asked and keeps the connection, until dropped.
+    /// Sends what is asked and keeps the connection, until the node is none any more and what was sent is over.
     async fn run(mut self) {
         let mut alarm = pin!(sleep(Duration::ZERO));
         loop {
             self.take_replies().await;
+            if self.queue.take_stale_ttls() {
+                self.ttl_cache.clear();
+            }
+            if self.queue.is_closed() {
+                self.queue.take_all().into_iter().for_each(|job| self.pass_on(job));
+                if !self.in_flight.iter().any(|job| job.next_due_us().is_some()) {
+                    return self.disconnect(&Error::late());
+                }
+            }
             if self.next_due_us() <= now_us() {
                 // A thread that was stopped, or that a long turn kept, sees what time it is before it hears of what has
                 // come meanwhile. What has come is in time, even if this thread is late.
@@ -99,8 +110,10 @@ impl<'a> Pipeline<'a> {
             }
             let now_us = now_us();
             self.expire_late(now_us);
-            self.keep_connected(now_us);
-            self.send(now_us);
+            if !self.queue.is_closed() {
+                self.keep_connected(now_us);
+                self.send(now_us);
+            }
             self.set_alarm(alarm.as_mut(), now_us);
             tokio::select! {
                 biased;
@@ -128,7 +141,8 @@ impl<'a> Pipeline<'a> {
     fn set_alarm(&self, alarm: Pin<&mut Sleep>, now_us: u64) {
         let held_us = self.is_held.then_some(now_us + HELD_US);
         let starved_us = self.starved_until_us.filter(|until_us| *until_us > now_us);
-        let others = [self.node.health.next_probe_us(), self.next_leisure_us(), held_us, starved_us];
+        let probe_us = self.node.health.next_probe_us().filter(|_| !self.node.is_placeholder);
+        let others = [probe_us, self.next_leisure_us(), held_us, starved_us];
         let due_us = others.into_iter().flatten().chain([self.next_due_us()]).min().unwrap_or(u64::MAX);
         let wait = Duration::from_micros(due_us.saturating_sub(now_us).min(LONGEST_SLEEP_US));
         let deadline = Instant::now() + wait;
@@ -201,7 +215,7 @@ impl<'a> Pipeline<'a> {
             self.disconnect(&Error::late());
         }
         let is_starved = self.starved_until_us.is_some_and(|until_us| now_us < until_us);
-        let is_wanted = self.link.is_none() && self.connecting.is_none() && !is_starved;
+        let is_wanted = self.link.is_none() && self.connecting.is_none() && !is_starved && !self.node.is_placeholder;
         if is_wanted && (!is_down || self.node.health.probe_due(now_us)) {
             self.connecting = Some(Box::pin(probe::open(self.redis, self.node)));
             self.connecting_since_us = now_us;
@@ -216,8 +230,14 @@ impl<'a> Pipeline<'a> {
                 self.node.health.probed(self.node.ledger.len());
                 // It may be another Redis.
                 self.ttl_cache.clear();
-                self.node.registry.clear();
+                if self.keeps_registry() {
+                    self.redis.registry.begin_anew();
+                }
                 self.link = Some(link);
+            }
+            Err(problem) if problem.kind == ProblemKind::Elsewhere => {
+                // Somebody is told, and finds out where.
+                self.starved_until_us = Some(now_us() + STARVED_US);
             }
             Err(problem) if problem.kind == ProblemKind::Own && self.node.health.is_up() => {
                 self.starved_until_us = Some(now_us() + STARVED_US);
@@ -227,6 +247,7 @@ impl<'a> Pipeline<'a> {
                 let now_us = now_us();
                 let was_slow = now_us.saturating_sub(self.connecting_since_us) >= self.redis.timeout_us;
                 self.node.health.probe_failed(problem, was_slow, now_us);
+                self.redis.directory.doubt();
             }
         }
     }
@@ -240,6 +261,11 @@ impl<'a> Pipeline<'a> {
                 self.on_lost(job, error);
             }
         }
+    }
+
+    /// Whether the registry is kept by this node.
+    fn keeps_registry(&self) -> bool {
+        self.routes.registry_queue().is_some_and(|queue| Rc::ptr_eq(&queue, self.queue))
     }
 
     fn completion(&self) -> Completion<'a> {

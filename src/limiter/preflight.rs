@@ -1,9 +1,11 @@
 //! Tries all that Tollgate will need of Redis, for an operator to see before anything relies on it.
 
 use super::backend::Backend;
-use super::diagnosis::Problem;
+use super::diagnosis::{Kind, Problem};
+use super::node::Node;
+use super::nodes::Nodes;
 use super::redis::Redis;
-use super::{probe, resets};
+use super::{discovery, probe, resets};
 use crate::config::Config;
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
@@ -27,9 +29,12 @@ pub async fn report(config: &Config) -> Result<(String, bool), String> {
     let mut told = |step: &str, shown: &str| {
         let _ = writeln!(text, "{step}: {shown}");
     };
-    let outcome = run(redis, &mut told).await;
-    let known = redis.upstream().health.known();
-    for Problem { what, advice, .. } in known.warnings.iter().chain(&known.deafness) {
+    let outcome = run_all(redis, &mut told).await;
+    let nodes = redis.directory.nodes();
+    let known = nodes.all().iter().map(|node| node.health.known());
+    let mut warnings: Vec<_> = known.flat_map(|known| known.warnings.into_iter().chain(known.deafness)).collect();
+    warnings.dedup();
+    for Problem { what, advice, .. } in warnings {
         let _ = writeln!(text, "warning: {what}\n  advice: {advice}");
     }
     if let Err(Problem { what, advice, error, .. }) = &outcome {
@@ -43,8 +48,28 @@ pub async fn report(config: &Config) -> Result<(String, bool), String> {
     Ok((text, outcome.is_ok()))
 }
 
-async fn run(redis: &Redis, told: probe::Told<'_>) -> Result<(), Problem> {
-    let node = redis.upstream();
+/// Tries all nodes, which may have to be found first.
+async fn run_all(redis: &Redis, told: probe::Told<'_>) -> Result<(), Problem> {
+    let is_placeholder = |nodes: &Nodes| nodes.all().iter().any(|node| node.is_placeholder);
+    if !is_placeholder(&redis.directory.nodes()) {
+        match run_nodes(redis, told).await {
+            Err(problem) if problem.kind == Kind::Elsewhere => told("topology", &problem.what),
+            outcome => return outcome,
+        }
+    }
+    discovery::find(redis).await?;
+    told("topology", &redis.directory.nodes().kind.to_string());
+    run_nodes(redis, told).await
+}
+
+async fn run_nodes(redis: &Redis, told: probe::Told<'_>) -> Result<(), Problem> {
+    for node in redis.directory.nodes().all() {
+        run(redis, node, told).await?;
+    }
+    Ok(())
+}
+
+async fn run(redis: &Redis, node: &Node, told: probe::Told<'_>) -> Result<(), Problem> {
     let diagnose = |error: Error| node.health.diagnose(&error);
     let mut link = Connection::dial(&node.dialer, node.connect_timeout).await.map_err(diagnose)?;
     let peer = link.peer_addr().map_or_else(|| node.dialer.host().to_owned(), |peer| peer.to_string());
@@ -52,8 +77,14 @@ async fn run(redis: &Redis, told: probe::Told<'_>) -> Result<(), Problem> {
     let looked = timeout(node.connect_timeout, probe::examine(redis, node, &mut link, told)).await;
     looked.unwrap_or_else(|_| Err(diagnose(Error::late())))?;
     for (name, script) in scripts(redis, &Batch::default()) {
-        probe::run(&mut link, script, node.connect_timeout).await.map_err(diagnose)?;
-        told("script", name);
+        if node.declares_keys() && name != "windows" {
+            // It runs none that is about nothing.
+            continue;
+        }
+        match probe::run(&mut link, script, node.connect_timeout).await {
+            Err(error) if !probe::is_redirect(&error) => return Err(diagnose(error)),
+            _ => told("script", name),
+        }
     }
     match resets::subscribe(redis, node, &mut link).await {
         Ok(()) => told("subscribe", &redis.store.reset_channel().escape_ascii().to_string()),

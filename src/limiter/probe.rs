@@ -7,14 +7,16 @@
 use super::diagnosis::{Kind, Problem};
 use super::node::Node;
 use super::redis::Redis;
-use super::{facts, needs};
+use super::{facts, needs, nodes};
 use crate::clock::now_us;
+use crate::config::RedisMode;
 use crate::limit::{Ask, Limit, Window};
 use crate::run_id::run_id;
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error, Reply};
 use crate::store::redis::{Names, Report};
 use crate::store::script::Run;
+use crate::topology::redirect::Redirect;
 use std::time::{Duration, Instant};
 use tokio::time::timeout;
 
@@ -50,6 +52,9 @@ pub(super) async fn examine(redis: &Redis, node: &Node, link: &mut Connection, t
     let chain = log_in(node, link, told).await?;
     let mut warnings: Vec<_> = facts::warning_of(&chain).into_iter().collect();
     warnings.extend(try_commands(redis, node, link, told).await?);
+    if redis.directory.nodes().kind == nodes::Kind::Cluster {
+        node.set_declares_keys(redis.configured.declare_keys || !runs_without_keys(redis, node, link).await?);
+    }
     run_script(redis, node, link).await.map_err(|error| node.health.diagnose(&error))?;
     told("script", "runs in time");
     node.health.looked_at(chain, warnings);
@@ -82,14 +87,15 @@ async fn try_commands(
     for script in store.scripts() {
         link.write(&[&b"SCRIPT"[..], b"LOAD", script.source.as_bytes()]);
     }
-    needs::commands(&store.unused_key(), &store.reset_channel()).for_each(|words| link.write(&words));
+    let is_cluster = redis.directory.nodes().kind == nodes::Kind::Cluster;
+    needs::commands(&store.unused_key(), &store.reset_channel(), is_cluster).for_each(|words| link.write(&words));
     let info = answer(link).await.map_err(diagnose)?;
     for _ in store.scripts() {
         // Where that is not allowed, each is sent with the first job that needs it.
         let _ = answer(link).await.map_err(diagnose)?;
     }
     let mut outcomes = Vec::new();
-    for _ in needs::commands(b"", b"") {
+    for _ in needs::commands(b"", b"", is_cluster) {
         outcomes.push(answer(link).await.map_err(diagnose)?);
     }
     let mut warnings = match info {
@@ -98,7 +104,9 @@ async fn try_commands(
             let field = |name| facts::field(&info, name).unwrap_or("?");
             node.health.has_version(facts::field(&info, "redis_version").map(str::to_owned));
             told("server", &format!("Redis {}, {}, {}", field("redis_version"), field("redis_mode"), field("role")));
-            facts::judge(&info)?
+            recognize(redis, &info)?;
+            node.is_run(facts::field(&info, "run_id").unwrap_or_default());
+            facts::judge(&info, redis.directory.nodes().kind)?
         }
         Err(error) if error.has_code("NOPERM") => {
             let loss = "its version, role and memory policy are not known";
@@ -106,19 +114,63 @@ async fn try_commands(
         }
         Err(error) => return Err(diagnose(error)),
     };
+    if is_cluster {
+        // That the key is another node's was asked after the rights.
+        outcomes.iter_mut().filter(|outcome| outcome.as_ref().is_err_and(is_redirect)).for_each(|outcome| {
+            *outcome = Ok(Reply::Other);
+        });
+    }
     warnings.extend(needs::judge(&outcomes, node.health.about())?);
     told("commands", &format!("{} that are needed", outcomes.len()));
     Ok(warnings)
+}
+
+/// What the server says that it is may be something else than what it was taken for. Who finds out where the nodes are
+/// is told.
+fn recognize(redis: &Redis, info: &str) -> Result<(), Problem> {
+    let taken_for = redis.directory.nodes().kind;
+    let (RedisMode::Auto, Some(kind)) = (redis.configured.mode, facts::kind(info)) else { return Ok(()) };
+    if taken_for != nodes::Kind::Single || redis.directory.seed().addr().is_none() {
+        return Ok(());
+    }
+    redis.directory.turns_out(kind);
+    Err(Problem::new(Kind::Elsewhere, format!("it is {}, which says where the nodes are", facts::name_of(kind)), ""))
+}
+
+/// Whether a node of a cluster runs a script that names a log without declaring it.
+async fn runs_without_keys(redis: &Redis, node: &Node, link: &mut Connection) -> Result<bool, Problem> {
+    let slot = redis.directory.nodes().a_slot_of(node);
+    let key = slot.map_or_else(|| b"probe".to_vec(), |slot| redis.store.key_in(slot));
+    let mut batch = Batch::default();
+    batch.add(&Ask { key: &key, limits: &[Limit::log(1, Window::MIN)], cost: 1 });
+    match run(link, redis.store.peek(&batch, Names::Passed), node.connect_timeout).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.has_code("ERR") && !is_redirect(&error) => Ok(false),
+        Err(error) => Err(node.health.diagnose(&error)),
+    }
+}
+
+/// Whether an error says no more than that a slot is elsewhere.
+pub(super) fn is_redirect(error: &Error) -> bool {
+    let Error::Refused(text) = error else { return false };
+    matches!(Redirect::read(text), Some(Redirect::Moved(..) | Redirect::Ask(..) | Redirect::TryAgain))
 }
 
 /// Runs a script, which is what has to work. And in time: a Redis that answers only after the deadline would close the
 /// breaker for nothing.
 async fn run_script(redis: &Redis, node: &Node, link: &mut Connection) -> Result<(), Error> {
     let mut batch = Batch::default();
-    batch.add(&Ask { key: b"probe", limits: &[Limit::log(1, Window::MIN)], cost: 1 });
+    let key = match redis.directory.nodes().a_slot_of(node) {
+        Some(slot) => redis.store.key_in(slot),
+        None => b"probe".to_vec(),
+    };
+    batch.add(&Ask { key: &key, limits: &[Limit::log(1, Window::MIN)], cost: 1 });
     let (within, sent_us) = (Duration::from_micros(redis.timeout_us), now_us());
-    let reply = run(link, redis.store.peek(&batch, Names::Declared), within).await?;
-    node.note_clock(Report::read(reply, batch.states())?.redis_now_us, sent_us);
+    match run(link, redis.store.peek(&batch, Names::Declared), within).await {
+        Ok(reply) => node.note_clock(Report::read(reply, batch.states())?.redis_now_us, sent_us),
+        Err(error) if is_redirect(&error) => {}
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 

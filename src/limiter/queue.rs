@@ -9,11 +9,12 @@
 use super::job::{Job, Waiter, Work};
 use super::mailbox::Answer;
 use super::node::Node;
-use crate::limit::{Ask, Verb};
+use crate::limit::{Ask, Counter, Verb};
 use crate::stats::Stats;
 use crate::store::batch::{Batch, load_of};
 use crate::store::redis::RedisStore;
 use crate::store::reset::Reset;
+use crate::topology::slot::Slot;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ const MAX_WAITING: usize = 100_000;
 /// One worker's queue before one node.
 pub struct Queue {
     /// Who is asked.
-    pub(super) node: Arc<Node>,
+    pub node: Arc<Node>,
     /// The worker's counters.
     pub(super) stats: Arc<Stats>,
     jobs: RefCell<VecDeque<Job>>,
@@ -40,6 +41,12 @@ pub struct Queue {
     /// The memory of a batch that is done, for the next one.
     spare: Cell<Option<Batch>>,
     wake: Notify,
+    /// The node is none any more.
+    is_closed: Cell<bool>,
+    /// What is known of how long logs live holds no longer.
+    has_stale_ttls: Cell<bool>,
+    /// Counters that others of this worker's ask to have registered.
+    unregistered: RefCell<Vec<Counter>>,
 }
 
 impl Queue {
@@ -52,21 +59,26 @@ impl Queue {
             waiting: Cell::new(0),
             spare: Cell::new(None),
             wake: Notify::new(),
+            is_closed: Cell::new(false),
+            has_stale_ttls: Cell::new(false),
+            unregistered: RefCell::default(),
         }
     }
 
-    /// Whether no more questions may wait.
-    pub(super) fn is_full(&self) -> bool {
-        self.waiting.get() >= MAX_WAITING
+    /// Whether one more question may wait, for a node that answers.
+    pub(super) fn takes_more(&self) -> bool {
+        self.node.health.is_up() && self.waiting.get() < MAX_WAITING
     }
 
-    /// Adds a question to the batch at the end, or to a new one.
-    pub(super) fn ask(&self, store: &RedisStore, verb: Verb, ask: &Ask<'_>, waiter: Waiter) {
+    /// Adds a question to the batch at the end, or to a new one. In a cluster the logs are of this slot.
+    pub(super) fn ask(&self, store: &RedisStore, verb: Verb, ask: &Ask<'_>, slot: Option<Slot>, waiter: Waiter) {
+        let slot = slot.filter(|_| self.node.declares_keys());
         let mut jobs = self.jobs.borrow_mut();
         let has_room = |job: &Job| match &job.work {
             Work::Ask { verb: other, batch, .. } => {
                 *other == verb
                     && !job.resent
+                    && job.slot == slot
                     && batch.load() + load_of(ask) <= MAX_LOAD_PER_BATCH
                     && job.waiters.list.len() < MAX_CHECKS_PER_BATCH
             }
@@ -75,7 +87,7 @@ impl Queue {
         if !jobs.back().is_some_and(has_room) {
             let id = store.next_batch_id();
             let batch = self.spare.take().unwrap_or_default();
-            jobs.push_back(self.new_job(Work::Ask { verb, batch, id }));
+            jobs.push_back(Job { slot, ..self.new_job(Work::Ask { verb, batch, id }) });
         }
         if let Some(Job { work: Work::Ask { batch, .. }, waiters, .. }) = jobs.back_mut() {
             let item = batch.add(ask);
@@ -84,9 +96,9 @@ impl Queue {
         self.on_asked();
     }
 
-    /// Adds a reset.
-    pub(super) fn reset(&self, reset: Reset, waiter: Waiter) {
-        let mut job = self.new_job(Work::Reset(reset));
+    /// Adds a reset. In a cluster the logs are of this slot.
+    pub(super) fn reset(&self, reset: Reset, slot: Option<Slot>, waiter: Waiter) {
+        let mut job = Job { slot, ..self.new_job(Work::Reset(reset)) };
         job.waiters.list.push(waiter);
         self.jobs.borrow_mut().push_back(job);
         self.on_asked();
@@ -130,19 +142,75 @@ impl Queue {
     /// Has a job that was sent in vain wait anew, where it stood.
     pub(super) fn put_back(&self, job: Job) {
         let mut jobs = self.jobs.borrow_mut();
-        let place = jobs.partition_point(|queued| queued.number < job.number);
+        let place = jobs.partition_point(|queued| queued.number <= job.number);
         jobs.insert(place, job);
     }
 
     /// Has the rest of a job wait behind all that was asked meanwhile, or, if that `is_short`, for nothing.
     pub(super) fn put_rest(&self, job: Job, is_short: bool) {
-        let Job { work, waiters, number, .. } = job;
-        let rest = Job { waiters, ..self.new_job(work) };
+        let Job { work, waiters, number, slot, .. } = job;
+        let rest = Job { waiters, slot, ..self.new_job(work) };
         let mut jobs = self.jobs.borrow_mut();
         match is_short {
             true => jobs.push_front(Job { number, ..rest }),
             false => jobs.push_back(rest),
         }
+    }
+
+    /// Has a job that the queue `from` had wait here, in front of all others.
+    pub(super) fn adopt(&self, job: Job, from: &Self) {
+        let unanswered = job.waiters.unanswered();
+        from.waiting.set(from.waiting.get() - unanswered);
+        self.waiting.set(self.waiting.get() + unanswered);
+        self.put_back(Job { number: 0, ..job });
+        self.wake();
+    }
+
+    /// Looks at what is to be done.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// The node is none any more: what waits is to be asked of others.
+    pub(super) fn close(&self) {
+        self.is_closed.set(true);
+        self.wake();
+    }
+
+    /// Whether it is.
+    pub(super) fn is_closed(&self) -> bool {
+        self.is_closed.get()
+    }
+
+    /// Has what is known of how long logs live be forgotten.
+    pub(super) fn forget_ttls(&self) {
+        self.has_stale_ttls.set(true);
+    }
+
+    /// Whether it is to be.
+    pub(super) fn take_stale_ttls(&self) -> bool {
+        self.has_stale_ttls.take()
+    }
+
+    /// Takes all that waits.
+    pub(super) fn take_all(&self) -> Vec<Job> {
+        self.jobs.take().into()
+    }
+
+    /// Has the node, which keeps the registry, register counters.
+    pub(super) fn register(&self, counters: Vec<Counter>) {
+        let mut unregistered = self.unregistered.borrow_mut();
+        counters.into_iter().for_each(|counter| {
+            if !unregistered.contains(&counter) {
+                unregistered.push(counter);
+            }
+        });
+        self.wake();
+    }
+
+    /// Takes the counters that are to be registered.
+    pub(super) fn take_unregistered(&self) -> Vec<Counter> {
+        self.unregistered.take()
     }
 
     /// Gives somebody the answer who asked here.

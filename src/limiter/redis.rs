@@ -1,31 +1,31 @@
 //! Redis as the place where limits are counted: its nodes, and what stands in front of them all.
 
-use super::breaker::Breaker;
 use super::deny_cache::{Denial, DenyCache};
 use super::fallback::{self, Fallback};
-use super::health::{Health, Subject};
 use super::mailbox::{Answer, Refusal};
-use super::node::Node;
-use crate::config::{Config, FallbackMode};
+use super::node::{Node, Settings};
+use super::nodes::Directory;
+use crate::config::{self, Config, FallbackMode, RedisMode, Transport};
 use crate::dial::Dialer;
 use crate::limit::{Ask, Limit, LimitState, Verb, decide};
 use crate::stats::{Histogram, Stats};
 use crate::store::ledger::Ledger;
 use crate::store::redis::{LimitReport, RedisStore};
 use crate::store::registry::Registry;
-use ahash::RandomState;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// What all workers share.
 pub struct Redis {
-    /// One today.
-    node: Arc<Node>,
-    /// Whether it is a cluster.
-    pub is_cluster: bool,
+    /// Where its nodes are.
+    pub directory: Directory,
+    /// What it is taken for, and where it is, as configured.
+    pub configured: config::Redis,
     /// The scripts.
     pub store: RedisStore,
+    /// Which counters are in use.
+    pub registry: Registry,
     /// Denials that are certain for a while yet.
     pub deny_cache: DenyCache,
     /// Longest time that a check waits for an answer.
@@ -43,24 +43,16 @@ impl Redis {
     /// Certificates for Redis that cannot be used.
     pub fn new(config: &Config, stats: &[Arc<Stats>]) -> Result<Self, String> {
         let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-        let store = RedisStore::new(&config.redis.prefix);
-        let (mode, timeout_us) = (config.fallback.mode, us(config.redis.timeout));
-        let (min_us, max_us) = (us(config.breaker.probe_min), us(config.breaker.probe_max));
-        let breaker = Breaker::new(config.breaker.failures, min_us, max_us, RandomState::new().hash_one(0));
-        let dialer = Arc::new(Dialer::new(&config.redis)?);
-        let subject =
-            Subject { dialer: dialer.clone(), prefix: config.redis.prefix.clone(), mode, stats: stats.to_vec() };
-        let node = Node::new(
-            dialer,
-            config.redis.connect_timeout,
-            Health::new(breaker, timeout_us, subject),
-            Registry::new(config.limits.windows_in_use),
-            Ledger::new(config.fallback.max_keys),
-        );
+        let settings = Settings::new(config, stats);
+        let (mode, timeout_us) = (settings.mode, settings.timeout_us);
+        let seed = Arc::new(Dialer::new(&config.redis)?);
+        let only_knows = matches!(config.redis.addr.transport, Transport::Sentinel(_) | Transport::Cluster(_))
+            || matches!(config.redis.mode, RedisMode::Sentinel | RedisMode::Cluster);
         Ok(Self {
-            node: Arc::new(node),
-            is_cluster: config.redis.is_cluster(),
-            store,
+            directory: Directory::new(seed, only_knows, config.redis.is_cluster(), settings),
+            configured: config.redis.clone(),
+            store: RedisStore::new(&config.redis.prefix),
+            registry: Registry::new(config.limits.windows_in_use),
             deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
             timeout_us,
             fallback: Fallback::new(config.fallback.ratio, config.fallback.max_keys),
@@ -69,14 +61,9 @@ impl Redis {
         })
     }
 
-    /// Its nodes.
-    pub fn nodes(&self) -> &[Arc<Node>] {
-        std::slice::from_ref(&self.node)
-    }
-
-    /// The node that clients' own connections lead to.
-    pub fn upstream(&self) -> &Node {
-        &self.node
+    /// The node that clients' own connections lead to: the only one, or any of a cluster's.
+    pub fn upstream(&self) -> Option<Arc<Node>> {
+        self.directory.nodes().all().first().cloned()
     }
 
     /// The fallback's answer to a check, or to a peek, which takes nothing.
@@ -137,21 +124,18 @@ impl Redis {
         self.deny_cache.forget(key, now_us);
         self.fallback.forget(key);
         node.ledger.forget(key);
+        node.replay.forget(key);
     }
 
     /// Passes what INFO says of it to `line`, a name and a value each.
     pub(super) fn describe(&self, line: &mut dyn FnMut(&str, &dyn Display)) {
-        let (health, ledger) = (&self.node.health, &self.node.ledger);
-        let (known, is_up) = (health.known(), health.is_up());
-        let (problem, advice) = known.problem_and_advice();
+        let nodes = self.directory.nodes();
         line("store", &"redis");
-        line("store_up", &u8::from(is_up));
-        line("breaker_state", &health.breaker_state());
-        line("store_down_seconds", &known.down_since.map_or(0, |since| since.elapsed().as_secs()));
-        line("store_last_error", &known.last_error.unwrap_or_default());
-        line("store_problem", &problem);
-        line("store_advice", &advice);
-        line("store_chain", &known.chain.filter(|_| is_up).unwrap_or_default());
+        // Of several nodes, the first that is down says what is wrong.
+        let worst = nodes.all().iter().find(|node| !node.health.is_up()).or(nodes.all().first());
+        if let Some(node) = worst {
+            describe_health(node, line);
+        }
         for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
             let times = self.stats.iter().map(|stats| &stats.store_latency);
             line(&format!("store_latency_us_{name}"), &Histogram::quantile(times, share));
@@ -160,9 +144,23 @@ impl Redis {
         line("fallback_mode", &self.mode);
         line("fallback_buckets", &self.fallback.buckets());
         line("fallback_evicted", &self.fallback.evicted());
-        line("fallback_unwritten", &ledger.len());
-        line("fallback_dropped", &ledger.dropped());
+        let ledgers = || nodes.all().iter().map(|node| &node.ledger);
+        line("fallback_unwritten", &ledgers().map(Ledger::len).sum::<usize>());
+        line("fallback_dropped", &ledgers().map(Ledger::dropped).sum::<u64>());
+        nodes.describe(line);
     }
+}
+
+fn describe_health(node: &Node, line: &mut dyn FnMut(&str, &dyn Display)) {
+    let (known, is_up) = (node.health.known(), node.health.is_up());
+    let (problem, advice) = known.problem_and_advice();
+    line("store_up", &u8::from(is_up));
+    line("breaker_state", &node.health.breaker_state());
+    line("store_down_seconds", &known.down_since.map_or(0, |since| since.elapsed().as_secs()));
+    line("store_last_error", &known.last_error.unwrap_or_default());
+    line("store_problem", &problem);
+    line("store_advice", &advice);
+    line("store_chain", &known.chain.filter(|_| is_up).unwrap_or_default());
 }
 
 /// The costliest request that fits once `covered` of the `used` cost has expired.

@@ -53,13 +53,14 @@ impl WriteBack {
                 node.ledger.take_of(&batch.ask_of(item), self.owed_writer, now_us, &mut owed);
             }
         }
-        runs(owed, false, self.owed_writer, node.patience_ends_us(now_us))
+        // What is owed to a question about one slot is of that slot.
+        runs(owed, false, self.owed_writer, node.patience_ends_us(now_us), false)
     }
 
     /// Some of what no question has asked for yet.
     pub fn at_leisure(&self, node: &Node, now_us: u64) -> Vec<Work> {
         let records = node.ledger.take(MAX_RECORDS, self.leisure_writer, now_us);
-        runs(records, true, self.leisure_writer, node.patience_ends_us(now_us))
+        runs(records, true, self.leisure_writer, node.patience_ends_us(now_us), node.declares_keys())
     }
 
     /// When there may be some, with so many runs in flight at leisure.
@@ -87,11 +88,12 @@ impl WriteBack {
     }
 }
 
-/// Records in runs of the script that are short enough.
-fn runs(mut records: Vec<Record>, at_leisure: bool, writer: Writer, due_us: u64) -> Vec<Work> {
+/// Records in runs of the script that are short enough, and each about one key, if so asked.
+fn runs(mut records: Vec<Record>, at_leisure: bool, writer: Writer, due_us: u64, is_of_one_key: bool) -> Vec<Work> {
     let mut runs = Vec::new();
-    while !records.is_empty() {
-        let most = RedisStore::records_in_one_run(&records).min(MAX_RECORDS);
+    while let Some(first) = records.first() {
+        let alike = records.iter().take_while(|record| !is_of_one_key || record.key == first.key).count();
+        let most = RedisStore::records_in_one_run(&records).min(MAX_RECORDS).min(alike);
         let rest = records.split_off(most);
         let records = std::mem::replace(&mut records, rest);
         runs.push(Work::Record { records, at_leisure, writer, due_us });

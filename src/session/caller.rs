@@ -8,6 +8,7 @@ use crate::limiter::node::Node;
 use crate::resp::request::Limits;
 use crate::worker::Worker;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,8 +52,8 @@ impl Caller {
     }
 
     /// The node of Redis that its own connection leads to, if there is one.
-    pub fn upstream(&self) -> Option<&Node> {
-        self.worker.shared.backend.upstream()
+    pub fn upstream(&self) -> Option<Arc<Node>> {
+        self.worker.limiter.upstream()
     }
 
     /// Whether its commands other than Tollgate's own go to Redis. Where they do not, and there is a Redis, that is asked

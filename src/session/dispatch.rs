@@ -34,7 +34,7 @@ impl Dispatcher {
     /// Whether a request can be passed on with no more thought: it has one reply and changes nothing, and so it is with
     /// all that is outstanding.
     pub fn is_plain(&self, caller: &Caller, args: &Args<'_>) -> bool {
-        self.passthrough.takes_plain()
+        self.passthrough.takes_plain(caller)
             && self.transaction.is_none()
             && may_run_others(caller)
             && expect::is_plain(args)

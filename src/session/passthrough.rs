@@ -16,13 +16,16 @@ use super::redis_commands::RedisRequest;
 use crate::auth::Auth;
 use crate::command::OwnRequest;
 use crate::config::WhenDown;
+use crate::limiter::node::Node;
 use crate::resp::reply;
 use handshake::{Failure, Opened};
 use oversized::Oversized;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::sync::futures::OwnedNotified;
 use tokio::time::{Sleep, sleep};
 use tracing::debug;
 pub use upstream::Admission;
@@ -39,10 +42,22 @@ const STALLED: &str = "LOADING Redis does not answer: it is not known whether th
 #[derive(Default)]
 pub struct Passthrough {
     link: Link,
+    /// Where it leads, or last led.
+    way: Option<Way>,
     /// When Redis is asked anew about a login that no connection carries.
     recheck: Option<Pin<Box<Sleep>>>,
     /// A request too long to be kept.
     oversized: Option<Oversized>,
+}
+
+/// Where a connection leads.
+struct Way {
+    node: Arc<Node>,
+    /// How often the place of Redis had changed when it was dialled.
+    changes: u64,
+    /// Wakes the client's task when it changes again. Polled once; from then on the number of changes tells.
+    changed: Pin<Box<OwnedNotified>>,
+    is_awaited: bool,
 }
 
 /// How a connection stands.
@@ -92,29 +107,58 @@ impl Passthrough {
             Link::Absent => self.poll_recheck(cx, caller, demand),
             Link::Refused(_) => Polled::Idle,
             Link::Dialing(attempt) => match attempt.as_mut().poll(cx) {
+                Poll::Pending if self.leads_elsewhere(cx, caller) => {
+                    // Whoever still wants it has it dialled where Redis is now; or for the first time, as what was
+                    // dialled only stood for what was yet to be found.
+                    self.link = Link::Absent;
+                    Polled::Progress
+                }
                 Poll::Pending => Polled::Idle,
                 Poll::Ready(outcome) => {
-                    self.link = Self::on_dialed(outcome, caller, demand);
+                    self.link = self.on_dialed(outcome, caller, demand);
                     Polled::Progress
                 }
             },
-            // What it was before turns out to be a cluster.
-            Link::Open(upstream) if !caller.forwards() && upstream.state().is_pinned() => {
-                self.lose(&Loss::Io(io::Error::other("redis is a cluster")), caller)
-            }
             Link::Open(upstream) => match upstream.poll(cx, caller, demand == Demand::Ended) {
+                Ok(Polled::Idle) => self.follow(cx, caller),
                 Ok(polled) => polled,
                 Err(loss) => self.lose(&loss, caller),
             },
         }
     }
 
+    /// Lets go of a connection to what is Redis no longer, once it owes nothing.
+    fn follow(&mut self, cx: &mut Context<'_>, caller: &mut Caller) -> Polled {
+        if !self.leads_elsewhere(cx, caller) {
+            return Polled::Idle;
+        }
+        let Link::Open(upstream) = &self.link else { return Polled::Idle };
+        if caller.replies.slots.await_from(upstream.id()) && !upstream.state().is_pinned() {
+            return Polled::Idle;
+        }
+        self.lose(&Loss::Io(io::Error::other("redis is elsewhere now")), caller)
+    }
+
+    /// Whether Redis is no longer where the connection leads. The client's task is woken when it is so.
+    fn leads_elsewhere(&mut self, cx: &mut Context<'_>, caller: &Caller) -> bool {
+        let Some(way) = &mut self.way else { return false };
+        if !std::mem::replace(&mut way.is_awaited, true) {
+            let _ = way.changed.as_mut().poll(cx);
+        }
+        way.changes != caller.worker.limiter.upstream_changes()
+    }
+
     /// Sees to it that there is a connection, as far as it can be had.
     pub fn reach(&mut self, caller: &mut Caller) -> Reach {
         match std::mem::take(&mut self.link) {
-            link @ Link::Open(_) => {
+            link @ Link::Open(_) if self.leads_there(caller) => {
                 self.link = link;
                 Reach::Open
+            }
+            link @ Link::Open(_) => {
+                // It is let go of as soon as it owes nothing, and another opened.
+                self.link = link;
+                Reach::Soon
             }
             link @ Link::Dialing(_) => {
                 self.link = link;
@@ -165,8 +209,13 @@ impl Passthrough {
     }
 
     /// Whether plain requests can be sent with no more thought.
-    pub fn takes_plain(&self) -> bool {
-        self.chosen().is_some_and(Upstream::takes_plain)
+    pub fn takes_plain(&self, caller: &Caller) -> bool {
+        self.chosen().is_some_and(Upstream::takes_plain) && self.leads_there(caller)
+    }
+
+    /// Whether the connection leads to where Redis is now.
+    fn leads_there(&self, caller: &Caller) -> bool {
+        self.way.as_ref().is_none_or(|way| way.changes == caller.worker.limiter.upstream_changes())
     }
 
     /// Whether a command would not simply be carried out and answered, or that is not known yet.
@@ -258,16 +307,19 @@ impl Passthrough {
         let steps = handshake::steps(&caller.client, &node.dialer, own_login);
         let timeout = shared.config.upstream.connect_timeout;
         self.link = Link::Dialing(Box::pin(handshake::open(node.dialer.clone(), steps, timeout)));
+        let (changes, changed) = caller.worker.limiter.upstream_changed();
+        self.way = Some(Way { node, changes, changed: Box::pin(changed), is_awaited: false });
         true
     }
 
-    fn on_dialed(outcome: Result<Opened, Failure>, caller: &mut Caller, demand: Demand) -> Link {
+    fn on_dialed(&self, outcome: Result<Opened, Failure>, caller: &mut Caller, demand: Demand) -> Link {
+        let Some(Way { node, .. }) = &self.way else { return Link::Absent };
         let Caller { worker, client, .. } = caller;
         let shared = &worker.shared;
         let failure = match outcome {
             Ok(Opened { stream, redis_id }) => {
                 let linked = shared.client_list.link(client.id, redis_id);
-                return Link::Open(Box::new(Upstream::new(ConnectionId::ONLY, stream, linked)));
+                return Link::Open(Box::new(Upstream::new(ConnectionId::ONLY, stream, node.clone(), linked)));
             }
             Err(failure) => failure,
         };
@@ -275,9 +327,7 @@ impl Passthrough {
             (Failure::Redis(error), _) => {
                 debug!(client = client.id, %error, "no connection to redis");
                 // Else every command of every client would wait for a Redis that does not answer.
-                if let Some(node) = caller.upstream() {
-                    node.health.client_failed(error);
-                }
+                node.health.client_failed(error);
             }
             (Failure::Client(text), Auth::Redis(_)) => {
                 debug!(client = client.id, text, "redis takes a login back");

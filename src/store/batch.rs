@@ -91,6 +91,14 @@ impl Batch {
         new_index
     }
 
+    /// A batch of this item alone.
+    pub fn of_one(&self, item: &Item) -> Self {
+        let mut batch = Self::default();
+        batch.add(&self.ask_of(item));
+        batch.items.iter_mut().for_each(|one| one.count = item.count);
+        batch
+    }
+
     /// The items in order.
     pub fn items(&self) -> &[Item] {
         &self.items

@@ -35,6 +35,9 @@ const TAKE_EVERY_US: u64 = 1_000;
 /// Takes that were missed for so long are made up for.
 const MAX_BEHIND_US: u64 = 5_000;
 
+/// Of the next record, whichever node's: a key's records may come to another ledger.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
+
 /// Something to be counted in one of Redis's logs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
@@ -111,7 +114,6 @@ pub struct Ledger {
     next_shard: AtomicUsize,
     /// When the next take may be.
     next_take_us: AtomicU64,
-    next_id: AtomicU64,
     next_writer: AtomicU32,
     dropped: AtomicU64,
 }
@@ -126,7 +128,6 @@ impl Ledger {
             records: AtomicUsize::new(0),
             next_shard: AtomicUsize::new(0),
             next_take_us: AtomicU64::new(0),
-            next_id: AtomicU64::new(0),
             next_writer: AtomicU32::new(0),
             dropped: AtomicU64::new(0),
         }
@@ -154,7 +155,7 @@ impl Ledger {
 
     /// So many such checks were admitted that Redis was not asked about.
     pub fn admitted(&self, ask: &Ask<'_>, count: u32, now_us: u64) {
-        self.add(ask, || Owed::new(Id::New(self.new_id()), u64::from(ask.cost) * u64::from(count), 1, now_us));
+        self.add(ask, || Owed::new(Id::New(new_id()), u64::from(ask.cost) * u64::from(count), 1, now_us));
     }
 
     /// Of `asked` checks that Redis was asked about under `id`, and did not answer, so many were admitted here.
@@ -233,14 +234,39 @@ impl Ledger {
         }
     }
 
+    /// Passes records that are to be written elsewhere to the ledger that `of_key` names, also those in flight: written
+    /// twice, they count once.
+    pub fn hand_over<'a>(&self, of_key: impl Fn(&[u8]) -> Option<&'a Self>) {
+        for index in 0..SHARDS {
+            let mut moved = Vec::new();
+            self.change_at(index, |shard| {
+                let is_elsewhere = |ledger: &Self| !std::ptr::eq(ledger, self);
+                moved.extend(shard.accounts.extract_if(|account| of_key(&account.key).is_some_and(is_elsewhere)));
+                shard.records -= moved.iter().map(Account::records).sum::<usize>();
+            });
+            for Account { hash: _, key, series } in moved {
+                let Some(ledger) = of_key(&key) else { continue };
+                series.into_iter().for_each(|series| ledger.adopt(&key, series));
+            }
+        }
+    }
+
+    fn adopt(&self, key: &[u8], series: Series) {
+        let hash = self.hasher.hash_one(key);
+        self.change(hash, |shard| {
+            let counter = series.counter;
+            for admission in series.into_admissions() {
+                if !self.add_to(shard, hash, key, counter, admission) {
+                    self.dropped.fetch_add(1, Relaxed);
+                }
+            }
+        });
+    }
+
     /// Drops the records of a key.
     pub fn forget(&self, key: &[u8]) {
         let hash = self.hasher.hash_one(key);
         self.change(hash, |shard| shard.with_account(hash, key, |account| account.series.clear()));
-    }
-
-    fn new_id(&self) -> u64 {
-        self.next_id.fetch_add(1, Relaxed)
     }
 
     fn add(&self, ask: &Ask<'_>, admission: impl Fn() -> Owed) {
@@ -264,7 +290,7 @@ impl Ledger {
                 merged = series.merge(&admission);
                 if !merged {
                     series.expire(now_us);
-                    series.make_room(|| self.new_id());
+                    series.make_room(new_id);
                 }
             }
         });
@@ -279,7 +305,7 @@ impl Ledger {
         let coarsen = |account: &mut Account| {
             account.series.iter_mut().for_each(|series| {
                 series.expire(now_us);
-                series.coarsen(|| self.new_id());
+                series.coarsen(new_id);
             });
         };
         shard.with_account(hash, key, coarsen);
@@ -307,6 +333,10 @@ impl Ledger {
         // Wraps around where there are fewer now, and back.
         self.records.fetch_add(shard.records.wrapping_sub(before), Relaxed);
     }
+}
+
+fn new_id() -> u64 {
+    NEXT_ID.fetch_add(1, Relaxed)
 }
 
 impl Shard {

@@ -10,7 +10,7 @@ use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
 use crate::limit::{Counter, Limit, LimitState, MAX_LIMIT};
-use crate::topology::slot::Slot;
+use crate::topology::slot::{SLOTS, Slot};
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -18,6 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// that it holds Redis up.
 const MAX_RECORD_WINDOWS: usize = 128;
 const MAX_RECORD_NAMES: usize = 1024;
+
+/// What the name of the registry ends in.
+const REGISTRY: &str = "windows";
 
 /// What a script replies in place of a number of an item, record or key, when the node does not serve all its logs: they
 /// are another's, or on their way there.
@@ -72,6 +75,7 @@ impl LimitReport {
 #[derive(Debug)]
 pub struct RedisStore {
     prefix: String,
+    registry_slot: Slot,
     check: Script,
     peek: Script,
     reset: Script,
@@ -96,6 +100,7 @@ impl RedisStore {
         let decide = include_str!("../../lua/decide.lua");
         Self {
             prefix: prefix.to_owned(),
+            registry_slot: Slot::of(format!("{prefix}{REGISTRY}").as_bytes()),
             check: Script::new(&[clock, keys, log, decide, include_str!("../../lua/check.lua")]),
             peek: Script::new(&[clock, keys, log, decide, include_str!("../../lua/peek.lua")]),
             reset: Script::new(&[clock, keys, include_str!("../../lua/reset.lua")]),
@@ -269,6 +274,12 @@ impl RedisStore {
         out.extend_from_slice(close);
     }
 
+    /// A key whose logs are in a slot. One of a few times the number of slots is, so it takes about a millisecond to find.
+    pub fn key_in(&self, slot: Slot) -> Vec<u8> {
+        let mut keys = (0..20 * u32::from(SLOTS)).map(|number| format!("probe{number}").into_bytes());
+        keys.find(|key| self.slot_of(key) == slot).unwrap_or_default()
+    }
+
     /// The slot of a cluster that all of a key's logs are in: that of what stands between the first `{` of their names,
     /// which is none of the prefix, and the next `}`.
     pub fn slot_of(&self, key: &[u8]) -> Slot {
@@ -278,11 +289,11 @@ impl RedisStore {
 
     /// The slot that the registry is in.
     pub fn registry_slot(&self) -> Slot {
-        Slot::of(&self.registry())
+        self.registry_slot
     }
 
     fn registry(&self) -> Vec<u8> {
-        self.name("windows")
+        self.name(REGISTRY)
     }
 }
 

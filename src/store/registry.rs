@@ -34,6 +34,8 @@ pub struct Registry {
     /// Whether there was no room when Redis was last asked. Read without the lock: for nearly every check it is all that
     /// matters.
     is_full: AtomicBool,
+    /// Whether anything is used and not registered. Likewise.
+    has_forgotten: AtomicBool,
     known: Mutex<Known>,
 }
 
@@ -42,6 +44,8 @@ struct Known {
     /// Windows that are registered, and when this process last did that; `None` if another did. At most twice as many
     /// as there is room for.
     registered_us: HashMap<Counter, Option<u64>, RandomState>,
+    /// What is used and was not registered when it was to be; at most as many as there is room for.
+    forgotten: Vec<Counter>,
     /// When the registry is to be read again, at the earliest.
     next_list_us: u64,
     /// Somebody asked for a counter that is not known.
@@ -51,7 +55,7 @@ struct Known {
 impl Registry {
     /// Of a registry that has room for so many.
     pub fn new(max: usize) -> Self {
-        Self { max, is_full: AtomicBool::new(false), known: Mutex::default() }
+        Self { max, is_full: AtomicBool::new(false), has_forgotten: AtomicBool::new(false), known: Mutex::default() }
     }
 
     /// Most counters that may be in use at once.
@@ -141,10 +145,45 @@ impl Registry {
         Ok(is_whole.then(|| known.registered_us.keys().copied().collect()))
     }
 
-    /// The registry may be another, or none.
-    pub fn clear(&self) {
+    /// The registry may be another, or none: what this process has used lately is to be registered again.
+    pub fn begin_anew(&self) {
         self.is_full.store(false, Relaxed);
-        self.lock().registered_us.clear();
+        let mut known = self.lock();
+        let Known { registered_us, forgotten, .. } = &mut *known;
+        forgotten.extend(registered_us.drain().filter(|(_, at_us)| at_us.is_some()).map(|(counter, _)| counter));
+        forgotten.truncate(self.max);
+        self.has_forgotten.store(true, Relaxed);
+    }
+
+    /// These are used, and cannot be registered now.
+    pub fn forgotten(&self, counters: &[Counter]) {
+        let mut known = self.lock();
+        let new = counters.iter().filter(|counter| !known.forgotten.contains(counter)).copied().collect::<Vec<_>>();
+        known.forgotten.extend(new);
+        known.forgotten.truncate(self.max);
+        self.has_forgotten.store(true, Relaxed);
+    }
+
+    /// Takes what is used and not registered.
+    pub fn take_forgotten(&self) -> Vec<Counter> {
+        match self.has_forgotten.swap(false, Relaxed) {
+            true => std::mem::take(&mut self.lock().forgotten),
+            false => Vec::new(),
+        }
+    }
+
+    /// Those of some counters that this process has not registered.
+    pub fn unknown(&self, counters: impl Iterator<Item = Counter>) -> Vec<Counter> {
+        let known = self.lock();
+        let mut unknown: Vec<_> = counters.filter(|counter| !known.is_registered(*counter)).collect();
+        unknown.sort();
+        unknown.dedup();
+        unknown
+    }
+
+    /// Those that are known to be in use.
+    pub fn counters(&self) -> Vec<Counter> {
+        self.lock().registered_us.keys().copied().collect()
     }
 
     fn set_full(&self, count: i64) {
@@ -157,6 +196,10 @@ impl Registry {
 }
 
 impl Known {
+    fn is_registered(&self, counter: Counter) -> bool {
+        self.registered_us.get(&counter).is_some_and(Option::is_some)
+    }
+
     fn is_due(&self, counter: Counter, now_us: u64) -> bool {
         let at_us = self.registered_us.get(&counter).copied().flatten();
         at_us.is_none_or(|at_us| now_us.saturating_sub(at_us) >= REFRESH_US)
@@ -204,7 +247,7 @@ mod tests {
         registry.registered(&[window(1000), window(60_000)], &[2, 1, 1], 5).unwrap();
         assert_eq!(due(&registry, &[1000, 60_000, 7], REFRESH_US), [7]);
         assert_eq!(due(&registry, &[1000, 60_000], REFRESH_US + 5), [1000, 60_000]);
-        registry.clear();
+        registry.begin_anew();
         assert_eq!(due(&registry, &[1000], 6), [1000], "it may be another registry");
         assert!(registry.registered(&[window(1000)], &[1], 5).is_err());
     }

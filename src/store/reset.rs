@@ -28,6 +28,8 @@ pub struct Reset {
     /// The key and, of its counters, the one that the next piece begins with.
     next_key: usize,
     next_counter: usize,
+    /// Most logs that a piece looks at.
+    most_logs: usize,
     /// Keys that had any state, and whether the one that a piece ended within had.
     had_state: u64,
     is_live: bool,
@@ -47,7 +49,7 @@ pub struct Piece<'a> {
 impl Reset {
     /// A reset of these keys.
     pub fn new(keys: Vec<Vec<u8>>) -> Self {
-        Self { keys, counters: None, next_key: 0, next_counter: 0, had_state: 0, is_live: false }
+        Self { keys, counters: None, next_key: 0, next_counter: 0, most_logs: MAX_LOGS, had_state: 0, is_live: false }
     }
 
     /// The keys that are not done.
@@ -60,17 +62,22 @@ impl Reset {
         self.counters = Some(counters);
     }
 
+    /// Has the pieces be of one log each, of which one may be elsewhere and another not.
+    pub fn take_one_log_at_a_time(&mut self) {
+        self.most_logs = 1;
+    }
+
     /// What is to be forgotten next. `None` as long as it is not known which windows are in use.
     pub fn piece(&self) -> Option<Piece<'_>> {
         let counters = self.counters.as_deref()?;
         let keys = self.keys_left();
         let counters = counters.get(self.next_counter..).unwrap_or_default();
-        if counters.len() > MAX_LOGS || self.next_counter > 0 {
-            let count = counters.len().min(MAX_LOGS);
+        if counters.len() > self.most_logs || self.next_counter > 0 {
+            let count = counters.len().min(self.most_logs);
             let (counters, rest) = counters.split_at(count);
             return Some(Piece { keys: keys.get(..1).unwrap_or(keys), counters, completes_its_keys: rest.is_empty() });
         }
-        let most = MAX_LOGS / counters.len().max(1);
+        let most = self.most_logs / counters.len().max(1);
         let mut bytes = 0;
         let fitting = keys.iter().take(most).take_while(|key| {
             bytes += key.len() * counters.len().max(1);

@@ -11,8 +11,9 @@ use super::batch::Batch;
 use crate::limit::Ask;
 use ahash::RandomState;
 
-/// Checks that are remembered at most; 16 bytes each.
+/// Checks that a worker remembers at most of all nodes, and of each of many at least; 16 bytes each.
 const SLOTS: usize = 1 << 16;
+const MIN_SLOTS: usize = 1 << 12;
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Slot {
@@ -29,13 +30,13 @@ pub struct TtlCache {
     slots: Vec<Slot>,
 }
 
-impl Default for TtlCache {
-    fn default() -> Self {
-        Self { hasher: RandomState::new(), slots: vec![Slot::default(); SLOTS] }
-    }
-}
-
 impl TtlCache {
+    /// Of one of so many nodes.
+    pub fn of_one_of(nodes: usize) -> Self {
+        let slots = (SLOTS / nodes.max(1)).max(MIN_SLOTS);
+        Self { hasher: RandomState::new(), slots: vec![Slot::default(); slots] }
+    }
+
     /// Marks the items of a batch whose logs live long enough for an entry made by `by_us`, Redis's clock.
     pub fn mark(&self, batch: &mut Batch, by_us: i64) {
         batch.mark_fresh_ttls(|ask| self.until_us(ask).filter(|until_us| *until_us >= by_us));
@@ -46,7 +47,8 @@ impl TtlCache {
         let hash = self.hash(ask);
         let spare_us = ask.limits.iter().map(|limit| limit.counter().spare_us()).min().unwrap_or(0);
         let until_us = now_us.saturating_add_unsigned(spare_us);
-        if let Some(slot) = self.slots.get_mut(slot_of(hash)) {
+        let place = self.place_of(hash);
+        if let Some(slot) = self.slots.get_mut(place) {
             *slot = Slot { hash, until_us };
         }
     }
@@ -58,17 +60,17 @@ impl TtlCache {
 
     fn until_us(&self, ask: &Ask<'_>) -> Option<i64> {
         let hash = self.hash(ask);
-        self.slots.get(slot_of(hash)).filter(|slot| slot.hash == hash).map(|slot| slot.until_us)
+        self.slots.get(self.place_of(hash)).filter(|slot| slot.hash == hash).map(|slot| slot.until_us)
     }
 
     fn hash(&self, ask: &Ask<'_>) -> u64 {
         self.hasher.hash_one((ask.key, ask.limits))
     }
-}
 
-fn slot_of(hash: u64) -> usize {
-    // A remainder of 2^16 fits.
-    (hash % SLOTS as u64) as usize
+    fn place_of(&self, hash: u64) -> usize {
+        // A remainder of 2^16 at most fits.
+        (hash % self.slots.len() as u64) as usize
+    }
 }
 
 #[cfg(test)]
@@ -96,7 +98,7 @@ mod tests {
     fn a_log_that_was_looked_at_lasts_for_an_eighth_of_its_shortest_window() {
         let (both, second) = (limits(&[8_000, 1_000]), limits(&[1_000]));
         let checks = [&both, &second].map(|limits| Ask { key: b"a", limits, cost: 1 });
-        let mut cache = TtlCache::default();
+        let mut cache = TtlCache::of_one_of(1);
         assert_eq!(mark(&cache, &checks, NOW_US), (i64::MAX, vec![false, false]));
         cache.seen(&checks[0], NOW_US);
         let until_us = NOW_US + 125_000;
@@ -111,7 +113,7 @@ mod tests {
     #[test]
     fn the_table_does_not_grow() {
         let limits = limits(&[60_000]);
-        let mut cache = TtlCache::default();
+        let mut cache = TtlCache::of_one_of(1);
         for number in 0..2 * SLOTS {
             cache.seen(&Ask { key: &number.to_le_bytes(), limits: &limits, cost: 1 }, NOW_US);
         }

@@ -108,6 +108,32 @@ impl Slots {
         self.nodes = nodes;
     }
 
+    /// The same, but for a slot that the node at this address serves now.
+    pub fn moved(&self, slot: Slot, addr: &HostPort) -> Self {
+        let mut slots = self.clone();
+        let known = slots.nodes.iter().position(|node| node.addr == *addr);
+        if known.is_none() && slots.nodes.len() < MAX_NODES {
+            slots.nodes.push(Node { addr: addr.clone(), name: None, id: String::new() });
+        }
+        let index = known.unwrap_or(slots.nodes.len().saturating_sub(1));
+        if let (Some(owner), Ok(index)) = (slots.owners.get_mut(usize::from(slot.number())), u16::try_from(index)) {
+            *owner = index;
+        }
+        slots
+    }
+
+    /// The stretches of slots that a node serves, by its index: first and last slot of each.
+    pub fn stretches(&self, index: u16) -> Vec<(u16, u16)> {
+        let mut stretches: Vec<(u16, u16)> = Vec::new();
+        for (slot, _) in (0..).zip(&self.owners).filter(|(_, owner)| **owner == index) {
+            match stretches.last_mut() {
+                Some((_, last)) if *last + 1 == slot => *last = slot,
+                _ => stretches.push((slot, slot)),
+            }
+        }
+        stretches
+    }
+
     /// Whether both say that the same nodes serve the same slots. How their addresses are seen may differ.
     fn agree(&self, other: &Self) -> bool {
         let is_same = |(one, other): (&Node, &Node)| match one.id.is_empty() {

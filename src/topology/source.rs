@@ -6,6 +6,7 @@
 
 use super::conversation::{Conversation, Login};
 use super::gather::gather;
+use super::reply::{self, Wrong};
 use super::sentinel::{self, Role, View};
 use super::slots::{Answer, Slots, choose};
 use crate::config::HostPort;
@@ -78,6 +79,16 @@ impl SentinelSource {
         Self { name, configured: sentinels.clone(), sentinels, sentinel_login, redis_login, known: None, found }
     }
 
+    /// What they call the primary.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who to be at the sentinels.
+    pub fn sentinel_login(&self) -> &Login {
+        &self.sentinel_login
+    }
+
     /// The sentinels that are known, those first that have answered last.
     pub fn sentinels(&self) -> &[HostPort] {
         &self.sentinels
@@ -129,11 +140,20 @@ impl SentinelSource {
     ) -> io::Result<()> {
         let attempt = async {
             let mut conversation = Conversation::begin(reach(addr).await?, &self.redis_login).await?;
-            Role::read(conversation.ask(&["ROLE"]).await?).map_err(io::Error::other)
+            conversation.send(&[&["ROLE"], &["INFO", "replication"]]).await?;
+            let (role, info) = (conversation.answer().await?, conversation.answer().await?);
+            match role {
+                // Who may not ask for the role may be told it all the same.
+                Err(Wrong::Refused(_)) => {
+                    let info = info.map_err(io::Error::other)?;
+                    Ok(reply::text(&info).is_some_and(|info| info.lines().any(|line| line == "role:master")))
+                }
+                role => Ok(role.and_then(Role::read).map_err(io::Error::other)? == Role::Primary),
+            }
         };
         match in_time(addr, attempt).await? {
-            Role::Primary => Ok(()),
-            _ => Err(io::Error::other(format!("{addr}: the sentinels name it, but it is no primary"))),
+            true => Ok(()),
+            false => Err(io::Error::other(format!("{addr}: the sentinels name it, but it is no primary"))),
         }
     }
 

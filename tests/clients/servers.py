@@ -75,6 +75,12 @@ class Cluster:
         if create.returncode:
             sys.exit(f"cannot make a cluster:\n{create.stdout}{create.stderr}")
 
+        def is_ok(node):
+            info = subprocess.run([cli, "-p", str(node.port), "CLUSTER", "INFO"], capture_output=True, check=False)
+            return b"cluster_state:ok" in info.stdout
+
+        wait_until(lambda: all(map(is_ok, self.nodes)), lambda: "the nodes do not agree")
+
     def stop(self):
         for node in self.nodes:
             node.stop()

@@ -121,19 +121,3 @@ fn a_certificate_file_that_is_none_is_named() {
     assert!(matches!(output.status.code(), Some(1 | 2)), "{said}");
     assert!(said.contains("none.crt") && !said.contains("panicked"), "{said}");
 }
-
-#[test]
-fn what_is_not_supported_yet_is_refused_at_the_start() {
-    for (addr, mode, key) in [
-        ("redis+sentinel://:s3cret@localhost/main", "auto", "redis.addr"),
-        ("redis+cluster://localhost", "cluster", "redis.mode"),
-        ("localhost", "sentinel", "redis.mode"),
-    ] {
-        let mut tollgate = crate::common::program();
-        tollgate.args(["--listen", "127.0.0.1:0", "--redis", addr]).env("TOLLGATE_REDIS__MODE", mode);
-        let output = tollgate.output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && !said.contains("s3cret"), "{said}");
-        assert!(said.contains(&format!("{key}: Sentinel and Redis Cluster are not supported yet")), "{said}");
-    }
-}

@@ -68,6 +68,22 @@ fn what_clients_of_clusters_ask_is_answered_as_by_a_node() {
     }
 }
 
+/// Whoever came before Tollgate knew would have been told of the nodes, and have gone there from then on.
+#[test]
+fn nobody_is_answered_by_a_node_before_it_is_known_to_be_one_of_a_cluster() {
+    let cluster = Cluster::of_one();
+    for _ in 0..5 {
+        let tollgate = Tollgate::builder().redis(cluster.server(0)).start();
+        let mut client = tollgate.client();
+        client.send(&[encode(&["CLUSTER", "MYID"]), encode(&["GET", "k"]), encode(&["INFO", "server"])].concat());
+        let id = client.read().text();
+        assert!(id.len() == cluster.id(0).len() && id != cluster.id(0), "{id}");
+        assert_eq!(client.read(), refusal("GET"));
+        assert!(client.read().text().contains("\r\nredis_mode:cluster\r\n"));
+        wait_until(PATIENCE, || !client.decide("RL.CHECK k 1000 1h").degraded);
+    }
+}
+
 #[test]
 fn all_slots_are_served_where_the_client_has_come() {
     let cluster = Cluster::of_one();
@@ -149,7 +165,7 @@ fn other_commands_are_for_the_cluster_and_tollgates_own_go_on() {
     );
 }
 
-/// As it does before one Redis.
+/// As it does before one Redis. At first there is no node to be shown anything, and the login waits until one is found.
 #[test]
 fn a_login_is_shown_to_a_node_and_nothing_else_is() {
     for mode in ["none", "redis"] {

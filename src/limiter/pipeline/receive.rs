@@ -2,11 +2,16 @@
 //! for the node's health.
 
 use super::Pipeline;
+use super::redirect::MAX_HOPS;
 use crate::clock::now_us;
 use crate::limiter::job::{Job, Work};
+use crate::limiter::nodes::Kind;
 use crate::store::connection::{Error, Reply};
-use crate::store::redis::Report;
-use tracing::warn;
+use crate::store::ledger::{Record, Writer};
+use crate::store::redis::{ELSEWHERE, LimitReport, Report};
+use crate::topology::redirect::Redirect;
+use std::ops::Range;
+use tracing::{info, warn};
 
 impl Pipeline<'_> {
     pub(super) fn on_reply(&mut self, outcome: Result<Reply, Error>) {
@@ -14,6 +19,10 @@ impl Pipeline<'_> {
             return self.disconnect(error);
         }
         let Some(mut job) = self.in_flight.pop_front() else { return self.disconnect(&Error::Unexpected) };
+        if let Work::Asking = job.work {
+            // If it may not be said, the job behind it is told so.
+            return;
+        }
         match outcome {
             Ok(reply) => self.on_answer(job, reply),
             Err(error) if error.has_code("NOSCRIPT") && !job.with_source => {
@@ -25,13 +34,17 @@ impl Pipeline<'_> {
     }
 
     /// Redis has answered.
-    fn on_answer(&mut self, job: Job, reply: Reply) {
+    fn on_answer(&mut self, mut job: Job, reply: Reply) {
         let (node, now_us) = (self.node, now_us());
         match (&job.work, reply) {
             (Work::Ask { batch, .. }, reply) => match Report::read(reply, batch.states()) {
                 Ok(report) => {
                     node.note_clock(report.redis_now_us, job.sent_us);
-                    self.completion().answer(batch, &job, &report, &mut self.ttl_cache, now_us);
+                    let elsewhere = self.elsewhere(&mut job, &report);
+                    if let Work::Ask { batch, .. } = &job.work {
+                        self.completion().answer(batch, &job, &report, &mut self.ttl_cache, now_us);
+                    }
+                    elsewhere.into_iter().for_each(|job| self.queue.put_back(job));
                 }
                 Err(error) => return self.on_refused(job, &error),
             },
@@ -43,20 +56,66 @@ impl Pipeline<'_> {
                 return;
             }
             (Work::Register { counters, .. }, Reply::Integers(numbers)) => {
-                if node.registered(counters, &numbers, job.sent_us).is_err() {
+                let registry = &self.redis.registry;
+                let outcome = match counters.as_slice() {
+                    [] => registry.listed(&numbers, job.sent_us).map(|_| ()),
+                    _ => registry.registered(counters, &numbers, job.sent_us),
+                };
+                if outcome.is_err() {
                     return self.on_refused(job, &Error::Unexpected);
                 }
+                self.routes.wake();
             }
-            (Work::Reset(_) | Work::Register { .. }, _) => return self.on_refused(job, &Error::Unexpected),
-            (Work::Record { records, .. }, _) => {
-                self.queue.stats.written_back.add(records.len() as u64);
-                node.ledger.written(records);
-                if node.ledger.is_empty() {
-                    node.health.all_written();
-                }
+            (Work::Record { records, writer, .. }, Reply::Integers(numbers)) => {
+                self.on_recorded(records, *writer, &numbers);
+            }
+            (Work::Reset(_) | Work::Register { .. } | Work::Record { .. } | Work::Asking, _) => {
+                return self.on_refused(job, &Error::Unexpected);
             }
         }
         self.on_done(job, now_us);
+    }
+
+    /// Takes away what the node has not decided, because it does not serve all logs of it. Each is asked again with its
+    /// logs declared, so that the node says where they are.
+    fn elsewhere(&self, job: &mut Job, report: &Report) -> Vec<Job> {
+        let Work::Ask { batch, .. } = &job.work else { return Vec::new() };
+        if !report.limits.contains(&LimitReport::Elsewhere) {
+            return Vec::new();
+        }
+        let is_elsewhere = |places| report.limits.get::<Range<usize>>(places);
+        let elsewhere: Vec<bool> = batch
+            .items()
+            .iter()
+            .map(|item| is_elsewhere(item.places()).is_some_and(|reports| reports.contains(&LimitReport::Elsewhere)))
+            .collect();
+        let mut jobs = job.split_off(|index| elsewhere.get(index) == Some(&true));
+        jobs.iter_mut().for_each(|job| self.declare(job));
+        jobs
+    }
+
+    /// Has a job say what slot it is about.
+    fn declare(&self, job: &mut Job) {
+        job.slot = job.work.first_key().map(|key| self.redis.store.slot_of(key));
+    }
+
+    /// The node has said of each record what became of it.
+    fn on_recorded(&self, records: &[Record], writer: Writer, numbers: &[i64]) {
+        let node = self.node;
+        let is_elsewhere = |place: usize| numbers.get(place) == Some(&ELSEWHERE);
+        let (elsewhere, written): (Vec<_>, Vec<_>) =
+            records.iter().cloned().enumerate().partition(|(place, _)| is_elsewhere(*place));
+        let [elsewhere, written] =
+            [elsewhere, written].map(|records| records.into_iter().map(|(_, record)| record).collect::<Vec<_>>());
+        if !elsewhere.is_empty() {
+            node.ledger.not_written(&elsewhere, writer);
+            self.redis.directory.doubt();
+        }
+        self.queue.stats.written_back.add(written.len() as u64);
+        node.ledger.written(&written);
+        if node.ledger.is_empty() {
+            node.health.all_written();
+        }
     }
 
     /// A job is done, and its answer is given. What that says of the way and of Redis.
@@ -79,7 +138,7 @@ impl Pipeline<'_> {
 
     /// The connection broke before Redis answered.
     pub(super) fn on_lost(&mut self, mut job: Job, error: &Error) {
-        if let Work::Register { .. } = job.work {
+        if let Work::Register { .. } | Work::Asking = job.work {
             // The next connection begins with none registered.
             return;
         }
@@ -98,11 +157,36 @@ impl Pipeline<'_> {
         // Else it is known to be down, and why.
         if was_up && !is_counted {
             health.failed(error, now_us);
+            self.redis.directory.doubt();
         }
     }
 
     /// Redis answered with an error.
     fn on_refused(&mut self, job: Job, error: &Error) {
+        let redirect = match error {
+            Error::Refused(text) if self.routes.kind() == Kind::Cluster => Redirect::read(text),
+            _ => None,
+        };
+        match redirect {
+            Some(redirect) => self.on_redirected(job, redirect, error),
+            None => self.on_failed(job, error),
+        }
+    }
+
+    fn on_failed(&mut self, mut job: Job, error: &Error) {
+        let kind = self.routes.kind();
+        if kind == Kind::Cluster && job.slot.is_none() && job.work.first_key().is_some() && error.has_code("ERR") {
+            // It may be that the node runs no script without keys. If it is for another reason, it says so again.
+            info!(redis = ?self.node.dialer, %error, "each run of a script is about one slot from now on");
+            self.node.set_declares_keys(true);
+            return self.pass_on(job);
+        }
+        if kind == Kind::Sentinel && error.has_code("READONLY") && job.hops < MAX_HOPS {
+            // Another is the primary now, and it takes a moment to learn which.
+            job.hops += 1;
+            self.redis.directory.doubt();
+            return self.ask_later(job);
+        }
         if let Work::Record { records, .. } = &job.work
             && error.has_code("ERR")
         {
@@ -118,7 +202,12 @@ impl Pipeline<'_> {
         // One refusal is enough. A Redis out of memory takes some checks and refuses others, and its answers to those do
         // not know of what the fallback admits in place of these.
         if self.node.health.lost(error, now_us) {
+            self.redis.directory.doubt();
             self.disconnect(error);
+        }
+        if error.has_code("READONLY") {
+            // Its name may lead to another by now.
+            self.node.health.hurry();
         }
     }
 }

@@ -4,7 +4,11 @@ use super::Pipeline;
 use crate::clock::now_us;
 use crate::limit::{Counter, Verb};
 use crate::limiter::job::{Job, Work};
+use crate::limiter::nodes::Kind;
+use crate::limiter::queue::Queue;
+use crate::limiter::redis::Redis;
 use crate::store::redis::Names;
+use std::rc::Rc;
 
 /// By then Redis runs what it is sent, as a rule. If it does not, it has to ask itself what it was told to last.
 const MAX_STALL_US: i64 = 10_000;
@@ -12,9 +16,7 @@ const MAX_STALL_US: i64 = 10_000;
 impl Pipeline<'_> {
     /// Sends what is asked, as far as there is room on the way.
     pub(super) fn send(&mut self, now_us: u64) {
-        if self.link.is_some() && self.node.registry.take_list_due(now_us) {
-            self.register(Vec::new(), now_us);
-        }
+        self.tend_registry(now_us);
         self.write_at_leisure(now_us);
         self.is_held = false;
         while self.link.is_some() && self.asked_in_flight() < self.limit.limit() {
@@ -22,7 +24,8 @@ impl Pipeline<'_> {
             for work in self.write_back.owed(self.node, &job.work, now_us) {
                 // A script that Redis has forgotten is sent again, and would come behind the question that it is to
                 // precede.
-                self.send_job(Job { with_source: true, ..self.queue.new_job(work) }, now_us);
+                let (slot, is_asking) = (job.slot, job.is_asking);
+                self.send_job(Job { with_source: true, slot, is_asking, ..self.queue.new_job(work) }, now_us);
             }
             self.send_job(job, now_us);
         }
@@ -35,7 +38,11 @@ impl Pipeline<'_> {
             if runs.is_empty() {
                 return;
             }
-            runs.into_iter().for_each(|work| self.send_job(self.queue.new_job(work), now_us));
+            for work in runs {
+                let slot = work.first_key().map(|key| self.redis.store.slot_of(key));
+                let slot = slot.filter(|_| self.node.declares_keys());
+                self.send_job(Job { slot, ..self.queue.new_job(work) }, now_us);
+            }
         }
     }
 
@@ -50,6 +57,27 @@ impl Pipeline<'_> {
         self.in_flight.iter().filter(|job| job.work.lane().is_some()).count()
     }
 
+    /// Registers what others of this worker's ask for, and reads the registry when that is due.
+    fn tend_registry(&mut self, now_us: u64) {
+        if self.link.is_none() || !self.keeps_registry() {
+            return;
+        }
+        if self.redis.registry.take_list_due(now_us) {
+            self.register(Vec::new(), now_us);
+        }
+        let mut due = self.redis.registry.take_forgotten();
+        due.extend(self.queue.take_unregistered());
+        self.register_new(due, now_us);
+    }
+
+    /// Registers counters that are not being registered.
+    fn register_new(&mut self, mut counters: Vec<Counter>, now_us: u64) {
+        counters.retain(|counter| !self.in_flight.iter().any(|job| job.work.registers(*counter)));
+        if !counters.is_empty() {
+            self.register(counters, now_us);
+        }
+    }
+
     /// Registers counters, or reads the registry if there are none.
     fn register(&mut self, counters: Vec<Counter>, now_us: u64) {
         let due_us = self.node.patience_ends_us(now_us);
@@ -59,10 +87,12 @@ impl Pipeline<'_> {
     }
 
     fn send_job(&mut self, mut job: Job, now_us: u64) {
-        let mut due = self.node.registry.due(job.work.counters(), now_us);
-        due.retain(|counter| !self.in_flight.iter().any(|job| job.work.registers(*counter)));
+        let due = self.redis.registry.due(job.work.counters(), now_us);
         if !due.is_empty() {
-            self.register(due, now_us);
+            match self.routes.registry_queue() {
+                Some(queue) if !Rc::ptr_eq(&queue, self.queue) => queue.register(due),
+                _ => self.register_new(due, now_us),
+            }
         }
         self.queue.stats.batches.add(1);
         (job.sent_us, job.ahead) = (now_us, self.in_flight.len());
@@ -70,20 +100,31 @@ impl Pipeline<'_> {
     }
 
     pub(super) fn write(&mut self, mut job: Job) {
+        if job.is_asking {
+            self.write(self.queue.new_job(Work::Asking));
+        }
+        let names = match (self.routes.kind(), job.slot) {
+            (Kind::Cluster, None) => Names::Passed,
+            _ => Names::Declared,
+        };
         let Some(link) = &mut self.link else { return };
-        let (store, node) = (&self.redis.store, self.node);
+        let (store, node, max) = (&self.redis.store, self.node, self.redis.registry.max());
         let run = match &mut job.work {
+            Work::Asking => {
+                link.write(&[b"ASKING"]);
+                return self.in_flight.push_back(job);
+            }
             Work::Ask { verb: Verb::Check, batch, id } => {
                 self.ttl_cache.mark(batch, node.time_of(job.sent_us) + MAX_STALL_US);
-                store.check(batch, id, job.resent, Names::Declared)
+                store.check(batch, id, job.resent, names)
             }
-            Work::Ask { verb: Verb::Peek, batch, .. } => store.peek(batch, Names::Declared),
+            Work::Ask { verb: Verb::Peek, batch, .. } => store.peek(batch, names),
             Work::Reset(reset) => match reset.piece() {
-                Some(piece) => store.reset(&piece, Names::Declared),
-                None => store.register(&[], node.registry.max()),
+                Some(piece) => store.reset(&piece, names),
+                None => store.register(&[], max),
             },
-            Work::Register { counters, .. } => store.register(counters, node.registry.max()),
-            Work::Record { records, .. } => store.record(records, node.clock_offset_us(), Names::Declared),
+            Work::Register { counters, .. } => store.register(counters, max),
+            Work::Record { records, .. } => store.record(records, node.clock_offset_us(), names),
         };
         run.write(link.output(), job.with_source);
         // Read anew, because this thread may have been stopped since this turn began.
@@ -92,14 +133,31 @@ impl Pipeline<'_> {
     }
 
     fn next_asked(&mut self) -> Option<Job> {
-        let Self { node, queue, in_flight, is_held, write_back, .. } = self;
+        let Self { redis, routes, node, queue, in_flight, is_held, write_back, .. } = self;
+        let registry = routes.registry_queue().filter(|registry| !Rc::ptr_eq(registry, queue));
         queue.next_if(|next| {
             let is_other = |job: &Job| job.work.lane().is_some_and(|lane| Some(lane) != next.lane());
             if in_flight.iter().any(is_other) {
                 return false;
             }
-            *is_held = write_back.must_wait(&node.ledger, next);
+            *is_held = write_back.must_wait(&node.ledger, next)
+                || registry.as_ref().is_some_and(|registry| awaits_registry(redis, registry, next));
             !*is_held
         })
     }
+}
+
+/// Whether a job may make a log that no registry knows of, of which another node keeps one. That is told, and answers
+/// soon, or is down.
+fn awaits_registry(redis: &Redis, registry: &Queue, work: &Work) -> bool {
+    let unknown = redis.registry.unknown(work.counters());
+    if unknown.is_empty() {
+        return false;
+    }
+    if !registry.node.health.is_up() {
+        redis.registry.forgotten(&unknown);
+        return false;
+    }
+    registry.register(unknown);
+    true
 }

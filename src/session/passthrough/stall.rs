@@ -6,6 +6,7 @@
 
 use crate::clock::now_us;
 use crate::limit::{Ask, Limit, Verb, Window};
+use crate::limiter::node::Node;
 use crate::session::caller::Caller;
 use crate::session::expect::ConnectionId;
 use std::pin::Pin;
@@ -27,9 +28,16 @@ pub struct Stall {
 }
 
 impl Stall {
-    /// Whether Redis has stopped answering on a connection on which so many bytes have come. To be asked while
-    /// something is due from Redis.
-    pub fn poll(&mut self, cx: &mut Context<'_>, caller: &Caller, connection: ConnectionId, received: u64) -> bool {
+    /// Whether a node has stopped answering on a connection to it on which so many bytes have come. To be asked while
+    /// something is due from there.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        caller: &Caller,
+        node: &Node,
+        connection: ConnectionId,
+        received: u64,
+    ) -> bool {
         let look = caller.worker.shared.config.upstream.stall / LOOKS;
         let alarm = self.alarm.get_or_insert_with(|| {
             self.seen = received;
@@ -44,7 +52,6 @@ impl Stall {
         let is_silent = self.seen == received && caller.replies.slots.await_from(connection);
         self.looks = if is_silent { self.looks + 1 } else { 0 };
         self.seen = received;
-        let Some(node) = caller.upstream() else { return false };
         if self.looks > 0 && node.health.is_up() {
             ask_whether_redis_answers(caller);
         }

@@ -6,6 +6,7 @@ use super::state::{ReplyMode, State};
 use crate::client_list::Linked;
 use crate::clock::now_us;
 use crate::command::OwnRequest;
+use crate::limiter::node::Node;
 use crate::net::Stream;
 use crate::resp::reply;
 use crate::session::caller::{Caller, Flow, Polled};
@@ -16,6 +17,7 @@ use crate::store::connection::Error;
 use bytes::{Buf, BytesMut};
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
@@ -70,6 +72,8 @@ pub struct Upstream {
     /// When Redis has had long enough to answer that request.
     login_due: Option<Pin<Box<Sleep>>>,
     stall: Stall,
+    /// Where it leads.
+    node: Arc<Node>,
     /// Nothing more will be sent: the sending side is to be closed, then is.
     finishing: Option<Finish>,
     /// Held for what it does when the connection goes.
@@ -77,8 +81,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// The connection that a client has by this id.
-    pub fn new(id: ConnectionId, stream: Stream, linked: Linked) -> Self {
+    /// The connection that a client has by this id, to this node.
+    pub fn new(id: ConnectionId, stream: Stream, node: Arc<Node>, linked: Linked) -> Self {
         Self {
             id,
             stream,
@@ -88,6 +92,7 @@ impl Upstream {
             exclusive: false,
             login_due: None,
             stall: Stall::default(),
+            node,
             finishing: None,
             _linked: linked,
         }
@@ -253,7 +258,8 @@ impl Upstream {
     /// The connection is to be given up.
     pub fn poll(&mut self, cx: &mut Context<'_>, caller: &mut Caller, is_finished: bool) -> Result<Polled, Loss> {
         let watches = caller.replies.slots.await_upstream() && !caller.replies.slots.is_blocked();
-        if watches && Relay::may_read(caller) && self.stall.poll(cx, caller, self.id, self.relay.received()) {
+        if watches && Relay::may_read(caller) && self.stall.poll(cx, caller, &self.node, self.id, self.relay.received())
+        {
             return Err(Loss::Stalled);
         }
         if self.is_login_late(cx, caller) {
@@ -283,8 +289,8 @@ impl Upstream {
             return false;
         }
         let is_late = due.as_mut().poll(cx).is_ready();
-        if let (true, Some(node)) = (is_late, caller.upstream()) {
-            node.health.lost(&Error::late(), now_us());
+        if is_late {
+            self.node.health.lost(&Error::late(), now_us());
         }
         is_late
     }

@@ -19,8 +19,9 @@ use std::sync::Arc;
 
 /// Admissions within this part of the window count as made at once.
 pub(super) const PARTS: u64 = 64;
-/// Most records of one key and window: those that an outage leaves, and as many that were sent and not acknowledged.
-pub(super) const MAX_RECORDS: usize = 2 * PARTS as usize;
+/// Most records of one key and window: those that an outage leaves, as many that were sent and not acknowledged, and what a
+/// node that is lost had admitted of a busy key in the seconds before.
+pub(super) const MAX_RECORDS: usize = 32 * PARTS as usize;
 
 /// Admissions that followed each other closely.
 #[derive(Debug)]
@@ -92,6 +93,11 @@ impl Series {
         let is_open = |last: &&mut Owed| !last.is_sealed && !admission.is_sealed;
         let last = self.admissions.back_mut().filter(is_open).filter(is_close);
         last.map(|last| last.absorb(admission)).is_some()
+    }
+
+    /// All of them, as if none were in flight.
+    pub(super) fn into_admissions(self) -> impl Iterator<Item = Owed> {
+        self.admissions.into_iter().map(|admission| Owed { writers: Vec::new(), ..admission })
     }
 
     /// Drops what counts no longer.

@@ -1,0 +1,97 @@
+//! What a node of a cluster has not run because its slot is elsewhere, or on its way: it is asked of the node that is
+//! named, or again a little later.
+
+use super::Pipeline;
+use crate::clock::now_us;
+use crate::limiter::job::{Job, Work};
+use crate::store::connection::Error;
+use crate::topology::redirect::Redirect;
+use std::time::Duration;
+
+/// Most nodes that pass a question on. A slot that moves does so once; nodes that disagree may pass it to and fro.
+pub(super) const MAX_HOPS: u8 = 5;
+/// Wait before a question is asked again whose logs are partly here and partly there.
+const TRY_AGAIN: Duration = Duration::from_millis(5);
+
+impl Pipeline<'_> {
+    /// The node has not run a job, and says why.
+    pub(super) fn on_redirected(&mut self, mut job: Job, redirect: Redirect, error: &Error) {
+        let directory = &self.redis.directory;
+        job.hops += 1;
+        if job.hops > MAX_HOPS || !matches!(job.work, Work::Ask { .. } | Work::Reset(_)) {
+            directory.doubt();
+            return self.completion().give_up(job, now_us());
+        }
+        match redirect {
+            Redirect::Moved(slot, target) => {
+                self.queue.stats.redirects.add(1);
+                if let Some(target) = target {
+                    directory.moved(slot, target, self.node);
+                }
+                self.pass_on(job);
+            }
+            Redirect::Ask(_, target) => {
+                self.queue.stats.redirects.add(1);
+                let node = target.and_then(|target| directory.named(target, self.node));
+                self.routes.update();
+                match node.and_then(|node| self.routes.queue_before(&node)) {
+                    Some(queue) => queue.adopt(Job { is_asking: true, ..job }, self.queue),
+                    None => self.completion().give_up(job, now_us()),
+                }
+            }
+            Redirect::TryAgain => {
+                self.queue.stats.try_agains.add(1);
+                if let Work::Reset(reset) = &mut job.work {
+                    // Each log by itself is somewhere.
+                    reset.take_one_log_at_a_time();
+                    return self.pass_on(job);
+                }
+                job.hops -= 1;
+                self.ask_later(job);
+            }
+            // What it does not serve it is not to be asked for, but there is nothing wrong with it.
+            Redirect::NotLocal | Redirect::ReadOnly => {
+                directory.doubt();
+                self.ask_later(job);
+            }
+            Redirect::ClusterDown | Redirect::CrossSlot => {
+                directory.doubt();
+                let now_us = now_us();
+                self.completion().give_up(job, now_us);
+                if self.node.health.lost(error, now_us) {
+                    self.disconnect(error);
+                }
+            }
+        }
+    }
+
+    /// Has whoever counts for the keys of a job be asked. The fallback answers if nobody does.
+    pub(super) fn pass_on(&self, job: Job) {
+        self.routes.update();
+        match &job.work {
+            Work::Record { records, writer, .. } => return self.node.ledger.not_written(records, *writer),
+            Work::Register { .. } | Work::Asking => return,
+            Work::Ask { .. } | Work::Reset(_) => {}
+        }
+        for job in self.routes.pass_on(job, self.queue) {
+            self.completion().give_up(job, now_us());
+        }
+    }
+
+    /// Has a job be asked a little later, of whoever counts for it then.
+    pub(super) fn ask_later(&self, job: Job) {
+        let (routes, queue) = (self.routes.clone(), self.queue.clone());
+        let left_us = job.next_due_us().map_or(0, |due_us| due_us.saturating_sub(now_us()));
+        let pause = TRY_AGAIN.min(Duration::from_micros(left_us));
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(pause).await;
+            routes.update();
+            for job in routes.pass_on(job, &queue) {
+                // What nobody counts for waits for that until it is due, where somebody looks.
+                if let Some(first) = routes.first() {
+                    first.adopt(job, &queue);
+                }
+            }
+        });
+    }
+}
