@@ -1,6 +1,6 @@
 //! Sentinels: that those of the tests do what the tests rely on, and that the primary is found by them.
 
-use crate::common::{Proxy, RawClient, Sentinels, Weather, encode, host_port, resolve};
+use crate::common::{Proxy, RawClient, Reply, Sentinels, Tollgate, Weather, encode, host_port, resolve};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
@@ -150,5 +150,17 @@ impl Liar {
 
     fn addr(&self) -> SocketAddr {
         self.addr
+    }
+}
+
+/// It went to where the primary was yet to be asked for, and was answered as in an outage after a second.
+#[test]
+fn a_command_that_comes_before_the_primary_is_found_waits_for_it() {
+    let sentinels = Sentinels::start();
+    let seeds: Vec<String> = sentinels.addrs().iter().map(SocketAddr::to_string).collect();
+    let url = format!("redis+sentinel://{}/{}", seeds.join(","), sentinels.name());
+    for _ in 0..5 {
+        let tollgate = Tollgate::builder().arg("--redis").arg(&url).start();
+        assert_eq!(tollgate.client().line("SET k 1"), Reply::Status("OK".into()));
     }
 }
