@@ -205,7 +205,7 @@ impl<'a> Discovery<'a> {
 }
 
 /// Has the nodes' ledgers hold what is owed to each: of the nodes that are gone all that they have admitted lately too.
-fn hand_over<'a>(redis: &Redis, nodes: &Nodes, gone: impl Iterator<Item = &'a Arc<Node>>) {
+pub(super) fn hand_over<'a>(redis: &Redis, nodes: &Nodes, gone: impl Iterator<Item = &'a Arc<Node>>) {
     let ledger_of = |key: &[u8]| -> Option<&Ledger> { Some(&nodes.of_slot(redis.store.slot_of(key))?.ledger) };
     for node in gone {
         node.replay.hand_over(ledger_of);

@@ -24,8 +24,9 @@ pub const DEAFNESS: &str = "denials are not cached";
 const RESETS: Option<&str> = Some("RL.RESET fails");
 
 const NEEDS: [Need; 16] = [
-    Need { right: "+evalsha", words: &["EVALSHA", NO_SCRIPT, "0"], loss: None },
-    Need { right: "+eval", words: &["EVAL", "return 1", "0"], loss: None },
+    // With a key, as there are services that run no script without.
+    Need { right: "+evalsha", words: &["EVALSHA", NO_SCRIPT, "1", KEY], loss: None },
+    Need { right: "+eval", words: &["EVAL", "return 1", "1", KEY], loss: None },
     Need { right: "+time", words: &["TIME"], loss: None },
     // The first of those that write: its error tells what keeps all of them from it.
     Need { right: "+zadd", words: &["ZADD", KEY, "XX", "GT", "0", "t"], loss: None },

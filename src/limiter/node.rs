@@ -68,6 +68,8 @@ pub struct Node {
     pub replay: Replay,
     /// Stands for the nodes that are yet to be found, and is not dialled.
     pub is_placeholder: bool,
+    /// It says ASK only if all of a question's keys are to be asked for elsewhere.
+    asks_for_all: AtomicBool,
     /// Which run of the server was seen last.
     run_id: Mutex<String>,
     /// It runs no script that does not declare its keys.
@@ -104,6 +106,7 @@ impl Node {
             ledger: Ledger::new(max_records),
             replay: Replay::new(settings.replay, of),
             is_placeholder: false,
+            asks_for_all: AtomicBool::new(false),
             run_id: Mutex::default(),
             declares_keys: AtomicBool::new(false),
             reset_feed_live: AtomicBool::new(false),
@@ -118,6 +121,18 @@ impl Node {
         if !before.is_empty() && before != run_id {
             self.replay.hand_over(|_| Some(&self.ledger));
         }
+    }
+
+    /// Whether ASK means that it has none of a question's keys. Before Redis 7.0 it may have some.
+    pub(super) fn asks_for_all(&self) -> bool {
+        self.asks_for_all.load(Relaxed)
+    }
+
+    /// It says that it has this version.
+    pub(super) fn has_version(&self, version: Option<&str>) {
+        let major = version.and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+        self.asks_for_all.store(major.is_some_and(|major| major >= 7), Relaxed);
+        self.health.has_version(version.map(str::to_owned));
     }
 
     /// What is added to a time of this process's clock to have it by the node's.

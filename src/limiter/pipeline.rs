@@ -7,6 +7,7 @@ mod send;
 
 use super::completion::Completion;
 use super::diagnosis::{Kind as ProblemKind, Problem};
+use super::discovery;
 use super::in_flight::InFlight;
 use super::job::Job;
 use super::node::Node;
@@ -98,6 +99,8 @@ impl<'a> Pipeline<'a> {
             }
             if self.queue.is_closed() {
                 self.queue.take_all().into_iter().for_each(|job| self.pass_on(job));
+                // What was admitted in the node's place just now is owed to the one that counts instead.
+                discovery::hand_over(self.redis, &self.redis.directory.nodes(), [&self.queue.node].into_iter());
                 if !self.in_flight.iter().any(|job| job.next_due_us().is_some()) {
                     return self.disconnect(&Error::late());
                 }

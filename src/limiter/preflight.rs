@@ -7,8 +7,10 @@ use super::nodes::Nodes;
 use super::redis::Redis;
 use super::{discovery, probe, resets};
 use crate::config::Config;
+use crate::limit::{Ask, Counter, Limit, Window};
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
+use crate::store::ledger::{Id, Record};
 use crate::store::redis::Names;
 use crate::store::reset::Piece;
 use crate::store::script::Run;
@@ -76,11 +78,10 @@ async fn run(redis: &Redis, node: &Node, told: probe::Told<'_>) -> Result<(), Pr
     told("connect", &peer);
     let looked = timeout(node.connect_timeout, probe::examine(redis, node, &mut link, told)).await;
     looked.unwrap_or_else(|_| Err(diagnose(Error::late())))?;
-    for (name, script) in scripts(redis, &Batch::default()) {
-        if node.declares_keys() && name != "windows" {
-            // It runs none that is about nothing.
-            continue;
-        }
+    let (key, limits) = (probe::key_of(redis, node), [Limit::log(1, Window::MIN)]);
+    let mut batch = Batch::default();
+    batch.add(&Ask { key: &key, limits: &limits, cost: 2 });
+    for (name, script) in scripts(redis, &batch, &key, limits.map(|limit| limit.counter())) {
         match probe::run(&mut link, script, node.connect_timeout).await {
             Err(error) if !probe::is_redirect(&error) => return Err(diagnose(error)),
             _ => told("script", name),
@@ -96,15 +97,18 @@ async fn run(redis: &Redis, node: &Node, told: probe::Told<'_>) -> Result<(), Pr
     Ok(())
 }
 
-/// Each script, run on nothing.
-fn scripts<'a>(redis: &'a Redis, nothing: &Batch) -> [(&'static str, Run<'a>); 5] {
+/// Each script, run on a log such that it writes nothing: a check of more than fits, a reset and a record of what is not
+/// there or has expired long since. With a log, as there are services that run no script without keys.
+fn scripts<'a>(redis: &'a Redis, batch: &Batch, key: &[u8], counters: [Counter; 1]) -> [(&'static str, Run<'a>); 5] {
     let store = &redis.store;
-    let nobody = Piece { keys: &[], counters: &[], completes_its_keys: true };
+    let piece = Piece { keys: &[key.to_vec()], counters: &counters, completes_its_keys: false };
+    let [counter] = counters;
+    let record = Record { key: key.into(), counter, time_us: 0, id: Id::New(0), cost: 1, admitted: 1 };
     [
-        ("check", store.check(nothing, "", false, Names::Declared)),
-        ("peek", store.peek(nothing, Names::Declared)),
-        ("reset", store.reset(&nobody, Names::Declared)),
+        ("check", store.check(batch, "", false, Names::Declared)),
+        ("peek", store.peek(batch, Names::Declared)),
+        ("reset", store.reset(&piece, Names::Declared)),
         ("windows", store.register(&[], 0)),
-        ("record", store.record(&[], 0, Names::Declared)),
+        ("record", store.record(&[record], 0, Names::Declared)),
     ]
 }

@@ -102,7 +102,7 @@ async fn try_commands(
         Ok(info) => {
             let info = text_of(info);
             let field = |name| facts::field(&info, name).unwrap_or("?");
-            node.health.has_version(facts::field(&info, "redis_version").map(str::to_owned));
+            node.has_version(facts::field(&info, "redis_version"));
             told("server", &format!("Redis {}, {}, {}", field("redis_version"), field("redis_mode"), field("role")));
             recognize(redis, &info)?;
             node.is_run(facts::field(&info, "run_id").unwrap_or_default());
@@ -139,8 +139,7 @@ fn recognize(redis: &Redis, info: &str) -> Result<(), Problem> {
 
 /// Whether a node of a cluster runs a script that names a log without declaring it.
 async fn runs_without_keys(redis: &Redis, node: &Node, link: &mut Connection) -> Result<bool, Problem> {
-    let slot = redis.directory.nodes().a_slot_of(node);
-    let key = slot.map_or_else(|| b"probe".to_vec(), |slot| redis.store.key_in(slot));
+    let key = key_of(redis, node);
     let mut batch = Batch::default();
     batch.add(&Ask { key: &key, limits: &[Limit::log(1, Window::MIN)], cost: 1 });
     match run(link, redis.store.peek(&batch, Names::Passed), node.connect_timeout).await {
@@ -148,6 +147,11 @@ async fn runs_without_keys(redis: &Redis, node: &Node, link: &mut Connection) ->
         Err(error) if error.has_code("ERR") && !is_redirect(&error) => Ok(false),
         Err(error) => Err(node.health.diagnose(&error)),
     }
+}
+
+/// A key whose logs the node serves.
+pub(super) fn key_of(redis: &Redis, node: &Node) -> Vec<u8> {
+    redis.directory.nodes().a_slot_of(node).map_or_else(|| b"probe".to_vec(), |slot| slot.a_tag().to_vec())
 }
 
 /// Whether an error says no more than that a slot is elsewhere.
@@ -160,10 +164,7 @@ pub(super) fn is_redirect(error: &Error) -> bool {
 /// breaker for nothing.
 async fn run_script(redis: &Redis, node: &Node, link: &mut Connection) -> Result<(), Error> {
     let mut batch = Batch::default();
-    let key = match redis.directory.nodes().a_slot_of(node) {
-        Some(slot) => redis.store.key_in(slot),
-        None => b"probe".to_vec(),
-    };
+    let key = key_of(redis, node);
     batch.add(&Ask { key: &key, limits: &[Limit::log(1, Window::MIN)], cost: 1 });
     let (within, sent_us) = (Duration::from_micros(redis.timeout_us), now_us());
     match run(link, redis.store.peek(&batch, Names::Declared), within).await {

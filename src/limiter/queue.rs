@@ -122,9 +122,9 @@ impl Queue {
     }
 
     /// The next job, if it `may_leave`.
-    pub(super) fn next_if(&self, may_leave: impl FnOnce(&Work) -> bool) -> Option<Job> {
+    pub(super) fn next_if(&self, may_leave: impl FnOnce(&Job) -> bool) -> Option<Job> {
         let mut jobs = self.jobs.borrow_mut();
-        may_leave(&jobs.front()?.work).then(|| jobs.pop_front())?
+        may_leave(jobs.front()?).then(|| jobs.pop_front())?
     }
 
     /// When the first is due who waits here.
@@ -164,6 +164,12 @@ impl Queue {
         self.waiting.set(self.waiting.get() + unanswered);
         self.put_back(Job { number: 0, ..job });
         self.wake();
+    }
+
+    /// Gives up a job that the queue had. Returns who still waits for it.
+    pub(super) fn let_go(&self, Job { waiters, .. }: Job) -> impl Iterator<Item = Waiter> {
+        self.waiting.set(self.waiting.get() - waiters.unanswered());
+        waiters.list.into_iter().skip(waiters.expired)
     }
 
     /// Looks at what is to be done.

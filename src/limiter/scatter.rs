@@ -3,9 +3,12 @@
 
 use super::job::Waiter;
 use super::mailbox::{Answer, Mailbox, Refusal};
+use super::queue::Queue;
 use super::routes::Routes;
 use crate::clock::now_us;
+use crate::limit::{Counter, Window};
 use crate::store::reset::Reset;
+use crate::topology::slot::Slot;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
@@ -37,13 +40,18 @@ async fn list(routes: &Routes) -> Result<(), Refusal> {
 /// Each key is a question of its own, which is redirected alone if its slot has moved.
 async fn reset_listed(routes: &Routes, keys: &[Vec<u8>]) -> Answer {
     let Some(redis) = routes.redis() else { return Answer::Refused(Refusal::Unavailable) };
+    let mut counters = redis.registry.counters();
+    if counters.is_empty() {
+        // Others are told of the keys all the same, by a script that may have to declare a log.
+        counters.push(Counter::Log(Window::MIN));
+    }
     let (mut had_state, mut refusal) = (0, None);
     for keys in keys.chunks(AT_ONCE) {
         let answers = Rc::<Mailbox>::default();
         let mut asked = 0;
         for key in keys {
             let mut reset = Reset::new(vec![key.clone()]);
-            reset.set_counters(redis.registry.counters());
+            reset.set_counters(counters.clone());
             let outcome = match routes.queue_of(key) {
                 Some((queue, slot)) => ask(routes, &queue, reset, slot, &answers),
                 None => Err(Refusal::Unavailable),
@@ -60,13 +68,7 @@ async fn reset_listed(routes: &Routes, keys: &[Vec<u8>]) -> Answer {
     refusal.map_or(Answer::Reset(had_state), Answer::Refused)
 }
 
-fn ask(
-    routes: &Routes,
-    queue: &super::queue::Queue,
-    reset: Reset,
-    slot: Option<crate::topology::slot::Slot>,
-    answers: &Rc<Mailbox>,
-) -> Result<(), Refusal> {
+fn ask(routes: &Routes, queue: &Queue, reset: Reset, slot: Option<Slot>, answers: &Rc<Mailbox>) -> Result<(), Refusal> {
     if !queue.node.health.is_up() {
         return Err(queue.node.health.refusal());
     }

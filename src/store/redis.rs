@@ -10,7 +10,7 @@ use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
 use crate::limit::{Counter, Limit, LimitState, MAX_LIMIT};
-use crate::topology::slot::{SLOTS, Slot};
+use crate::topology::slot::Slot;
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -272,12 +272,6 @@ impl RedisStore {
         out.extend_from_slice(open);
         out.extend_from_slice(key);
         out.extend_from_slice(close);
-    }
-
-    /// A key whose logs are in a slot. One of a few times the number of slots is, so it takes about a millisecond to find.
-    pub fn key_in(&self, slot: Slot) -> Vec<u8> {
-        let mut keys = (0..20 * u32::from(SLOTS)).map(|number| format!("probe{number}").into_bytes());
-        keys.find(|key| self.slot_of(key) == slot).unwrap_or_default()
     }
 
     /// The slot of a cluster that all of a key's logs are in: that of what stands between the first `{` of their names,

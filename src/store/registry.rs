@@ -172,10 +172,11 @@ impl Registry {
         }
     }
 
-    /// Those of some counters that this process has not registered.
+    /// Those of some counters that this process has not registered, nor will without being asked.
     pub fn unknown(&self, counters: impl Iterator<Item = Counter>) -> Vec<Counter> {
         let known = self.lock();
-        let mut unknown: Vec<_> = counters.filter(|counter| !known.is_registered(*counter)).collect();
+        let is_unknown = |counter: &Counter| !known.is_registered(*counter) && !known.forgotten.contains(counter);
+        let mut unknown: Vec<_> = counters.filter(is_unknown).collect();
         unknown.sort();
         unknown.dedup();
         unknown
@@ -183,7 +184,11 @@ impl Registry {
 
     /// Those that are known to be in use.
     pub fn counters(&self) -> Vec<Counter> {
-        self.lock().registered_us.keys().copied().collect()
+        let known = self.lock();
+        let mut counters: Vec<_> = known.registered_us.keys().chain(&known.forgotten).copied().collect();
+        counters.sort();
+        counters.dedup();
+        counters
     }
 
     fn set_full(&self, count: i64) {
@@ -250,6 +255,20 @@ mod tests {
         registry.begin_anew();
         assert_eq!(due(&registry, &[1000], 6), [1000], "it may be another registry");
         assert!(registry.registered(&[window(1000)], &[1], 5).is_err());
+    }
+
+    /// Checks of all nodes but the registry's waited for it to be told again of what it had been told before.
+    #[test]
+    fn what_was_registered_is_not_unknown_to_a_registry_that_begins_anew() {
+        let registry = Registry::new(10);
+        let unknown = |ms: &[u64]| registry.unknown(ms.iter().map(|ms| window(*ms)));
+        assert_eq!(unknown(&[1000]), [window(1000)]);
+        registry.registered(&[window(1000)], &[1, 1], 5).unwrap();
+        registry.begin_anew();
+        assert_eq!(unknown(&[1000, 2000]), [window(2000)]);
+        registry.forgotten(&[window(2000)]);
+        assert_eq!((unknown(&[2000]), registry.counters()), (vec![], vec![window(1000), window(2000)]));
+        assert_eq!(registry.take_forgotten().len(), 2, "it is told of both");
     }
 
     #[test]

@@ -27,6 +27,13 @@ impl Slot {
         Self(crc16(tag) % SLOTS)
     }
 
+    /// A tag of this slot, which is a key whose logs are in it: two bytes, of which none is a brace.
+    pub fn a_tag(self) -> [u8; 2] {
+        let is_brace = |byte: &u8| matches!(byte, b'{' | b'}');
+        let mut tags = (0..=u16::MAX / SLOTS).map(|multiple| uncrc16(self.0 + multiple * SLOTS));
+        tags.find(|tag| !tag.iter().any(is_brace)).unwrap_or_default()
+    }
+
     /// Its number, below [`SLOTS`].
     pub fn number(self) -> u16 {
         self.0
@@ -63,6 +70,15 @@ fn crc16(bytes: &[u8]) -> u16 {
     })
 }
 
+/// The two bytes of which this is the CRC: each bit that came in is taken out again.
+fn uncrc16(crc: u16) -> [u8; 2] {
+    let bytes = (0..16).fold(crc, |crc, _| match crc & 1 {
+        0 => crc >> 1,
+        _ => (crc ^ POLYNOMIAL) >> 1 | 1 << 15,
+    });
+    bytes.to_be_bytes()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -85,6 +101,13 @@ mod tests {
         }
         assert_eq!(Slot::new(SLOTS - 1).map(Slot::number), Some(SLOTS - 1));
         assert_eq!(Slot::new(SLOTS), None);
+    }
+
+    #[test]
+    fn each_slot_has_a_tag() {
+        for slot in (0..SLOTS).filter_map(Slot::new) {
+            assert_eq!(Slot::of(&[b"rl:{", &slot.a_tag()[..], b"}:1"].concat()), slot);
+        }
     }
 
     proptest! {

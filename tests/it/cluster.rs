@@ -1,6 +1,12 @@
 //! A Redis Cluster: that the one of the tests does what the tests rely on, and that its nodes are found.
 
-use crate::common::{Cluster, RedisServer, Reply, host_port, resolve};
+mod failover;
+mod forms;
+mod moves;
+mod resets;
+mod same;
+
+use crate::common::{Builder, Cluster, RedisServer, Reply, Tollgate, host_port, resolve};
 use std::sync::Arc;
 use tollgate::topology::conversation::Login;
 use tollgate::topology::slot::Slot;
@@ -9,6 +15,17 @@ use tollgate::topology::source::{ClusterSource, Source};
 
 /// The slot of all keys with the tag `{m}`, and of `m`.
 const SLOT_OF_M: usize = 15_627;
+
+/// A Tollgate before a cluster.
+fn before(cluster: &Cluster) -> Builder {
+    Tollgate::builder().arg("--redis").arg(&cluster.url())
+}
+
+/// What the log of an hour holds of a key, wherever it is now.
+fn counted(cluster: &Cluster, key: &str) -> i64 {
+    let log = cluster.server(cluster.node_of(key)).entries(&format!("rl:{{{key}}}:3600000"));
+    log.iter().map(|(_, weight)| weight).sum()
+}
 
 fn error_code(reply: &Reply) -> String {
     let Reply::Error(text) = reply else { panic!("no error: {reply:?}") };

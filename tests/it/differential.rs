@@ -1,7 +1,7 @@
 //! The same bytes to a Redis and, through Tollgate, to another: the same bytes come back. And with connections cut at
 //! any moment: a reply is never another request's.
 
-use crate::common::{PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode};
+use crate::common::{PATIENCE, Random, RawClient, RedisServer, Reply, Tollgate, encode};
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
@@ -14,27 +14,6 @@ const TIME: Duration = Duration::from_secs(5);
 /// The limit by which RL.CHECK's replies are known.
 const LIMIT: &str = "987654321";
 const END: &str = "that was all";
-
-/// A generator that needs no more than to be repeatable (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
-    }
-}
 
 /// What may stand in a pipeline, words apart. `K` becomes one of a few keys, `C` a channel, `N` a number.
 const ORDINARY: &[&str] = &[

@@ -6,6 +6,7 @@
 //! of sending and before the k-th smallest time of receipt. Redis knows it exactly: where a check also names a
 //! window of an hour, that window's log is the whole history, by the one clock that decides.
 
+use crate::common::load::assert_log_within_limit;
 use crate::common::{RawClient, RedisServer, Reply, Tollgate};
 use std::net::SocketAddr;
 use std::thread;
@@ -69,21 +70,6 @@ fn assert_nearly_all(admitted: &[Admission], limit: i64, window: Duration, durat
     let windows = (duration.as_micros() / window.as_micros()) as i64 + 1;
     let cost: i64 = admitted.iter().map(|admission| admission.cost).sum();
     assert!(cost * 100 >= limit * windows * 95, "only {cost} of {limit} in each of {windows} windows");
-}
-
-/// Fails when any interval `[t, t + window)` holds more than `limit`. Only those that begin at an entry can be first
-/// to hold too much.
-#[track_caller]
-fn assert_log_within_limit(log: &[(i64, i64)], limit: i64, window_ms: i64) {
-    let (mut used, mut end) = (0, 0);
-    for (begin, (time_us, weight)) in log.iter().enumerate() {
-        while end < log.len() && log[end].0 < time_us + window_ms * 1000 {
-            used += log[end].1;
-            end += 1;
-        }
-        assert!(used <= limit, "{used} of at most {limit} from entry {begin} on, within {window_ms} ms");
-        used -= weight;
-    }
 }
 
 #[test]

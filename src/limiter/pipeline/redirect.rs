@@ -4,6 +4,8 @@
 use super::Pipeline;
 use crate::clock::now_us;
 use crate::limiter::job::{Job, Work};
+use crate::limiter::nodes::Kind;
+use crate::limiter::scatter;
 use crate::store::connection::Error;
 use crate::topology::redirect::Redirect;
 use std::time::Duration;
@@ -35,7 +37,14 @@ impl Pipeline<'_> {
                 let node = target.and_then(|target| directory.named(target, self.node));
                 self.routes.update();
                 match node.and_then(|node| self.routes.queue_before(&node)) {
-                    Some(queue) => queue.adopt(Job { is_asking: true, ..job }, self.queue),
+                    Some(queue) => {
+                        // With its keys declared, a node that a slot is on its way to runs nothing before all of them
+                        // are there, and new ones never are. But the slot has none of them where it comes from, or this
+                        // would not have been said; so those that are not there are nowhere, and can be made.
+                        let may_make = self.node.asks_for_all() && !queue.node.declares_keys();
+                        let slot = job.slot.filter(|_| !may_make);
+                        queue.adopt(Job { slot, is_asking: true, ..job }, self.queue);
+                    }
                     None => self.completion().give_up(job, now_us()),
                 }
             }
@@ -46,7 +55,8 @@ impl Pipeline<'_> {
                     reset.take_one_log_at_a_time();
                     return self.pass_on(job);
                 }
-                job.hops -= 1;
+                // What is asked anew is not what is passed to and fro.
+                job.hops = 0;
                 self.ask_later(job);
             }
             // What it does not serve it is not to be asked for, but there is nothing wrong with it.
@@ -68,7 +78,16 @@ impl Pipeline<'_> {
     /// Has whoever counts for the keys of a job be asked. The fallback answers if nobody does.
     pub(super) fn pass_on(&self, job: Job) {
         self.routes.update();
+        let is_undivided = self.routes.kind() == Kind::Cluster && job.slot.is_none();
         match &job.work {
+            // Asked of what has since turned out to be a cluster.
+            Work::Reset(reset) if is_undivided && !reset.keys_left().is_empty() => {
+                let keys = reset.keys_left().to_vec();
+                for waiter in self.queue.let_go(job) {
+                    tokio::task::spawn_local(scatter::reset(self.routes.clone(), keys.clone(), waiter));
+                }
+                return;
+            }
             Work::Record { records, writer, .. } => return self.node.ledger.not_written(records, *writer),
             Work::Register { .. } | Work::Asking => return,
             Work::Ask { .. } | Work::Reset(_) => {}

@@ -20,7 +20,7 @@ impl Pipeline<'_> {
         self.write_at_leisure(now_us);
         self.is_held = false;
         while self.link.is_some() && self.asked_in_flight() < self.limit.limit() {
-            let Some(job) = self.next_asked() else { return };
+            let Some(job) = self.next_asked(now_us) else { return };
             for work in self.write_back.owed(self.node, &job.work, now_us) {
                 // A script that Redis has forgotten is sent again, and would come behind the question that it is to
                 // precede.
@@ -132,29 +132,31 @@ impl Pipeline<'_> {
         self.in_flight.push_back(job);
     }
 
-    fn next_asked(&mut self) -> Option<Job> {
+    fn next_asked(&mut self, now_us: u64) -> Option<Job> {
         let Self { redis, routes, node, queue, in_flight, is_held, write_back, .. } = self;
         let registry = routes.registry_queue().filter(|registry| !Rc::ptr_eq(registry, queue));
         queue.next_if(|next| {
-            let is_other = |job: &Job| job.work.lane().is_some_and(|lane| Some(lane) != next.lane());
+            let is_other = |job: &Job| job.work.lane().is_some_and(|lane| Some(lane) != next.work.lane());
             if in_flight.iter().any(is_other) {
                 return false;
             }
-            *is_held = write_back.must_wait(&node.ledger, next)
-                || registry.as_ref().is_some_and(|registry| awaits_registry(redis, registry, next));
+            *is_held = write_back.must_wait(&node.ledger, &next.work)
+                || registry.as_ref().is_some_and(|registry| awaits_registry(redis, registry, next, now_us));
             !*is_held
         })
     }
 }
 
 /// Whether a job may make a log that no registry knows of, of which another node keeps one. That is told, and answers
-/// soon, or is down.
-fn awaits_registry(redis: &Redis, registry: &Queue, work: &Work) -> bool {
-    let unknown = redis.registry.unknown(work.counters());
+/// soon. It is not waited for while it is down, nor when half of the time has passed that the job has: only a reset needs
+/// it.
+fn awaits_registry(redis: &Redis, registry: &Queue, job: &Job, now_us: u64) -> bool {
+    let unknown = redis.registry.unknown(job.work.counters());
     if unknown.is_empty() {
         return false;
     }
-    if !registry.node.health.is_up() {
+    let is_urgent = job.next_due_us().is_some_and(|due_us| due_us < now_us + redis.timeout_us / 2);
+    if is_urgent || !registry.node.health.is_up() {
         redis.registry.forgotten(&unknown);
         return false;
     }

@@ -86,6 +86,13 @@ impl Reply {
         items
     }
 
+    /// The bytes of a bulk string.
+    #[track_caller]
+    pub fn bytes(&self) -> Vec<u8> {
+        let Self::Bulk(bytes) = self else { panic!("not a bulk string: {self:?}") };
+        bytes.clone()
+    }
+
     /// The text of a status, an error, a bulk or a verbatim string.
     #[track_caller]
     pub fn text(&self) -> String {
@@ -107,7 +114,7 @@ impl Reply {
     }
 
     #[track_caller]
-    fn read(from: &mut impl BufRead) -> io::Result<Self> {
+    pub fn read(from: &mut impl BufRead) -> io::Result<Self> {
         let mut line = Vec::new();
         from.read_until(b'\n', &mut line)?;
         let Some((&kind, rest)) = line.split_first() else { return Err(io::ErrorKind::UnexpectedEof.into()) };
@@ -272,6 +279,35 @@ impl RawClient {
     #[track_caller]
     pub fn wait_for_bytes(&mut self) {
         assert_ne!(self.stream.get_ref().peek(&mut [0]).unwrap(), 0, "closed");
+    }
+
+    /// One reply of RESP2, as it stands on the wire.
+    pub fn read_raw_reply(&mut self) -> io::Result<Vec<u8>> {
+        let (mut bytes, mut left) = (Vec::new(), 1);
+        while left > 0 {
+            let begin = bytes.len();
+            if self.stream.read_until(b'\n', &mut bytes)? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let number: Option<usize> =
+                str::from_utf8(&bytes[begin + 1..]).ok().and_then(|text| text.trim().parse().ok());
+            left -= 1;
+            match (bytes[begin], number) {
+                (b'*', Some(count)) => left += count,
+                (b'$', Some(length)) => {
+                    let end = bytes.len();
+                    bytes.resize(end + length + 2, 0);
+                    self.stream.read_exact(&mut bytes[end..])?;
+                }
+                _ => {}
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// What is left of the connection.
+    pub fn into_stream(self) -> BufReader<TcpStream> {
+        self.stream
     }
 
     /// Its own end's address.

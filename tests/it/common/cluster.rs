@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
+use tollgate::topology::slot::Slot;
 
 /// How many slots a cluster has.
 const SLOTS: usize = 16_384;
@@ -24,6 +25,8 @@ struct Node {
     id: String,
     /// Neither killed nor stopped.
     is_up: bool,
+    /// Serves nothing when the cluster begins, and is nobody's replica.
+    is_spare: bool,
 }
 
 /// A slot that is on its way from one node to another: what is asked of it meets ASK and TRYAGAIN.
@@ -34,24 +37,40 @@ pub struct SlotMove {
     pub to: usize,
 }
 
+/// A word whose slot as a key of Tollgate's is this, by its logs' names.
+pub fn key_in(slot: usize) -> String {
+    let mut keys = (0..).map(|number| format!("k{number}"));
+    keys.find(|key| usize::from(Slot::of(key.as_bytes()).number()) == slot).unwrap()
+}
+
 /// Who serves some slots: the first and last, the primary's id and those of its replicas.
 type Stretch = (i64, i64, String, BTreeSet<String>);
 
 impl Cluster {
     /// Three primaries, 0 to 2, and a replica of each, 3 to 5.
     pub fn start() -> Self {
-        Self::of(3, true)
+        Self::of(3, true, &[])
+    }
+
+    /// Three primaries without replicas: what one of them serves nobody serves while it is away.
+    pub fn of_three() -> Self {
+        Self::of(3, false, &[])
     }
 
     /// One node that serves all slots.
     pub fn of_one() -> Self {
-        Self::of(1, false)
+        Self::of_one_with(&[])
     }
 
-    fn of(primaries: usize, has_replicas: bool) -> Self {
+    /// The same with more options of redis-server.
+    pub fn of_one_with(options: &[&str]) -> Self {
+        Self::of(1, false, options)
+    }
+
+    fn of(primaries: usize, has_replicas: bool, options: &[&str]) -> Self {
         let count = if has_replicas { 2 * primaries } else { primaries };
         let nodes = thread::scope(|scope| {
-            let starting: Vec<_> = (0..count).map(|_| scope.spawn(Node::start)).collect();
+            let starting: Vec<_> = (0..count).map(|_| scope.spawn(|| Node::start(options))).collect();
             starting.into_iter().map(|node| node.join().unwrap()).collect()
         });
         let cluster = Self { nodes };
@@ -64,6 +83,20 @@ impl Cluster {
         }
         cluster.wait_until_agreed();
         cluster
+    }
+
+    /// Adds a node that serves nothing yet. Its number.
+    pub fn add_spare(&mut self) -> usize {
+        self.nodes.push(Node { is_spare: true, ..Node::start(&[]) });
+        let spare = self.nodes.len() - 1;
+        self.meet();
+        let knows_all = |node| {
+            let info = self.command(node, &["CLUSTER", "INFO"]).text();
+            info.contains(&format!("cluster_known_nodes:{}\r", self.nodes.len()))
+        };
+        wait_until(AGREEMENT, || self.up().all(knows_all));
+        self.wait_until_agreed();
+        spare
     }
 
     fn share_slots(&self, primaries: usize) {
@@ -89,6 +122,12 @@ impl Cluster {
 
     pub fn len(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Its address, by some of the nodes that it began with.
+    pub fn url(&self) -> String {
+        let nodes: Vec<_> = self.nodes.iter().take(3).map(|node| node.server.addr().to_string()).collect();
+        format!("redis+cluster://{}", nodes.join(","))
     }
 
     pub fn server(&self, node: usize) -> &RedisServer {
@@ -134,6 +173,37 @@ impl Cluster {
         self.nodes[node].is_up = true;
     }
 
+    /// Has the cluster tell clients another port of a node: that of a proxy before it.
+    pub fn announce(&self, node: usize, port: u16) {
+        self.command(node, &["CONFIG", "SET", "cluster-announce-port", &port.to_string()]);
+        let is_told = |asked: usize| {
+            let slots = self.command(asked, &["CLUSTER", "SLOTS"]);
+            let ports = slots.items().iter().map(|stretch| stretch.items()[2].items()[1].integer());
+            ports.into_iter().any(|told| told == i64::from(port))
+        };
+        wait_until(AGREEMENT, || self.up().all(is_told));
+    }
+
+    /// A key that a node serves.
+    pub fn key_on(&self, node: usize) -> String {
+        self.keys_on(node, 1).remove(0)
+    }
+
+    /// So many of them.
+    pub fn keys_on(&self, node: usize, count: usize) -> Vec<String> {
+        let layout = self.layout(self.up().next().unwrap());
+        let serves = |key: &String| {
+            let slot = i64::from(Slot::of(key.as_bytes()).number());
+            layout.iter().any(|(first, last, id, _)| (*first..=*last).contains(&slot) && id == self.id(node))
+        };
+        (0..).map(|number| format!("on{number}")).filter(serves).take(count).collect()
+    }
+
+    /// Ends the connections on which a primary's replicas follow it.
+    pub fn lose_replicas(&self, primary: usize) {
+        self.command(primary, &["CLIENT", "KILL", "TYPE", "replica"]);
+    }
+
     /// Makes a node hang, as one that is cut off.
     pub fn stop(&mut self, node: usize) {
         self.nodes[node].is_up = false;
@@ -170,13 +240,14 @@ impl Cluster {
         SlotMove { slot, from, to }
     }
 
-    /// Moves some keys of a slot that is on its way.
+    /// Moves those of some keys of a slot that is on its way that are there.
     #[track_caller]
     pub fn move_keys(&self, SlotMove { from, to, .. }: SlotMove, keys: &[&str]) {
         let (addr, patience_ms) = (self.server(to).addr(), PATIENCE.as_millis().to_string());
         let (host, port) = (addr.ip().to_string(), addr.port().to_string());
         let words = ["MIGRATE", &host, &port, "", "0", &patience_ms, "KEYS"];
-        assert_eq!(self.command(from, &[&words, keys].concat()), ok());
+        let outcome = self.command(from, &[&words, keys].concat()).text();
+        assert!(["OK", "NOKEY"].contains(&outcome.as_str()), "{outcome}");
     }
 
     /// Moves what is left of a slot, and tells its nodes who serves it from now on.
@@ -220,7 +291,8 @@ impl Cluster {
         wait_until(AGREEMENT, || {
             let layout = self.layout(self.up().next().unwrap());
             // A replica is not among them before it has something from its primary.
-            let has_all = self.up().all(|node| layout.iter().any(|stretch| has(stretch, self.id(node))));
+            let is_among = |node| layout.iter().any(|stretch| has(stretch, self.id(node)));
+            let has_all = self.up().all(|node| self.nodes[node].is_spare || is_among(node));
             has_all && self.up().all(is_ok) && self.up().all(|node| self.layout(node) == layout)
         });
     }
@@ -246,20 +318,23 @@ impl Cluster {
 }
 
 impl Node {
-    fn start() -> Self {
+    fn start(options: &[&str]) -> Self {
         let timeout_ms = NODE_TIMEOUT.as_millis().to_string();
         let own = ["--cluster-enabled", "yes", "--cluster-node-timeout", &timeout_ms];
         // A replica is told of, and its primary takes it, as soon as it can be.
         let soon = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"];
         // However long it was away from its primary, a replica may follow it; and none moves to another primary.
         let steady = ["--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"];
+        // A node that is lost is no reason for the others to serve nothing.
+        let apart = ["--cluster-require-full-coverage", "no"];
         let server = RedisServer::start_by(None, || {
             let bus_port = free_port().to_string();
-            let all = own.into_iter().chain(soon).chain(steady).chain(["--cluster-port", &bus_port]);
+            let all = own.into_iter().chain(soon).chain(steady).chain(apart).chain(["--cluster-port", &bus_port]);
+            let all = all.chain(options.iter().copied());
             all.map(str::to_owned).collect()
         });
         let id = server.command("CLUSTER MYID").text();
-        Self { server, id, is_up: true }
+        Self { server, id, is_up: true, is_spare: false }
     }
 
     fn bus_port(&self) -> String {

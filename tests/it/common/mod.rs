@@ -3,8 +3,11 @@
 mod certificates;
 mod client;
 mod cluster;
+mod keyless;
+pub mod load;
 mod names;
 mod proxy;
+mod random;
 mod redis_server;
 mod scripts;
 mod sentinel;
@@ -12,9 +15,11 @@ mod tollgate;
 
 pub use certificates::Certificates;
 pub use client::{Decision, RawClient, Reply, encode};
-pub use cluster::{Cluster, SlotMove};
+pub use cluster::{Cluster, SlotMove, key_in};
+pub use keyless::Keyless;
 pub use names::Names;
 pub use proxy::{Proxy, Weather};
+pub use random::Random;
 pub use redis_server::RedisServer;
 pub use scripts::{Scripts, batch_of, decisions};
 pub use sentinel::Sentinels;
@@ -49,6 +54,14 @@ pub fn tell_ignored(reason: &str) {
         let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
         file.write_all(line.as_bytes()).unwrap();
     }
+}
+
+/// What `INFO tollgate` says under this name.
+#[track_caller]
+pub fn info(tollgate: &Tollgate, name: &str) -> String {
+    let text = tollgate.client().line("INFO tollgate").text();
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.unwrap_or_else(|| panic!("no {name} in {text}")).to_owned()
 }
 
 /// Waits until `condition` holds.

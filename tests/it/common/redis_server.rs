@@ -73,7 +73,7 @@ impl RedisServer {
 
     /// The names of all keys, sorted.
     pub fn keys(&self) -> Vec<Vec<u8>> {
-        let mut keys: Vec<Vec<u8>> = self.command("KEYS *").items().iter().map(bytes_of).collect();
+        let mut keys: Vec<Vec<u8>> = self.command("KEYS *").items().iter().map(Reply::bytes).collect();
         keys.sort();
         keys
     }
@@ -163,11 +163,6 @@ impl Drop for RedisServer {
             eprintln!("--- log of redis-server, {}\n{}---", self.addr, self.log());
         }
     }
-}
-
-fn bytes_of(reply: &Reply) -> Vec<u8> {
-    let Reply::Bulk(bytes) = reply else { panic!("not a bulk string: {reply:?}") };
-    bytes.clone()
 }
 
 fn spawn(addr: SocketAddr, options: &[String], folder: &TempDir) -> Child {

@@ -1,0 +1,177 @@
+//! Nodes that are lost, and those that take their place.
+
+use super::{before, counted};
+use crate::common::load::{Progress, Question, Seen, while_asking};
+use crate::common::{Builder, Cluster, PATIENCE, Proxy, Tollgate, Weather, info, wait_until};
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// `redis.timeout_ms`. Longer than its default, as a Redis on a busy machine is not one that is lost.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// What a client may wait beyond the deadline on a busy machine, besides its own stalls.
+const SLACK: Duration = Duration::from_millis(150);
+/// Once the cluster has agreed on who takes a place, or a node is there again, all is exact again within that:
+/// `breaker.probe_max_ms` with its jitter, `redis.connect_timeout_ms` and some.
+const FOUND_WITHIN: Duration = Duration::from_millis(2400 + 1000 + 1000);
+
+fn impatient(cluster: &Cluster) -> Builder {
+    before(cluster).env("TOLLGATE_REDIS__TIMEOUT_MS", &TIMEOUT.as_millis().to_string()).expect_log("redis")
+}
+
+/// About two keys of each of the three primaries at the beginning: one that is denied most of the time, and one whose
+/// whole history stays. The second three questions are about the latter.
+fn questions(cluster: &Cluster) -> Vec<Question> {
+    let keys: Vec<Vec<String>> = (0..3).map(|node| cluster.keys_on(node, 2)).collect();
+    let tight = keys.iter().map(|keys| Question::new(&keys[0], &[(40, 400)]));
+    let all = keys.iter().map(|keys| Question::new(&keys[1], &[(1_000_000, 3_600_000)]));
+    tight.chain(all).collect()
+}
+
+/// What became of a fault of one node. `act` makes it, and returns when it is mended.
+#[track_caller]
+fn lose(what: &str, tollgates: &[Tollgate], questions: &[Question], lost: usize, act: impl FnOnce(&Progress)) -> Seen {
+    let addrs: Vec<_> = tollgates.iter().map(Tollgate::addr).collect();
+    let mut mended = Instant::now();
+    let seen = while_asking(&addrs, questions, |progress| {
+        act(progress);
+        mended = Instant::now();
+    });
+    let waits: Vec<_> = (0..questions.len()).map(|question| seen.longest_wait(question)).collect();
+    eprintln!("{what}: longest waits {waits:?}, stall {:?}", seen.stall);
+    let longest = TIMEOUT + SLACK + 2 * seen.stall;
+    for question in 0..questions.len() {
+        let waited = seen.longest_wait(question);
+        assert!(waited <= longest, "{what}: a client waited {waited:?} of at most {longest:?}");
+        let is_lost = question % 3 == lost;
+        assert!(
+            is_lost || seen.degraded(question) == 0,
+            "{what}: another node's key: {}",
+            seen.tell_degraded(question)
+        );
+    }
+    let recovery = seen.degraded_for(lost, mended).max(seen.degraded_for(lost + 3, mended));
+    eprintln!("{what}: exact again after {recovery:?}, {} answers degraded", seen.degraded(lost));
+    assert!(recovery <= FOUND_WITHIN, "{what}: exact again only after {recovery:?}");
+    let exact: Vec<usize> = (0..3).filter(|question| *question != lost).collect();
+    seen.assert_exact_within_limits(&exact);
+    seen
+}
+
+/// Admissions of this key that its log does not hold.
+#[track_caller]
+fn missing(cluster: &Cluster, tollgates: &[&Tollgate], seen: &[&Seen], question: usize, key: &str) -> i64 {
+    // What the fallback admitted is written back without being asked for.
+    wait_until(PATIENCE, || tollgates.iter().all(|tollgate| info(tollgate, "fallback_unwritten") == "0"));
+    let admitted: usize =
+        seen.iter().map(|seen| seen.to(question).filter(|sample| sample.decision.allowed).count()).sum();
+    admitted as i64 - counted(cluster, key)
+}
+
+#[test]
+fn a_primary_that_is_gone_or_hangs_costs_its_own_keys_only() {
+    let mut cluster = Cluster::start();
+    let tollgates = [impatient(&cluster).start(), impatient(&cluster).start()];
+    let questions = questions(&cluster);
+    let [first, second] = [0, 1].map(|node| cluster.replicas_of(node)[0]);
+    let gone = lose("killed", &tollgates, &questions, 0, |progress| {
+        cluster.kill(0);
+        cluster.wait_until_primary(first);
+        progress.wait_for(100);
+    });
+    cluster.start_again(0);
+    cluster.wait_until_agreed();
+    let hung = lose("stopped", &tollgates, &questions, 1, |progress| {
+        cluster.stop(1);
+        cluster.wait_until_primary(second);
+        progress.wait_for(100);
+        cluster.cont(1);
+        cluster.wait_until_agreed();
+    });
+    assert!(gone.degraded(0) > 0 && hung.degraded(1) > 0);
+    for question in 3..6 {
+        let key = &questions[question].key;
+        assert_eq!(
+            missing(&cluster, &tollgates.each_ref(), &[&gone, &hung], question, key),
+            0,
+            "node {}",
+            question - 3
+        );
+    }
+}
+
+/// The cluster finds a node in order that a Tollgate cannot reach.
+#[test]
+fn a_primary_that_is_cut_off_costs_its_own_keys_only() {
+    let cluster = Cluster::of_three();
+    let proxy = Proxy::before(cluster.server(2).addr());
+    cluster.announce(2, proxy.addr().port());
+    let tollgates = [impatient(&cluster).start()];
+    let questions = questions(&cluster);
+    let seen = lose("cut off", &tollgates, &questions, 2, |progress| {
+        proxy.set_weather(Weather::BlackHole);
+        wait_until(PATIENCE, || info(&tollgates[0], "store_up") == "0");
+        progress.wait_for(300);
+        proxy.set_weather(Weather::Fair);
+    });
+    assert!(seen.degraded(2) > 0);
+    assert_eq!(missing(&cluster, &tollgates.each_ref(), &[&seen], 5, &questions[5].key), 0);
+}
+
+#[test]
+fn a_replica_that_is_told_to_take_over_is_followed() {
+    let cluster = Cluster::start();
+    let tollgates = [impatient(&cluster).start(), impatient(&cluster).start()];
+    let questions = questions(&cluster);
+    let replica = cluster.replicas_of(0)[0];
+    let seen = lose("told to fail over", &tollgates, &questions, 0, |progress| {
+        cluster.failover(replica);
+        progress.wait_for(100);
+        cluster.failover(0);
+        progress.wait_for(100);
+    });
+    eprintln!(
+        "{} of {} answers degraded",
+        seen.degraded(0) + seen.degraded(3),
+        seen.to(0).count() + seen.to(3).count()
+    );
+    assert_eq!(missing(&cluster, &tollgates.each_ref(), &[&seen], 3, &questions[3].key), 0);
+}
+
+/// What a primary had admitted last its replica may not have heard of when it takes its place.
+#[test]
+fn what_a_replica_had_not_heard_of_is_written_to_it() {
+    let mut cluster = Cluster::start();
+    let replaying = impatient(&cluster).start();
+    let not_replaying = impatient(&cluster).env("TOLLGATE_REDIS__REPLAY_MS", "0").start();
+    let keys = cluster.keys_on(0, 2);
+    let replica = cluster.replicas_of(0)[0];
+    let questions = keys.iter().map(|key| Question::new(key, &[(1_000_000, 3_600_000)])).collect::<Vec<_>>();
+    let (done, both) = (Barrier::new(3), [&replaying, &not_replaying]);
+    let seen: Vec<_> = thread::scope(|scope| {
+        let (done, questions) = (&done, &questions);
+        let asking = [0, 1].map(|number| {
+            let addr = both[number].addr();
+            scope.spawn(move || {
+                while_asking(&[addr], &questions[number..=number], |progress| {
+                    done.wait();
+                    done.wait();
+                    progress.wait_for(20);
+                })
+            })
+        });
+        done.wait();
+        cluster.stop(replica);
+        cluster.lose_replicas(0);
+        thread::sleep(Duration::from_millis(500));
+        cluster.kill(0);
+        cluster.cont(replica);
+        cluster.wait_until_primary(replica);
+        done.wait();
+        asking.map(|seen| seen.join().unwrap()).into()
+    });
+    let missing = [0, 1].map(|number| missing(&cluster, &both[number..=number], &[&seen[number]], 0, &keys[number]));
+    eprintln!("missing with replay: {}, without: {}", missing[0], missing[1]);
+    assert_eq!(missing[0], 0);
+    assert!(missing[1] > 0, "the replica had heard of everything: this says nothing");
+}
