@@ -1,5 +1,7 @@
 //! Sentinels: that those of the tests do what the tests rely on, and that the primary is found by them.
 
+mod through;
+
 use crate::common::{Proxy, RawClient, Reply, Sentinels, Tollgate, Weather, encode, host_port, resolve};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};

@@ -48,6 +48,10 @@ impl Pipeline<'_> {
                 }
                 Err(error) => return self.on_refused(job, &error),
             },
+            (Work::Reset(_), Reply::Integers(numbers)) if numbers.contains(&ELSEWHERE) => {
+                // Its slot was on its way here, and is so no longer.
+                return self.pass_on(job);
+            }
             (Work::Reset(_), Reply::Integers(numbers)) => {
                 self.missed = 0;
                 if let Some(job) = self.completion().advance_reset(job, &numbers, now_us) {

@@ -2,7 +2,7 @@
 
 use super::before;
 use crate::common::load::{Question, StopOnDrop, assert_log_within_limit, while_asking};
-use crate::common::{Cluster, PATIENCE, Tollgate, info, key_in, wait_until};
+use crate::common::{Cluster, PATIENCE, Tollgate, info, is_thorough, key_in, wait_until};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -49,10 +49,12 @@ fn no_window_holds_more_than_its_limit_while_slots_move() {
     let seen = while_asking(&addrs, &questions(), |progress| {
         while_scripts_go(&cluster, 1, || {
             // As operators do it.
-            cluster.reshard(6, 0, 1);
-            progress.wait_for(200);
-            cluster.reshard(6, 1, 0);
-            progress.wait_for(200);
+            for _ in 0..if is_thorough() { 20 } else { 1 } {
+                cluster.reshard(6, 0, 1);
+                progress.wait_for(200);
+                cluster.reshard(6, 1, 0);
+                progress.wait_for(200);
+            }
             // Slowly: some logs are here, some there, and some nowhere yet.
             let moves: Vec<_> = (0..6).map(|slot| cluster.begin_move(slot, 1)).collect();
             let move_log = |slot: usize, window_ms| {
@@ -107,6 +109,25 @@ fn a_slot_moves_to_a_node_that_served_nothing() {
     wait_until(PATIENCE, || info(&tollgate, "nodes") == "2");
     check("where it is known to be");
     assert!(cluster.server(spare).keys().contains(&format!("rl:{{{key}}}:3600000").into_bytes()));
+}
+
+/// Where a slot comes from nothing is made anew, and where it goes to only one key at a time may be missing: what is asked
+/// about several new logs was told to try again until the slot had moved.
+#[test]
+fn a_key_of_several_windows_begins_while_its_slot_moves() {
+    let mut cluster = Cluster::of_one();
+    let spare = cluster.add_spare();
+    let tollgate = before(&cluster).env("TOLLGATE_REDIS__TIMEOUT_MS", "2000").start();
+    let (key, mut client) = (key_in(0), tollgate.client());
+    let slot_move = cluster.begin_move(0, spare);
+    for remaining in [4, 3] {
+        let decision = client.decide(&format!("RL.CHECK {key} 5 1h 50 2h 500 1d"));
+        assert_eq!((decision.remaining, decision.degraded), (remaining, false));
+    }
+    assert_eq!(client.line(&format!("RL.RESET {key}")).integer(), 1);
+    assert_eq!(client.decide(&format!("RL.CHECK {key} 5 1h 50 2h")).remaining, 4);
+    cluster.end_move(slot_move);
+    assert_eq!(client.decide(&format!("RL.CHECK {key} 5 1h 50 2h")).remaining, 3);
 }
 
 /// All that a log holds has expired, and it has not: a check makes it anew. Where its slot is on its way, a log that is

@@ -1,13 +1,15 @@
 //! Whatever counts, one node or several, and however scripts are told of their logs: the same is answered.
 
 use super::before;
-use crate::common::{Builder, Cluster, Keyless, Random, RawClient, RedisServer, Reply, Tollgate, info, program};
+use crate::common::{
+    Builder, Cluster, Keyless, Random, RawClient, RedisServer, Reply, Tollgate, info, is_thorough, program,
+};
 
 /// Requests in all, and at most in one go.
 const REQUESTS: usize = 1_500;
 const MOST_AT_ONCE: usize = 40;
 /// Those who are asked are asked one after another, and none of the windows ends meanwhile.
-const MOST_APART_MS: i64 = 10_000;
+const MOST_APART_MS: i64 = 30_000;
 
 /// A request about some of a few keys, whose slots are anywhere.
 fn request(random: &mut Random) -> String {
@@ -53,7 +55,7 @@ fn one_redis_and_clusters_and_none_answer_the_same() {
     let mut clients: Vec<RawClient> = tollgates.iter().map(Tollgate::client).collect();
     let mut random = Random(7);
     let mut asked = 0;
-    while asked < REQUESTS {
+    while asked < REQUESTS * if is_thorough() { 20 } else { 1 } {
         let requests: Vec<String> = (0..=random.below(MOST_AT_ONCE)).map(|_| request(&mut random)).collect();
         asked += requests.len();
         let lines = requests.iter().map(|request| format!("{request}\r\n")).collect::<String>();

@@ -4,7 +4,7 @@ use super::{PATIENCE, RedisServer, Reply, free_port, installed, wait_until};
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tollgate::topology::slot::Slot;
 
 /// How many slots a cluster has.
@@ -112,12 +112,30 @@ impl Cluster {
         }
     }
 
+    /// Has all nodes know each other. On a busy machine a handshake may take longer than it may, and is begun anew.
     fn meet(&self) {
         let mut first = self.server(0).client();
-        for node in &self.nodes[1..] {
-            let (addr, bus_port) = (node.server.addr(), node.bus_port());
-            first.line(&format!("CLUSTER MEET {} {} {bus_port}", addr.ip(), addr.port()));
-        }
+        let mut all_met = |patience: Duration| {
+            let begun = Instant::now();
+            loop {
+                let nodes = first.line("CLUSTER NODES").text();
+                if nodes.lines().count() == self.nodes.len() && !nodes.contains("handshake") {
+                    return true;
+                }
+                if begun.elapsed() > patience {
+                    return false;
+                }
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        let mut other = self.server(0).client();
+        wait_until(AGREEMENT, || {
+            for node in &self.nodes[1..] {
+                let (addr, bus_port) = (node.server.addr(), node.bus_port());
+                other.line(&format!("CLUSTER MEET {} {} {bus_port}", addr.ip(), addr.port()));
+            }
+            all_met(2 * NODE_TIMEOUT)
+        });
     }
 
     pub fn len(&self) -> usize {

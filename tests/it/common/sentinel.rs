@@ -71,6 +71,12 @@ impl Sentinels {
         self.sentinels.iter().map(|sentinel| sentinel.server.addr()).collect()
     }
 
+    /// The address of the primary, by all sentinels.
+    pub fn url(&self) -> String {
+        let sentinels: Vec<_> = self.addrs().iter().map(ToString::to_string).collect();
+        format!("redis+sentinel://{}/{NAME}", sentinels.join(","))
+    }
+
     /// A connection to a sentinel, logged in if need be.
     pub fn sentinel(&self, number: usize) -> RawClient {
         let sentinel = &self.sentinels[number];
