@@ -30,6 +30,8 @@ pub const NO_AUTH_HELLO: &str = "NOAUTH HELLO must be called with the client alr
 pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 /// It is somebody who may not run this.
 pub const NO_PERMISSION: &str = "NOPERM this user may run Tollgate's own commands only";
+/// It is somebody who may not learn of other keys than its own.
+pub const NOT_ALL_KEYS: &str = "NOPERM this user has a key prefix, and this tells of all keys";
 /// It is of another machine, and nobody asks who it is. It is told and the connection closes.
 pub const DENIED: &str = "DENIED Tollgate is running in protected mode: no password is asked for, and so only clients \
      of its own machine are let in. To let in others, require a password (auth.mode = \"password\" or \
@@ -134,9 +136,13 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
     // Libraries wrap pipelines in these; of others the transaction could hold none.
     const TRANSACTION: [&[u8]; 3] = [b"multi", b"exec", b"discard"];
     let is_one_of = |names: &[&[u8]]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+    let own = OwnCommand::of(name);
+    if own.is_some_and(|own| own.tells_of_all_keys) && permissions.is_some_and(|may| !may.key_prefix.is_empty()) {
+        return Some(NOT_ALL_KEYS);
+    }
     match permissions.map(|permissions| permissions.commands) {
         Some(Commands::All) => None,
-        Some(Commands::RlOnly) if OwnCommand::of(name).is_some_and(|own| own.is_for_rl_only) => None,
+        Some(Commands::RlOnly) if own.is_some_and(|own| own.is_for_rl_only) => None,
         Some(Commands::RlOnly) if is_one_of(&ANSWERED_HERE) || is_one_of(&TRANSACTION) || is_one_of(&OF_CLUSTERS) => {
             None
         }

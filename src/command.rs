@@ -10,6 +10,8 @@ mod help;
 mod numbers;
 mod peek;
 mod reset;
+mod stats;
+mod top;
 
 pub use check::CheckArgs;
 pub use error::CommandError;
@@ -18,10 +20,12 @@ pub(crate) use error::quoted;
 use crate::config::Limits;
 use crate::limit::MAX_KEY_BYTES;
 use crate::resp::request::Args;
+use crate::top::Which;
 use docs::Docs;
 
 /// All of Tollgate's own commands, in the order in which RL.HELP has them.
-pub(crate) static TABLE: [&OwnCommand; 4] = [&check::COMMAND, &peek::COMMAND, &reset::COMMAND, &help::COMMAND];
+pub(crate) static TABLE: [&OwnCommand; 6] =
+    [&check::COMMAND, &peek::COMMAND, &reset::COMMAND, &top::COMMAND, &stats::COMMAND, &help::COMMAND];
 
 /// One of Tollgate's own commands: its row of the table, in the terms of Redis's COMMAND.
 #[derive(Debug)]
@@ -35,6 +39,8 @@ pub struct OwnCommand {
     keys: Keys,
     /// Whether a user may run it who may run nothing of Redis's (`commands = "rl-only"`). Any other user may.
     pub is_for_rl_only: bool,
+    /// Whether it tells of keys that it is not asked about, so that a user who has a key prefix may not run it.
+    pub tells_of_all_keys: bool,
     /// Reads its arguments.
     pub parse: Parse,
     docs: Docs,
@@ -70,6 +76,15 @@ pub enum Request<'a> {
     Peek(CheckArgs<'a>),
     /// That all of these keys be forgotten, and how many had any state.
     Reset(Vec<&'a [u8]>),
+    /// The keys of most answers.
+    Top {
+        /// Of which answers, and when.
+        which: Which,
+        /// How many keys, at most.
+        count: usize,
+    },
+    /// The figures of this Tollgate, as a map.
+    Stats,
     /// The lines that [`docs::help`] writes.
     Help,
 }

@@ -2,11 +2,12 @@
 
 pub mod process;
 
-use crate::config::Config;
+use crate::clock::now_us;
 use crate::run_id::run_id;
-use crate::stats::{Counter, Stats};
+use crate::stats::sum;
+use crate::top::Which;
 use crate::worker::Shared;
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
 /// What is said of Redis's version while it is not known: the oldest that is served well.
@@ -113,9 +114,9 @@ fn persistence(shared: &Shared, text: &mut String) {
 }
 
 fn stats(shared: &Shared, text: &mut String) {
-    let sum = |counter: fn(&Stats) -> &Counter| shared.stats.iter().map(|stats| counter(stats).read()).sum::<u64>();
-    line(text, "total_connections_received", sum(|stats| &stats.connections));
-    line(text, "total_commands_processed", sum(|stats| &stats.commands));
+    line(text, "total_connections_received", sum(&shared.stats, |stats| &stats.connections));
+    line(text, "total_commands_processed", sum(&shared.stats, |stats| &stats.commands));
+    line(text, "rejected_connections", shared.rejected.load(Relaxed));
     if is_embedded(shared) {
         for name in ["evicted_keys", "pubsub_channels", "pubsub_patterns"] {
             line(text, name, 0);
@@ -170,15 +171,32 @@ fn human(bytes: u64) -> String {
 }
 
 fn tollgate(shared: &Shared, text: &mut String) {
-    line(text, "tollgate_version", env!("CARGO_PKG_VERSION"));
-    line(text, "tollgate_run_id", run_id());
-    let Config { server, .. } = &shared.config;
-    line(text, "workers", server.workers);
-    line(text, "log_lines_dropped", crate::log::dropped_lines());
-    shared.backend.describe(&mut |name, value| line(text, name, value));
+    figures(shared, &mut |name, value| line(text, name, value));
+}
+
+/// Passes what there is to be told of this Tollgate to `line`, a name and a value each. Redis has none of the names, for
+/// what reads INFO takes all of it for one map.
+pub fn figures(shared: &Shared, line: &mut dyn FnMut(&str, &dyn Display)) {
+    let server = &shared.config.server;
+    line("tollgate_version", &env!("CARGO_PKG_VERSION"));
+    line("tollgate_run_id", &run_id());
+    line("uptime_seconds", &shared.started.elapsed().as_secs());
+    line("workers", &server.workers);
+    line("clients", &shared.clients.load(Relaxed));
+    line("clients_max", &server.max_clients);
+    line("clients_rejected", &shared.rejected.load(Relaxed));
+    line("log_lines_dropped", &crate::log::dropped_lines());
+    shared.backend.describe(line);
     let workers: Vec<_> = shared.stats.iter().map(|stats| stats.all()).collect();
     for (index, (name, _)) in workers.first().into_iter().flatten().enumerate() {
         let sum: u64 = workers.iter().filter_map(|counters| counters.get(index)).map(|(_, count)| count.read()).sum();
-        line(text, name, sum);
+        line(name, &sum);
+    }
+    for (period, hour) in [("minute", false), ("hour", true)] {
+        for (answer, allowed) in [("allowed", true), ("denied", false)] {
+            let workers = shared.stats.iter().map(|stats| &stats.top);
+            let listed = shared.top.read(workers, Which { allowed, hour }, now_us());
+            line(&format!("checks_{answer}_last_{period}"), &listed.total);
+        }
     }
 }

@@ -34,4 +34,5 @@ mod session;
 mod shards;
 mod stats;
 mod tls;
+mod top;
 mod worker;

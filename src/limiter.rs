@@ -46,7 +46,7 @@ use crate::stats::Stats;
 use crate::store::reset::Reset;
 use backend::{Backend, ask_embedded};
 use job::Waiter;
-use mailbox::{Answer, Mailbox, Refusal};
+use mailbox::{Answer, Mailbox, Refusal, Source};
 use node::Node;
 use nodes::Kind;
 use redis::Redis;
@@ -98,13 +98,13 @@ impl Limiter {
     /// Asks whether what is asked may pass. What can be known here is answered at once; else the answer comes into the
     /// mailbox, under `ticket`, within the deadline.
     pub fn ask(&self, verb: Verb, ask: &Ask<'_>, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
-        let answer = match (ask.never_fits(), &*self.backend) {
-            (Some(verdict), _) => Answer::Verdict(verdict),
-            (None, Backend::Embedded(embedded)) => ask_embedded(embedded, verb, ask, now_us),
+        let (source, answer) = match (ask.never_fits(), &*self.backend) {
+            (Some(verdict), _) => (Source::Store, Answer::Verdict(verdict)),
+            (None, Backend::Embedded(embedded)) => (Source::Store, ask_embedded(embedded, verb, ask, now_us)),
             (None, Backend::Redis(redis)) => self.ask_redis(redis, verb, ask, now_us, mailbox, ticket)?,
         };
         if verb == Verb::Check {
-            answer.count(&self.stats);
+            answer.count(source, ask, &self.stats, now_us);
         }
         Some(answer)
     }
@@ -117,9 +117,9 @@ impl Limiter {
         now_us: u64,
         mailbox: &Rc<Mailbox>,
         ticket: u64,
-    ) -> Option<Answer> {
+    ) -> Option<(Source, Answer)> {
         if verb == Verb::Check && redis.registry.refuses(ask) {
-            return Some(Answer::Refused(Refusal::Windows(redis.registry.max())));
+            return Some((Source::Store, Answer::Refused(Refusal::Windows(redis.registry.max()))));
         }
         let routes = self.routes.as_ref()?;
         let Some((queue, slot)) = routes.queue_of(ask.key).filter(|(queue, _)| queue.takes_more()) else {
@@ -130,11 +130,11 @@ impl Limiter {
                 let queue = routes.queue_of(ask.key).map(|(queue, _)| queue).or_else(|| routes.first());
                 queue.iter().for_each(|queue| queue.node.ledger.admitted(ask, 1, now_us));
             }
-            return Some(answer);
+            return Some((Source::Fallback, answer));
         };
         if let Some(verdict) = redis.deny_cache.lookup(ask, now_us) {
             self.stats.by_deny_cache.add(1);
-            return Some(Answer::Verdict(verdict));
+            return Some((Source::DenyCache, Answer::Verdict(verdict)));
         }
         queue.ask(&redis.store, verb, ask, slot, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
         None

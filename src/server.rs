@@ -16,6 +16,7 @@ use crate::resp::reply;
 use crate::session;
 use crate::stats::Stats;
 use crate::tls::{Acceptor, MAX_HANDSHAKE};
+use crate::top::TopOfAll;
 use crate::worker::{Shared, Worker};
 use bytes::BytesMut;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -92,7 +93,9 @@ impl Server {
             config,
             backend: Arc::new(backend),
             stats,
+            top: TopOfAll::default(),
             clients: AtomicUsize::new(0),
+            rejected: AtomicU64::new(0),
             client_list: Arc::new(ClientList::default()),
             next_client_id: AtomicU64::new(client_list::first_id(is_embedded)),
             started: Instant::now(),
@@ -224,6 +227,7 @@ async fn hand_over(
     };
     if let Some(text) = refusal {
         debug!(%peer, text, "client refused");
+        shared.rejected.fetch_add(1, Relaxed);
         let mut line = BytesMut::new();
         reply::error(&mut line, text);
         // Not waited for: a client that does not read must not hold up those behind it. One that speaks TLS would not

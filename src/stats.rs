@@ -1,5 +1,7 @@
 //! Counters, for INFO. Each worker counts for itself, because one counter that threads share costs more than a check.
 
+use crate::top::Top;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// A count that one thread writes and any may read.
@@ -82,6 +84,16 @@ pub struct Stats {
     pub allowed: Counter,
     /// Checks that were denied, whoever decided.
     pub denied: Counter,
+    /// Those of them that the denial cache answered.
+    pub denied_cached: Counter,
+    /// Checks that the fallback allowed.
+    pub degraded_allowed: Counter,
+    /// Checks that the fallback denied.
+    pub degraded_denied: Counter,
+    /// Checks that were answered by an error: nobody could decide.
+    pub refused: Counter,
+    /// The keys that were allowed and denied most.
+    pub top: Top,
     /// Checks that Redis did not answer within the deadline.
     pub timeouts: Counter,
     /// Batches sent to Redis.
@@ -100,7 +112,7 @@ pub struct Stats {
 
 impl Stats {
     /// The counters by name, in the order that INFO shows them.
-    pub fn all(&self) -> [(&'static str, &Counter); 14] {
+    pub fn all(&self) -> [(&'static str, &Counter); 18] {
         [
             ("total_connections", &self.connections),
             ("failed_logins", &self.failed_logins),
@@ -110,6 +122,10 @@ impl Stats {
             ("answers_by_fallback", &self.by_fallback),
             ("checks_allowed", &self.allowed),
             ("checks_denied", &self.denied),
+            ("checks_denied_cached", &self.denied_cached),
+            ("checks_degraded_allowed", &self.degraded_allowed),
+            ("checks_degraded_denied", &self.degraded_denied),
+            ("checks_refused", &self.refused),
             ("store_timeouts", &self.timeouts),
             ("store_batches", &self.batches),
             ("store_redirects", &self.redirects),
@@ -118,6 +134,11 @@ impl Stats {
             ("commands_forwarded", &self.forwarded),
         ]
     }
+}
+
+/// A counter's sum over all workers.
+pub fn sum(workers: &[Arc<Stats>], counter: fn(&Stats) -> &Counter) -> u64 {
+    workers.iter().map(|stats| counter(stats).read()).sum()
 }
 
 #[cfg(test)]

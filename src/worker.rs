@@ -12,6 +12,7 @@ use crate::resp::request::Parser;
 use crate::sched_batch::SchedBatch;
 use crate::stats::Stats;
 use crate::tls::Acceptor;
+use crate::top::TopOfAll;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -34,8 +35,12 @@ pub struct Shared {
     pub backend: Arc<Backend>,
     /// Each worker's counters.
     pub stats: Vec<Arc<Stats>>,
+    /// What they have counted of keys, for whoever asks.
+    pub top: TopOfAll,
     /// Clients connected now.
     pub clients: AtomicUsize,
+    /// Clients that were turned away: too many, or kept out by protected mode.
+    pub rejected: AtomicU64,
     /// Who they are.
     pub client_list: Arc<ClientList>,
     /// Id of the next client.

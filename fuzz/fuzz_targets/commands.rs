@@ -25,7 +25,8 @@ fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
         Ok(Request::Check(asked)) => ask(embedded, true, &asked.check(), now_us),
         Ok(Request::Peek(asked)) => ask(embedded, false, &asked.check(), now_us),
         Ok(Request::Reset(keys)) => keys.into_iter().for_each(|key| _ = embedded.reset(key, now_us)),
-        Ok(Request::Help) => {}
+        Ok(Request::Top { count, .. }) => assert!((1..=1000).contains(&count)),
+        Ok(Request::Stats | Request::Help) => {}
         Err(error) => assert!(is_one_line(&error.to_string())),
     }
 }

@@ -15,6 +15,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
     categories: &["@write", "@fast"],
     keys: Keys { first: 1, last: 1, step: 1, flags: &["RW", "access", "update"] },
     is_for_rl_only: true,
+    tells_of_all_keys: false,
     parse: |args, limits| CheckArgs::parse(&COMMAND, args, limits).map(Request::Check),
     docs: Docs {
         usage: USAGE,

@@ -31,6 +31,8 @@ pub(super) enum Kind {
     Key,
     Text,
     Integer,
+    /// No value: the token alone.
+    PureToken,
     Block(&'static [Argument]),
 }
 
@@ -164,6 +166,7 @@ fn write_arguments(out: &mut BytesMut, list: &[Argument], protocol: Protocol) {
             Kind::Key => ("key", None),
             Kind::Text => ("string", None),
             Kind::Integer => ("integer", None),
+            Kind::PureToken => ("pure-token", None),
             Kind::Block(children) => ("block", Some(children)),
         };
         let is_key = matches!(argument.kind, Kind::Key);

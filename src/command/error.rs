@@ -2,6 +2,7 @@
 
 use super::{OwnCommand, docs};
 use crate::limit::{MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_LIMITS_PER_ASK};
+use crate::top::MAX_COUNT;
 use std::fmt;
 
 /// Most bytes of a peer's that an error repeats, as in Redis.
@@ -33,6 +34,8 @@ pub enum CommandError {
     TooManyWindows,
     /// A cost that is not an integer from 1 to [`MAX_COST`].
     Cost(String),
+    /// A number of keys to list that is not an integer from 1 to [`MAX_COUNT`].
+    Count(String),
     /// A word where a limit or an option belongs.
     Option(&'static OwnCommand, String),
     /// More of something than the operator allows.
@@ -66,6 +69,7 @@ impl fmt::Display for CommandError {
             Self::WindowTwice(got) => write!(f, "ERR window '{got}' is named twice"),
             Self::TooManyWindows => write!(f, "ERR at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
             Self::Cost(got) => write!(f, "ERR cost must be an integer between 1 and {MAX_COST}, not '{got}'"),
+            Self::Count(got) => write!(f, "ERR count must be an integer between 1 and {MAX_COUNT}, not '{got}'"),
             Self::Option(command, got) => {
                 write!(f, "ERR unknown option '{got}' for '{}': {}", command.name, docs::usage(command))
             }

@@ -11,6 +11,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
     categories: &["@read", "@fast"],
     keys: Keys { first: 1, last: 1, step: 1, flags: &["RO", "access"] },
     is_for_rl_only: true,
+    tells_of_all_keys: false,
     parse: |args, limits| CheckArgs::parse(&COMMAND, args, limits).map(Request::Peek),
     docs: Docs {
         usage: USAGE,

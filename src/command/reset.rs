@@ -12,6 +12,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
     categories: &["@write", "@slow"],
     keys: Keys { first: 1, last: -1, step: 1, flags: &["RM", "delete"] },
     is_for_rl_only: true,
+    tells_of_all_keys: false,
     parse,
     docs: Docs {
         usage: "key [key ...]",

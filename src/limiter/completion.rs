@@ -36,7 +36,7 @@ impl Completion<'_> {
             };
             waiter.admitted_here = answer.is_admission() && work.counts();
             self.queue.stats.by_fallback.add(1);
-            self.queue.deliver(work, waiter, answer);
+            self.queue.deliver(work, waiter, answer, now_us);
             waiters.expired += 1;
         }
         waiters.expired > first
@@ -86,7 +86,7 @@ impl Completion<'_> {
             }
             if index >= job.waiters.expired {
                 self.queue.stats.by_store.add(1);
-                self.queue.deliver(&job.work, waiter, answer);
+                self.queue.deliver(&job.work, waiter, answer, now_us);
             } else if let Some(granted) = granted_late.get_mut(waiter.item) {
                 *granted += u32::from(answer.is_admission());
             }
@@ -132,7 +132,7 @@ impl Completion<'_> {
             match redis.registry.listed(numbers, now_us) {
                 Ok(Some(counters)) => reset.set_counters(counters),
                 Ok(None) => {
-                    queue.deliver_all(&job, Answer::Refused(Refusal::Windows(redis.registry.max())));
+                    queue.deliver_all(&job, Answer::Refused(Refusal::Windows(redis.registry.max())), now_us);
                     return None;
                 }
                 Err(_) => return Some(job),
@@ -143,7 +143,7 @@ impl Completion<'_> {
         }
         if reset.is_done() {
             let answer = Answer::Reset(reset.had_state());
-            queue.deliver_all(&job, answer);
+            queue.deliver_all(&job, answer, now_us);
         } else if job.waiters.expired == 0 {
             // Each piece is to be answered in time, however many there are.
             job.waiters.list.iter_mut().for_each(|waiter| waiter.due_us = now_us + redis.timeout_us);
@@ -154,12 +154,12 @@ impl Completion<'_> {
     }
 
     /// What has the registry's name is something else. Checks need no registry.
-    pub fn on_no_registry(&self, job: &Job) {
+    pub fn on_no_registry(&self, job: &Job, now_us: u64) {
         if let Work::Register { counters, .. } = &job.work {
             warn!("what has the registry's name in redis is something else: RL.RESET cannot work");
             self.redis.registry.pass_over(counters, job.sent_us);
         }
-        self.queue.deliver_all(job, Answer::Refused(Refusal::WrongType));
+        self.queue.deliver_all(job, Answer::Refused(Refusal::WrongType), now_us);
     }
 }
 

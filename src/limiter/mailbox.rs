@@ -1,6 +1,6 @@
 //! How answers that take time reach the session that asked.
 
-use crate::limit::Verdict;
+use crate::limit::{Ask, Verdict};
 use crate::stats::Stats;
 use crate::store::embedded::Full;
 use std::cell::{Cell, RefCell};
@@ -25,13 +25,30 @@ impl Answer {
     }
 
     /// Counts what a check came to.
-    pub(super) fn count(&self, stats: &Stats) {
-        match self {
-            Self::Verdict(Verdict { allowed: true, .. }) => stats.allowed.add(1),
-            Self::Verdict(_) => stats.denied.add(1),
-            _ => {}
+    pub(super) fn count(&self, source: Source, ask: &Ask<'_>, stats: &Stats, now_us: u64) {
+        let Self::Verdict(verdict) = self else { return stats.refused.add(1) };
+        let source = if verdict.degraded { Source::Fallback } else { source };
+        if !verdict.allowed {
+            stats.denied_cached.add(u64::from(source == Source::DenyCache));
         }
+        let (all, degraded, top) = match verdict.allowed {
+            true => (&stats.allowed, &stats.degraded_allowed, &stats.top.allowed),
+            false => (&stats.denied, &stats.degraded_denied, &stats.top.denied),
+        };
+        all.add(1);
+        if verdict.degraded {
+            degraded.add(1);
+        }
+        top.add(ask.key, now_us);
     }
+}
+
+/// Who decided a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Source {
+    Store,
+    DenyCache,
+    Fallback,
 }
 
 /// Why there is no answer. Its Display is the reply.

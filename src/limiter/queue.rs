@@ -7,7 +7,7 @@
 //! ```
 
 use super::job::{Job, Waiter, Work};
-use super::mailbox::Answer;
+use super::mailbox::{Answer, Source};
 use super::node::Node;
 use crate::limit::{Ask, Counter, Verb};
 use crate::stats::Stats;
@@ -220,17 +220,19 @@ impl Queue {
     }
 
     /// Gives somebody the answer who asked here.
-    pub(super) fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer) {
-        if work.counts() {
-            answer.count(&self.stats);
+    pub(super) fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer, now_us: u64) {
+        if let Work::Ask { verb: Verb::Check, batch, .. } = work
+            && let Some(item) = batch.items().get(waiter.item)
+        {
+            answer.count(Source::Store, &batch.ask_of(item), &self.stats, now_us);
         }
         self.waiting.set(self.waiting.get() - 1);
         waiter.mailbox.deliver(waiter.ticket, answer);
     }
 
     /// Gives all who still wait for a job the same answer.
-    pub(super) fn deliver_all(&self, Job { work, waiters, .. }: &Job, answer: Answer) {
-        waiters.list.iter().skip(waiters.expired).for_each(|waiter| self.deliver(work, waiter, answer));
+    pub(super) fn deliver_all(&self, Job { work, waiters, .. }: &Job, answer: Answer, now_us: u64) {
+        waiters.list.iter().skip(waiters.expired).for_each(|waiter| self.deliver(work, waiter, answer, now_us));
     }
 
     /// A batch is done: its memory serves another.

@@ -3,9 +3,11 @@
 use super::caller::Caller;
 use super::slots;
 use crate::command::{CheckArgs, OwnRequest, Request, docs};
+use crate::info;
 use crate::limit::Verb;
 use crate::limiter::mailbox::Answer;
 use crate::resp::reply;
+use crate::top::Which;
 
 /// One client's.
 #[derive(Debug, Default)]
@@ -28,6 +30,8 @@ impl OwnCommands {
             Ok(Request::Peek(check)) => ask(caller, Verb::Peek, check, now_us, muted),
             Ok(Request::Reset(keys)) => self.reset(caller, keys, now_us, muted),
             _ if muted => {}
+            Ok(Request::Top { which, count }) => top(caller, *which, *count, now_us),
+            Ok(Request::Stats) => stats(caller),
             Ok(Request::Help) => docs::help(caller.replies.tail()),
             Err(error) => reply::error(caller.replies.tail(), &error.to_string()),
         }
@@ -53,6 +57,37 @@ fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, mut
     ask.key = prefixed.as_deref().unwrap_or(ask.key);
     let answer = caller.worker.limiter.ask(verb, &ask, now_us, &caller.mailbox, ticket);
     place(caller, answer, muted);
+}
+
+/// The keys of most answers: key, policy, count and error of each. No policy has a name yet.
+fn top(caller: &mut Caller, which: Which, count: usize, now_us: u64) {
+    let shared = &caller.worker.shared;
+    let listed = shared.top.read(shared.stats.iter().map(|stats| &stats.top), which, now_us);
+    let out = caller.replies.tail();
+    reply::array(out, listed.entries.len().min(count));
+    for entry in listed.entries.iter().take(count) {
+        reply::array(out, 4);
+        reply::bulk(out, &entry.key);
+        reply::bulk(out, b"");
+        reply::integer(out, i64::try_from(entry.count).unwrap_or(i64::MAX));
+        reply::integer(out, i64::try_from(entry.error).unwrap_or(i64::MAX));
+    }
+}
+
+/// What INFO tollgate shows: whole numbers as integers, all else as text.
+fn stats(caller: &mut Caller) {
+    let mut figures = Vec::new();
+    info::figures(&caller.worker.shared, &mut |name, value| figures.push((name.to_owned(), value.to_string())));
+    let protocol = caller.client.protocol;
+    let out = caller.replies.tail();
+    reply::map(out, figures.len(), protocol);
+    for (name, value) in figures {
+        reply::bulk(out, name.as_bytes());
+        match value.parse() {
+            Ok(number) => reply::integer(out, number),
+            Err(_) => reply::bulk(out, value.as_bytes()),
+        }
+    }
 }
 
 /// The key as the client's user has it, if that is another.

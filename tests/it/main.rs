@@ -43,5 +43,6 @@ mod sentinel;
 mod server;
 mod soak;
 mod syntax;
+mod top;
 mod transactions;
 mod trouble;

@@ -66,6 +66,8 @@ fn what_is_malformed_is_refused_in_words_and_nothing_is_counted() {
         ("RL.RESET".to_owned(), arity("rl.reset")),
         ("rl.Reset".to_owned(), arity("rl.reset")),
         ("RL.HELP me".to_owned(), arity("rl.help")),
+        ("RL.STATS me".to_owned(), arity("rl.stats")),
+        ("RL.TOP COUNT".to_owned(), arity("rl.top")),
     ];
     for (command, name) in [("RL.CHECK", "rl.check"), ("RL.PEEK", "rl.peek")] {
         table.push((command.to_owned(), arity(name)));
@@ -247,7 +249,14 @@ fn help_names_every_command() {
     on_each_store(|client| {
         for help in [client.line("RL.HELP"), client.line("rl.help")] {
             let text: Vec<String> = help.items().iter().map(Reply::text).collect();
-            for command in ["RL.CHECK key limit window", "RL.PEEK key limit window", "RL.RESET key", "RL.HELP"] {
+            for command in [
+                "RL.CHECK key limit window",
+                "RL.PEEK key limit window",
+                "RL.RESET key",
+                "RL.TOP [",
+                "RL.STATS",
+                "RL.HELP",
+            ] {
                 assert!(text.iter().any(|line| line.contains(command)), "{command}: {text:#?}");
             }
             assert!(help.items().iter().all(|line| matches!(line, Reply::Status(_))), "as Redis's HELP: {help:?}");
@@ -257,7 +266,7 @@ fn help_names_every_command() {
 
 #[test]
 fn command_tells_of_our_commands() {
-    const OWN: [&str; 4] = ["rl.check", "rl.peek", "rl.reset", "rl.help"];
+    const OWN: [&str; 6] = ["rl.check", "rl.peek", "rl.reset", "rl.top", "rl.stats", "rl.help"];
     on_each_store(|client| {
         for proto in ["2", "3"] {
             client.cmd(&["HELLO", proto]);

@@ -198,10 +198,10 @@ impl Pipeline<'_> {
             warn!(%error, records = records.len(), "what the fallback admitted cannot be written to redis");
             return self.node.ledger.written(records);
         }
-        if error.has_code("WRONGTYPE") {
-            return self.completion().on_no_registry(&job);
-        }
         let now_us = now_us();
+        if error.has_code("WRONGTYPE") {
+            return self.completion().on_no_registry(&job, now_us);
+        }
         self.completion().give_up(job, now_us);
         // One refusal is enough. A Redis out of memory takes some checks and refuses others, and its answers to those do
         // not know of what the fallback admits in place of these.
