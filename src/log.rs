@@ -4,6 +4,8 @@
 //! full, and writing to it does not return. So one thread does nothing but write, and all others hand it their lines.
 //! Lines beyond [`MAX_QUEUED_BYTES`] are dropped and counted, and the log says how many once it can be written again.
 
+pub mod denials;
+
 use crate::config::{self, LogFormat};
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, Write};
@@ -42,6 +44,7 @@ pub struct Log {
 /// # Errors
 /// No thread can be had.
 pub fn start(config: &config::Log) -> io::Result<Log> {
+    denials::allow(config.denials_per_s);
     let (sender, entries) = mpsc::channel();
     let queue = Queue(sender);
     thread::Builder::new().name("log".to_owned()).spawn(move || write_entries(&entries))?;

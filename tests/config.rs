@@ -95,6 +95,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.embedded.max_entries, 50_000_000);
     assert_eq!(config.log.level.to_string(), "info");
     assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.log.denials_per_s, 0);
 }
 
 /// `section.name = value` of each line of a file or report, comments left out.

@@ -13,7 +13,8 @@ const IS_CHILD: &str = "TOLLGATE_TEST_PANICS";
 fn a_panic_on_any_thread_ends_the_process() {
     if env::var_os(IS_CHILD).is_some() {
         let level = tracing_subscriber::filter::Targets::new();
-        let _log = log::start(&config::Log { level, format: config::LogFormat::Text }).unwrap();
+        let config = config::Log { level, format: config::LogFormat::Text, denials_per_s: 0 };
+        let _log = log::start(&config).unwrap();
         // What the runtime would otherwise keep to itself.
         let _ = std::thread::spawn(|| panic!("of a task")).join();
         std::process::exit(0);

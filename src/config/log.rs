@@ -13,6 +13,8 @@ pub struct Log {
     pub level: Targets,
     /// In what form.
     pub format: LogFormat,
+    /// Most lines a second about denials: 0 to 1,000, 0 for none.
+    pub denials_per_s: u32,
 }
 
 /// The form of a log line.
@@ -29,6 +31,7 @@ impl Log {
         Self {
             level: settings.parsed("log.level", Targets::new().with_default(LevelFilter::INFO), parse_level),
             format: settings.one_of("log.format", LogFormat::Text, &[LogFormat::Text, LogFormat::Json]),
+            denials_per_s: settings.int("log.denials_per_s", 0, 0..=1000),
         }
     }
 }

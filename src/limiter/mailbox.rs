@@ -1,6 +1,7 @@
 //! How answers that take time reach the session that asked.
 
 use crate::limit::{Ask, Verdict};
+use crate::log;
 use crate::stats::Stats;
 use crate::store::embedded::Full;
 use std::cell::{Cell, RefCell};
@@ -30,6 +31,7 @@ impl Answer {
         let source = if verdict.degraded { Source::Fallback } else { source };
         if !verdict.allowed {
             stats.denied_cached.add(u64::from(source == Source::DenyCache));
+            log::denials::note(ask, verdict, source.name(), now_us);
         }
         let (all, degraded, top) = match verdict.allowed {
             true => (&stats.allowed, &stats.degraded_allowed, &stats.top.allowed),
@@ -49,6 +51,16 @@ pub(super) enum Source {
     Store,
     DenyCache,
     Fallback,
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::DenyCache => "deny_cache",
+            Self::Fallback => "fallback",
+        }
+    }
 }
 
 /// Why there is no answer. Its Display is the reply.

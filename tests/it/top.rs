@@ -1,4 +1,4 @@
-//! Who is denied and allowed most, and the other figures: RL.TOP, RL.STATS and INFO.
+//! Who is denied and allowed most, and the other figures: RL.TOP, RL.STATS and INFO, and the log of denials.
 
 use crate::common::{PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, on_each_store, wait_until};
 use std::fs;
@@ -182,4 +182,31 @@ fn users_with_a_key_prefix_see_nobody_else_s_keys() {
         wait_for_top(&mut client(user), "RL.TOP", &[row(b"shop:k", 2)]);
         assert_eq!(figure(&mut client(user), "checks_denied"), 2);
     }
+}
+
+#[test]
+fn denials_are_logged_as_far_as_is_asked_for() {
+    let tollgate = Tollgate::builder().arg("--embedded").env("TOLLGATE_LOG__DENIALS_PER_S", "2").start();
+    let mut client = tollgate.client();
+    let lines = || tollgate.log().iter().filter(|line| line.contains("denials: denied")).cloned().collect::<Vec<_>>();
+    client.cmd(&["RL.CHECK", "a\n\"b", "5", "1m", "10", "1h", "COST", "6"]);
+    wait_until(PATIENCE, || lines().len() == 1);
+    let fields =
+        "key=a\\n\\\"b limit=5 window_ms=60000 limits=\"5 60000ms 10 3600000ms\" cost=6 source=\"store\" left_out=0";
+    assert!(lines()[0].contains(fields), "{:?}", lines());
+    for _ in 0..50 {
+        client.decide("RL.CHECK k 1 1h COST 2");
+    }
+    // The next line, in another second, says how many had none.
+    wait_until(PATIENCE, || {
+        client.decide("RL.CHECK k 1 1h COST 2");
+        lines().len() >= 4
+    });
+    let left_out: u64 =
+        lines().iter().map(|line| line.rsplit_once("left_out=").unwrap().1.parse::<u64>().unwrap()).sum();
+    assert!(left_out >= 45, "{:?}", lines());
+
+    let tollgate = Tollgate::embedded();
+    tollgate.client().decide("RL.CHECK k 1 1h COST 2");
+    assert_eq!(tollgate.log().iter().filter(|line| line.contains("denied")).count(), 0);
 }
