@@ -7,6 +7,7 @@ mod check;
 pub(crate) mod docs;
 mod error;
 mod help;
+mod inspect;
 mod numbers;
 mod peek;
 mod reset;
@@ -24,8 +25,15 @@ use crate::top::Which;
 use docs::Docs;
 
 /// All of Tollgate's own commands, in the order in which RL.HELP has them.
-pub(crate) static TABLE: [&OwnCommand; 6] =
-    [&check::COMMAND, &peek::COMMAND, &reset::COMMAND, &top::COMMAND, &stats::COMMAND, &help::COMMAND];
+pub(crate) static TABLE: [&OwnCommand; 7] = [
+    &check::COMMAND,
+    &peek::COMMAND,
+    &reset::COMMAND,
+    &inspect::COMMAND,
+    &top::COMMAND,
+    &stats::COMMAND,
+    &help::COMMAND,
+];
 
 /// One of Tollgate's own commands: its row of the table, in the terms of Redis's COMMAND.
 #[derive(Debug)]
@@ -76,6 +84,13 @@ pub enum Request<'a> {
     Peek(CheckArgs<'a>),
     /// That all of these keys be forgotten, and how many had any state.
     Reset(Vec<&'a [u8]>),
+    /// How all that is counted for a key stands.
+    Inspect {
+        /// The key.
+        key: &'a [u8],
+        /// Most entries of each window to list, if any.
+        entries: Option<usize>,
+    },
     /// The keys of most answers.
     Top {
         /// Of which answers, and when.
@@ -119,6 +134,12 @@ impl OwnCommand {
             return None;
         }
         TABLE.into_iter().find(|command| command.is_named(name))
+    }
+
+    /// Whether it may stand in a transaction, which is answered at once however long the answer: not what only looks, and
+    /// is answered at length.
+    pub fn runs_in_multi(&self) -> bool {
+        !self.flags.contains(&"no_multi")
     }
 
     /// Whether this is the command's name, in any case.

@@ -9,8 +9,10 @@
 //! store.
 
 pub mod log;
+mod standing;
 
 use self::log::Log;
+pub use self::standing::{MAX_LISTED_ENTRIES, Standing};
 
 /// Longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
@@ -132,6 +134,13 @@ impl Counter {
         }
     }
 
+    /// The name of its algorithm.
+    pub const fn algorithm(self) -> &'static str {
+        match self {
+            Self::Log(_) => "log",
+        }
+    }
+
     /// Appends the last part of its states' names in Redis.
     pub fn write_name(self, out: &mut Vec<u8>) {
         match self {
@@ -225,6 +234,14 @@ impl Tally {
     pub fn grows(&self, now_us: u64) -> bool {
         match self {
             Self::Log(log) => log.find(now_us).is_err(),
+        }
+    }
+
+    /// How it stands, with at most so many entries; `None` if nothing counts. It has the times of the clock that tells
+    /// `now_us`.
+    pub fn standing(&self, most: usize, now_us: u64) -> Option<Standing> {
+        match self {
+            Self::Log(log) => log.standing(most, now_us),
         }
     }
 

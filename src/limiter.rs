@@ -41,11 +41,13 @@ mod routes;
 mod scatter;
 mod write_back;
 
+use crate::clock;
 use crate::limit::{Ask, Verb};
 use crate::stats::Stats;
+use crate::store::inspect::Inspect;
 use crate::store::reset::Reset;
 use backend::{Backend, ask_embedded};
-use job::Waiter;
+use job::{Waiter, Work};
 use mailbox::{Answer, Mailbox, Refusal, Source};
 use node::Node;
 use nodes::Kind;
@@ -140,6 +142,39 @@ impl Limiter {
         None
     }
 
+    /// Looks how all that is counted for a key stands, and lists so many entries of each window. The answer comes as that
+    /// of [`Limiter::ask`].
+    pub fn inspect(
+        &self,
+        key: &[u8],
+        most_entries: usize,
+        now_us: u64,
+        mailbox: &Rc<Mailbox>,
+        ticket: u64,
+    ) -> Option<Answer> {
+        let redis = match &*self.backend {
+            Backend::Embedded(embedded) => {
+                let unix_us = clock::unix_us();
+                let standings = embedded.inspect(key, most_entries, now_us).into_iter();
+                let standings = standings.map(|standing| standing.at(unix_us)).collect();
+                return Some(Answer::Standings(standings, most_entries > 0));
+            }
+            Backend::Redis(redis) => redis,
+        };
+        let inspect = Inspect::new(key.to_vec(), most_entries);
+        let waiter = Waiter::new(mailbox, ticket, now_us + redis.timeout_us);
+        let routes = self.routes.clone()?;
+        match routes.first() {
+            _ if routes.kind() == Kind::Cluster => {
+                drop(tokio::task::spawn_local(scatter::inspect(routes, inspect, waiter)));
+            }
+            Some(queue) if queue.node.health.is_up() => queue.push(Work::Inspect(inspect), None, waiter),
+            Some(queue) => return Some(Answer::Refused(queue.node.health.refusal())),
+            None => return Some(Answer::Refused(Refusal::Unavailable)),
+        }
+        None
+    }
+
     /// Forgets the keys, of which there is one at least. The answer comes as that of [`Limiter::ask`].
     pub fn reset(&self, keys: &[&[u8]], now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
         let redis = match &*self.backend {
@@ -154,7 +189,9 @@ impl Limiter {
         let routes = self.routes.clone()?;
         match routes.first() {
             _ if routes.kind() == Kind::Cluster => drop(tokio::task::spawn_local(scatter::reset(routes, keys, waiter))),
-            Some(queue) if queue.node.health.is_up() => queue.reset(Reset::new(keys), None, waiter),
+            Some(queue) if queue.node.health.is_up() => {
+                queue.push(Work::Reset(Reset::new(keys)), None, waiter);
+            }
             Some(queue) => return Some(Answer::Refused(queue.node.health.refusal())),
             None => return Some(Answer::Refused(Refusal::Unavailable)),
         }

@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod connection;
 pub mod embedded;
+pub mod inspect;
 pub mod ledger;
 pub mod redis;
 pub(crate) mod registry;

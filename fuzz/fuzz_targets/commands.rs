@@ -25,6 +25,10 @@ fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
         Ok(Request::Check(asked)) => ask(embedded, true, &asked.check(), now_us),
         Ok(Request::Peek(asked)) => ask(embedded, false, &asked.check(), now_us),
         Ok(Request::Reset(keys)) => keys.into_iter().for_each(|key| _ = embedded.reset(key, now_us)),
+        Ok(Request::Inspect { key, entries }) => {
+            let standings = embedded.inspect(key, entries.unwrap_or(0), now_us);
+            assert!(standings.iter().all(|standing| standing.used >= standing.entries && standing.free_ms() > 0));
+        }
         Ok(Request::Top { count, .. }) => assert!((1..=1000).contains(&count)),
         Ok(Request::Stats | Request::Help) => {}
         Err(error) => assert!(is_one_line(&error.to_string())),

@@ -1,7 +1,7 @@
 //! What is said of a command that is not understood.
 
 use super::{OwnCommand, docs};
-use crate::limit::{MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_LIMITS_PER_ASK};
+use crate::limit::{MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES};
 use crate::top::MAX_COUNT;
 use std::fmt;
 
@@ -34,6 +34,8 @@ pub enum CommandError {
     TooManyWindows,
     /// A cost that is not an integer from 1 to [`MAX_COST`].
     Cost(String),
+    /// A number of entries to list that is not an integer from 1 to [`MAX_LISTED_ENTRIES`].
+    Entries(String),
     /// A number of keys to list that is not an integer from 1 to [`MAX_COUNT`].
     Count(String),
     /// A word where a limit or an option belongs.
@@ -69,6 +71,9 @@ impl fmt::Display for CommandError {
             Self::WindowTwice(got) => write!(f, "ERR window '{got}' is named twice"),
             Self::TooManyWindows => write!(f, "ERR at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
             Self::Cost(got) => write!(f, "ERR cost must be an integer between 1 and {MAX_COST}, not '{got}'"),
+            Self::Entries(got) => {
+                write!(f, "ERR entries must be an integer between 1 and {MAX_LISTED_ENTRIES}, not '{got}'")
+            }
             Self::Count(got) => write!(f, "ERR count must be an integer between 1 and {MAX_COUNT}, not '{got}'"),
             Self::Option(command, got) => {
                 write!(f, "ERR unknown option '{got}' for '{}': {}", command.name, docs::usage(command))

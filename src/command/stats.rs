@@ -6,7 +6,7 @@ use super::{CommandError, Keys, OwnCommand, Request};
 pub static COMMAND: OwnCommand = OwnCommand {
     name: "rl.stats",
     arity: 1,
-    flags: &["loading", "stale"],
+    flags: &["loading", "stale", "no_multi"],
     categories: &["@slow", "@dangerous"],
     keys: Keys::NONE,
     is_for_rl_only: true,

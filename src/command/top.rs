@@ -12,7 +12,7 @@ const DEFAULT_COUNT: usize = 10;
 pub static COMMAND: OwnCommand = OwnCommand {
     name: "rl.top",
     arity: -1,
-    flags: &["loading", "stale"],
+    flags: &["loading", "stale", "no_multi"],
     categories: &["@slow", "@dangerous"],
     keys: Keys::NONE,
     is_for_rl_only: true,

@@ -8,7 +8,7 @@
 //! What the other algorithms give too: what a request does to a state, names and lives of the states in Redis, and what
 //! is told of a limit there (lua/log.lua reads and writes them), and the log as this process keeps it.
 
-use super::{Limit, LimitState, Window};
+use super::{Counter, Limit, LimitState, Standing, Window};
 use std::cmp::Ordering::{Equal, Greater, Less};
 use std::collections::VecDeque;
 
@@ -129,6 +129,23 @@ impl Log {
         let surplus = (used + u64::from(cost)).saturating_sub(u64::from(limit));
         let fits_in_us = if surplus > 0 { self.frees_in_us(expired, surplus, now_us) } else { 0 };
         LimitState { used, fits_in_us, empty_in_us }
+    }
+
+    /// How it stands; `None` if nothing counts.
+    pub(super) fn standing(&self, most: usize, now_us: u64) -> Option<Standing> {
+        let (expired, weight) = self.expired(now_us);
+        let (oldest, newest) = (self.entries.get(expired)?, self.entries.back()?);
+        let entries = self.entries.len() - expired;
+        let listed = self.entries.iter().rev().take(most.min(entries));
+        Some(Standing {
+            counter: Counter::Log(self.window),
+            now_us,
+            used: self.used - weight,
+            entries: entries as u64,
+            oldest_us: oldest.time_us,
+            newest_us: newest.time_us,
+            newest: listed.map(|entry| (entry.time_us, entry.weight.into())).collect(),
+        })
     }
 
     /// Until so many of the oldest entries have expired that `surplus` is free; until all have, when that is not

@@ -120,34 +120,56 @@ impl Completion<'_> {
         }
     }
 
-    /// A reset has got as far as this reply says. What was asked meanwhile passes before the next piece, unless that is
-    /// the only one. Gives the job back if this is the reply to something else.
-    pub fn advance_reset(&self, mut job: Job, numbers: &[i64], now_us: u64) -> Option<Job> {
+    /// A reset, or a look at a key, has got as far as this reply says. What was asked meanwhile passes before the next
+    /// piece, unless that is the only one. Gives the job back if this is the reply to something else.
+    pub fn advance(&self, mut job: Job, numbers: &[i64], now_us: u64) -> Option<Job> {
         let Self { redis, node, queue } = self;
-        let Work::Reset(reset) = &mut job.work else { return Some(job) };
-        if let Some(piece) = reset.piece() {
-            piece.keys.iter().for_each(|key| redis.forget(node, key, now_us));
-            reset.piece_done(numbers);
-        } else {
-            match redis.registry.listed(numbers, now_us) {
-                Ok(Some(counters)) => reset.set_counters(counters),
-                Ok(None) => {
-                    queue.deliver_all(&job, Answer::Refused(Refusal::Windows(redis.registry.max())), now_us);
-                    return None;
-                }
-                Err(_) => return Some(job),
+        let is_listed = match &job.work {
+            Work::Reset(reset) => reset.piece().is_some(),
+            Work::Inspect(inspect) => inspect.glance().is_some(),
+            _ => return Some(job),
+        };
+        if !is_listed {
+            let Ok(listed) = redis.registry.listed(numbers, now_us) else { return Some(job) };
+            let Some(counters) = listed else {
+                queue.deliver_all(&job, Answer::Refused(Refusal::Windows(redis.registry.max())), now_us);
+                return None;
+            };
+            match &mut job.work {
+                Work::Reset(reset) => reset.set_counters(counters),
+                Work::Inspect(inspect) => inspect.set_counters(counters),
+                _ => {}
             }
         }
+        let answer = match &mut job.work {
+            Work::Reset(reset) => {
+                if let Some(piece) = reset.piece().filter(|_| is_listed) {
+                    piece.keys.iter().for_each(|key| redis.forget(node, key, now_us));
+                    reset.piece_done(numbers);
+                }
+                reset.is_done().then(|| Answer::Reset(reset.had_state()))
+            }
+            Work::Inspect(inspect) => {
+                if is_listed && inspect.glanced(numbers).is_err() {
+                    return Some(job);
+                }
+                inspect.is_done().then(|| Answer::Standings(inspect.take_found().into(), inspect.lists_entries()))
+            }
+            _ => None,
+        };
         if job.waiters.expired == 0 {
             node.health.succeeded();
         }
-        if reset.is_done() {
-            let answer = Answer::Reset(reset.had_state());
+        if let Some(answer) = answer {
             queue.deliver_all(&job, answer, now_us);
         } else if job.waiters.expired == 0 {
             // Each piece is to be answered in time, however many there are.
             job.waiters.list.iter_mut().for_each(|waiter| waiter.due_us = now_us + redis.timeout_us);
-            let is_short = reset.ends_with_next_piece();
+            let is_short = match &job.work {
+                Work::Reset(reset) => reset.ends_with_next_piece(),
+                Work::Inspect(inspect) => inspect.ends_with_next_glance(),
+                _ => false,
+            };
             queue.put_rest(job, is_short);
         }
         None

@@ -3,6 +3,7 @@
 use super::mailbox::Mailbox;
 use crate::limit::{Counter, Verb};
 use crate::store::batch::Batch;
+use crate::store::inspect::Inspect;
 use crate::store::ledger::{Record, Writer};
 use crate::store::redis::entry_id;
 use crate::store::reset::Reset;
@@ -71,6 +72,8 @@ pub enum Lane {
     Peek,
     /// lua/reset.lua
     Reset,
+    /// lua/inspect.lua
+    Inspect,
 }
 
 /// One request to a node, with who waits for its answer.
@@ -118,6 +121,8 @@ pub enum Work {
     Asking,
     /// A reset of keys; at each time the next piece of it.
     Reset(Reset),
+    /// A look at a key; at each time the next piece of it.
+    Inspect(Inspect),
     /// Counters are registered, or the registry is read if there are none. Nobody waits for it.
     Register {
         /// The counters.
@@ -145,6 +150,7 @@ impl Work {
             Self::Ask { verb: Verb::Check, .. } => Some(Lane::Check),
             Self::Ask { verb: Verb::Peek, .. } => Some(Lane::Peek),
             Self::Reset(_) => Some(Lane::Reset),
+            Self::Inspect(_) => Some(Lane::Inspect),
             Self::Register { .. } | Self::Record { .. } | Self::Asking => None,
         }
     }
@@ -154,6 +160,7 @@ impl Work {
         match self {
             Self::Ask { batch, .. } => batch.items().first().map(|item| batch.ask_of(item).key),
             Self::Reset(reset) => reset.keys_left().first().map(Vec::as_slice),
+            Self::Inspect(inspect) => Some(inspect.key()),
             Self::Record { records, .. } => records.first().map(|record| &*record.key),
             Self::Register { .. } | Self::Asking => None,
         }

@@ -1,20 +1,23 @@
 //! How answers that take time reach the session that asked.
 
-use crate::limit::{Ask, Verdict};
+use crate::limit::{Ask, Standing, Verdict};
 use crate::log;
 use crate::stats::Stats;
 use crate::store::embedded::Full;
 use std::cell::{Cell, RefCell};
 use std::fmt;
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
 /// What a command came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Answer {
     /// Of a check or a peek.
     Verdict(Verdict),
     /// Of a reset: how many of the keys had any state.
     Reset(u64),
+    /// Of a look at a key: how its counters stand, and whether their entries are to be told of.
+    Standings(Rc<[Standing]>, bool),
     /// There is none.
     Refused(Refusal),
 }

@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::limit::{Ask, Counter, Limit, Window};
 use crate::store::batch::Batch;
 use crate::store::connection::{Connection, Error};
+use crate::store::inspect::Glance;
 use crate::store::ledger::{Id, Record};
 use crate::store::redis::Names;
 use crate::store::reset::Piece;
@@ -99,15 +100,17 @@ async fn run(redis: &Redis, node: &Node, told: probe::Told<'_>) -> Result<(), Pr
 
 /// Each script, run on a log such that it writes nothing: a check of more than fits, a reset and a record of what is not
 /// there or has expired long since. With a log, as there are services that run no script without keys.
-fn scripts<'a>(redis: &'a Redis, batch: &Batch, key: &[u8], counters: [Counter; 1]) -> [(&'static str, Run<'a>); 5] {
+fn scripts<'a>(redis: &'a Redis, batch: &Batch, key: &[u8], counters: [Counter; 1]) -> [(&'static str, Run<'a>); 6] {
     let store = &redis.store;
     let piece = Piece { keys: &[key.to_vec()], counters: &counters, completes_its_keys: false };
     let [counter] = counters;
     let record = Record { key: key.into(), counter, time_us: 0, id: Id::New(0), cost: 1, admitted: 1 };
+    let glance = Glance { key, counters: &counters, most_entries: 0, entries_left: 0 };
     [
         ("check", store.check(batch, "", false, Names::Declared)),
         ("peek", store.peek(batch, Names::Declared)),
         ("reset", store.reset(&piece, Names::Declared)),
+        ("inspect", store.inspect(&glance)),
         ("windows", store.register(&[], 0)),
         ("record", store.record(&[record], 0, Names::Declared)),
     ]

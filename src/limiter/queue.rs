@@ -13,7 +13,6 @@ use crate::limit::{Ask, Counter, Verb};
 use crate::stats::Stats;
 use crate::store::batch::{Batch, load_of};
 use crate::store::redis::RedisStore;
-use crate::store::reset::Reset;
 use crate::topology::slot::Slot;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -96,9 +95,9 @@ impl Queue {
         self.on_asked();
     }
 
-    /// Adds a reset. In a cluster the logs are of this slot.
-    pub(super) fn reset(&self, reset: Reset, slot: Option<Slot>, waiter: Waiter) {
-        let mut job = Job { slot, ..self.new_job(Work::Reset(reset)) };
+    /// Adds a reset, or a look at a key. In a cluster the logs are of this slot.
+    pub(super) fn push(&self, work: Work, slot: Option<Slot>, waiter: Waiter) {
+        let mut job = Job { slot, ..self.new_job(work) };
         job.waiters.list.push(waiter);
         self.jobs.borrow_mut().push_back(job);
         self.on_asked();
@@ -232,7 +231,7 @@ impl Queue {
 
     /// Gives all who still wait for a job the same answer.
     pub(super) fn deliver_all(&self, Job { work, waiters, .. }: &Job, answer: Answer, now_us: u64) {
-        waiters.list.iter().skip(waiters.expired).for_each(|waiter| self.deliver(work, waiter, answer, now_us));
+        waiters.list.iter().skip(waiters.expired).for_each(|waiter| self.deliver(work, waiter, answer.clone(), now_us));
     }
 
     /// A batch is done: its memory serves another.

@@ -1,12 +1,13 @@
 //! A reset of keys that several nodes count for. It is not one step: each node forgets what is its own, and the sum is
 //! told once all have answered.
 
-use super::job::Waiter;
+use super::job::{Waiter, Work};
 use super::mailbox::{Answer, Mailbox, Refusal};
 use super::queue::Queue;
 use super::routes::Routes;
 use crate::clock::now_us;
 use crate::limit::{Counter, Window};
+use crate::store::inspect::Inspect;
 use crate::store::reset::Reset;
 use crate::topology::slot::Slot;
 use std::future::poll_fn;
@@ -24,6 +25,21 @@ pub(super) async fn reset(routes: Rc<Routes>, keys: Vec<Vec<u8>>, waiter: Waiter
         Err(refusal) => Answer::Refused(refusal),
     };
     waiter.mailbox.deliver(waiter.ticket, answer);
+}
+
+/// Looks at a key, whose node need not be the one that keeps the registry.
+pub(super) async fn inspect(routes: Rc<Routes>, mut inspect: Inspect, waiter: Waiter) {
+    let refusal = match (list(&routes).await, routes.redis(), routes.queue_of(inspect.key())) {
+        (Err(refusal), ..) => refusal,
+        (Ok(()), Some(redis), Some((queue, slot))) if queue.node.health.is_up() => {
+            inspect.set_counters(redis.registry.counters());
+            let waiter = Waiter { due_us: now_us() + redis.timeout_us, ..waiter };
+            return queue.push(Work::Inspect(inspect), slot, waiter);
+        }
+        (Ok(()), _, Some((queue, _))) => queue.node.health.refusal(),
+        (Ok(()), ..) => Refusal::Unavailable,
+    };
+    waiter.mailbox.deliver(waiter.ticket, Answer::Refused(refusal));
 }
 
 /// Has the registry's node say which counters are in use.
@@ -73,7 +89,7 @@ fn ask(routes: &Routes, queue: &Queue, reset: Reset, slot: Option<Slot>, answers
         return Err(queue.node.health.refusal());
     }
     let timeout_us = routes.redis().map_or(0, |redis| redis.timeout_us);
-    queue.reset(reset, slot, Waiter::new(answers, 0, now_us() + timeout_us));
+    queue.push(Work::Reset(reset), slot, Waiter::new(answers, 0, now_us() + timeout_us));
     Ok(())
 }
 
@@ -86,7 +102,7 @@ async fn all(answers: &Mailbox, count: usize) -> (u64, Option<Refusal>) {
             match answer {
                 Answer::Reset(had_state) => sum += had_state,
                 Answer::Refused(why) => refusal = Some(why),
-                Answer::Verdict(_) => {}
+                Answer::Verdict(_) | Answer::Standings(..) => {}
             }
         });
         if left == 0 { Poll::Ready(()) } else { Poll::Pending }

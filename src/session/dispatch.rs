@@ -103,7 +103,7 @@ impl Dispatcher {
             transaction.queue(request, &caller.worker.shared.config.limits, caller.replies.tail());
             return Flow::Done;
         }
-        if self.own.await_reset(caller) {
+        if self.own.await_long(caller) {
             return Flow::Hold;
         }
         self.ask(caller, request, now_us)
@@ -151,7 +151,7 @@ impl Dispatcher {
     /// other: it ends the transaction, or Redis was told of that.
     fn run_in_transaction(&mut self, caller: &mut Caller, request: &RedisRequest<'_>, now_us: u64) -> Option<Flow> {
         match (request.command.does, request.args.len()) {
-            (Does::Exec, 1) if caller.replies.slots.await_upstream() || self.own.await_reset(caller) => {
+            (Does::Exec, 1) if caller.replies.slots.await_upstream() || self.own.await_long(caller) => {
                 return Some(Flow::Hold);
             }
             (Does::Exec, 1) => self.execute(caller, now_us),

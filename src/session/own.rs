@@ -12,15 +12,15 @@ use crate::top::Which;
 /// One client's.
 #[derive(Debug, Default)]
 pub struct OwnCommands {
-    /// The ticket of the last reset that was not answered at once.
-    reset: Option<u64>,
+    /// The ticket of the last reset, or look at a key, that was not answered at once.
+    long: Option<u64>,
 }
 
 impl OwnCommands {
-    /// Whether a reset is yet to be answered. A long one goes in pieces, between which requests of other clients are
-    /// answered, but none that stand behind it here.
-    pub fn await_reset(&self, caller: &Caller) -> bool {
-        self.reset.is_some_and(|ticket| caller.replies.slots.await_answer(ticket))
+    /// Whether a reset, or a look at a key, is yet to be answered. A long one goes in pieces, between which requests of
+    /// other clients are answered, but none that stand behind it here.
+    pub fn await_long(&self, caller: &Caller) -> bool {
+        self.long.is_some_and(|ticket| caller.replies.slots.await_answer(ticket))
     }
 
     /// Carries out one; if `muted`, without a reply.
@@ -29,6 +29,7 @@ impl OwnCommands {
             Ok(Request::Check(check)) => ask(caller, Verb::Check, check, now_us, muted),
             Ok(Request::Peek(check)) => ask(caller, Verb::Peek, check, now_us, muted),
             Ok(Request::Reset(keys)) => self.reset(caller, keys, now_us, muted),
+            Ok(Request::Inspect { key, entries }) => self.inspect(caller, key, entries.unwrap_or(0), now_us, muted),
             _ if muted => {}
             Ok(Request::Top { which, count }) => top(caller, *which, *count, now_us),
             Ok(Request::Stats) => stats(caller),
@@ -44,7 +45,18 @@ impl OwnCommands {
         let ticket = caller.replies.slots.next_ticket();
         let answer = caller.worker.limiter.reset(keys, now_us, &caller.mailbox, ticket);
         if answer.is_none() {
-            self.reset = Some(ticket);
+            self.long = Some(ticket);
+        }
+        place(caller, answer, muted);
+    }
+
+    fn inspect(&mut self, caller: &mut Caller, key: &[u8], most_entries: usize, now_us: u64, muted: bool) {
+        let prefixed = prefixed(caller, key);
+        let key = prefixed.as_deref().unwrap_or(key);
+        let ticket = caller.replies.slots.next_ticket();
+        let answer = caller.worker.limiter.inspect(key, most_entries, now_us, &caller.mailbox, ticket);
+        if answer.is_none() {
+            self.long = Some(ticket);
         }
         place(caller, answer, muted);
     }
@@ -99,7 +111,7 @@ fn prefixed(caller: &Caller, key: &[u8]) -> Option<Vec<u8>> {
 fn place(caller: &mut Caller, answer: Option<Answer>, muted: bool) {
     match answer {
         Some(_) if muted => {}
-        Some(answer) => slots::write_answer(caller.replies.tail(), &answer),
-        None => caller.replies.slots.push_deciding(muted),
+        Some(answer) => slots::write_answer(caller.replies.tail(), &answer, caller.client.protocol),
+        None => caller.replies.slots.push_deciding(muted, caller.client.protocol),
     }
 }

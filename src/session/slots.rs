@@ -1,8 +1,9 @@
 //! Replies that are not next in order, or not ready: what keeps a client's replies in the order of its requests.
 
 use super::expect::{ConnectionId, Expect};
+use crate::limit::Standing;
 use crate::limiter::mailbox::Answer;
-use crate::resp::reply;
+use crate::resp::reply::{self, Protocol};
 use bytes::{BufMut, BytesMut};
 use std::collections::VecDeque;
 
@@ -14,12 +15,12 @@ const KEPT_SLOTS: usize = 256;
 enum Slot {
     /// Replies as bytes.
     Ready(BytesMut),
-    /// The limiter has been asked.
-    Deciding,
+    /// The limiter has been asked, by a client of this protocol then.
+    Deciding(Protocol),
     /// The limiter has been asked, but the client wants no reply.
     Muted,
     /// The limiter has answered, but something before is outstanding.
-    Answered(Answer),
+    Answered(Answer, Protocol),
     /// Due from a connection of the client's to Redis.
     Upstream(ConnectionId, Expect),
 }
@@ -85,7 +86,7 @@ impl Slots {
     /// Whether the limiter has yet to answer this.
     pub fn await_answer(&self, ticket: u64) -> bool {
         let index = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        matches!(index.and_then(|index| self.queue.get(index)), Some(Slot::Deciding | Slot::Muted))
+        matches!(index.and_then(|index| self.queue.get(index)), Some(Slot::Deciding(_) | Slot::Muted))
     }
 
     /// Whether all wait for a command that takes its time by nature: BLPOP and its like.
@@ -123,9 +124,9 @@ impl Slots {
     }
 
     /// Adds a reply that the limiter will give; if `muted` it is not passed on.
-    pub fn push_deciding(&mut self, muted: bool) {
+    pub fn push_deciding(&mut self, muted: bool, protocol: Protocol) {
         self.deciding += 1;
-        self.push(if muted { Slot::Muted } else { Slot::Deciding });
+        self.push(if muted { Slot::Muted } else { Slot::Deciding(protocol) });
     }
 
     /// Adds what is due from a connection to Redis.
@@ -208,7 +209,7 @@ impl Slots {
         let due = || queue.iter().filter_map(|slot| if let Slot::Upstream(_, due) = slot { Some(due) } else { None });
         self.upstream = due().count();
         self.barriers = due().filter(|expect| expect.is_barrier()).count();
-        self.deciding = self.queue.iter().filter(|slot| matches!(slot, Slot::Deciding | Slot::Muted)).count();
+        self.deciding = self.queue.iter().filter(|slot| matches!(slot, Slot::Deciding(_) | Slot::Muted)).count();
         self.ready_bytes = self.queue.iter().rev().skip(1).map(Slot::ready_bytes).sum();
     }
 
@@ -226,11 +227,12 @@ impl Slots {
     /// The limiter's answer for `ticket` has come. It may be one that nobody waits for any more.
     pub fn answer(&mut self, ticket: u64, answer: Answer) {
         let index = ticket.checked_sub(self.first).and_then(|index| usize::try_from(index).ok());
-        match index.and_then(|index| self.queue.get_mut(index)) {
-            Some(slot @ Slot::Deciding) => *slot = Slot::Answered(answer),
-            Some(slot @ Slot::Muted) => *slot = Slot::Ready(BytesMut::new()),
+        let Some(slot) = index.and_then(|index| self.queue.get_mut(index)) else { return };
+        *slot = match slot {
+            Slot::Deciding(protocol) => Slot::Answered(answer, *protocol),
+            Slot::Muted => Slot::Ready(BytesMut::new()),
             _ => return,
-        }
+        };
         self.deciding -= 1;
     }
 
@@ -239,8 +241,8 @@ impl Slots {
         while let Some(slot) = self.queue.front() {
             match slot {
                 Slot::Ready(bytes) => output.put_slice(bytes),
-                Slot::Answered(answer) => write_answer(output, answer),
-                Slot::Deciding | Slot::Muted | Slot::Upstream(..) => return,
+                Slot::Answered(answer, protocol) => write_answer(output, answer, *protocol),
+                Slot::Deciding(_) | Slot::Muted | Slot::Upstream(..) => return,
             }
             self.pop();
         }
@@ -251,10 +253,43 @@ impl Slots {
 }
 
 /// Writes the limiter's answer as a reply.
-pub fn write_answer(output: &mut BytesMut, answer: &Answer) {
+pub fn write_answer(output: &mut BytesMut, answer: &Answer, protocol: Protocol) {
     match answer {
         Answer::Verdict(verdict) => reply::verdict(output, verdict),
         Answer::Reset(count) => reply::integer(output, i64::try_from(*count).unwrap_or(i64::MAX)),
+        Answer::Standings(standings, lists_entries) => write_standings(output, standings, *lists_entries, protocol),
         Answer::Refused(refusal) => reply::error(output, &refusal.to_string()),
+    }
+}
+
+/// A map for each of a key's counters in which something counts.
+fn write_standings(output: &mut BytesMut, standings: &[Standing], lists_entries: bool, protocol: Protocol) {
+    let integer = |output: &mut BytesMut, value: u64| reply::integer(output, i64::try_from(value).unwrap_or(i64::MAX));
+    reply::array(output, standings.len());
+    for standing in standings {
+        reply::map(output, if lists_entries { 9 } else { 8 }, protocol);
+        reply::bulk(output, b"algorithm");
+        reply::bulk(output, standing.counter.algorithm().as_bytes());
+        for (name, value) in [
+            ("window_ms", standing.counter.window().ms()),
+            ("used", standing.used),
+            ("entries", standing.entries),
+            ("oldest_ms", standing.oldest_us / 1000),
+            ("newest_ms", standing.newest_us / 1000),
+            ("next_ms", standing.next_ms()),
+            ("free_ms", standing.free_ms()),
+        ] {
+            reply::bulk(output, name.as_bytes());
+            integer(output, value);
+        }
+        if lists_entries {
+            reply::bulk(output, b"newest");
+            reply::array(output, standing.newest.len());
+            for (made_us, weight) in &standing.newest {
+                reply::array(output, 2);
+                integer(output, made_us / 1000);
+                integer(output, *weight);
+            }
+        }
     }
 }

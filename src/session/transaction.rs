@@ -50,6 +50,9 @@ impl Transaction {
 
     /// Queues a command, or refuses it, and replies so.
     pub fn queue(&mut self, request: &OwnRequest<'_>, limits: &config::Limits, output: &mut BytesMut) {
+        if !request.command.runs_in_multi() {
+            return self.refuse(&format!("ERR '{}' cannot run inside MULTI", request.command.name), output);
+        }
         // What is wrong is said when the command is queued, as Redis does.
         if let Err(error) = request.parse(limits) {
             return self.refuse(&error.to_string(), output);

@@ -23,7 +23,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::limit::{Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, Tally, Verdict, decide};
+use crate::limit::{
+    Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES, Standing, Tally, Verdict, decide,
+};
 use crate::shards::Shards;
 
 /// Most windows of one key that are remembered at once. They share a hash, hence a probe sequence of the table: a
@@ -161,6 +163,22 @@ impl Embedded {
         let shard = self.shards.of(hash);
         let slots = shard.find(hash, ask);
         decide_by(&shard.states(&slots, ask, now_us), ask)
+    }
+
+    /// How all windows of `key` stand that hold an entry which counts, the shortest first, with at most so many entries
+    /// of each, and [`MAX_LISTED_ENTRIES`] of all.
+    pub fn inspect(&self, key: &[u8], most_entries: usize, now_us: u64) -> Vec<Standing> {
+        let hash = self.hasher.hash_one(key);
+        let shard = self.shards.of(hash);
+        let mut logs: Vec<&Log> = shard.logs.iter_hash(hash).filter(|log| *log.key == *key).collect();
+        logs.sort_unstable_by_key(|log| log.tally.counter());
+        let mut left = MAX_LISTED_ENTRIES;
+        let standings = logs.iter().filter_map(|log| {
+            let standing = log.tally.standing(most_entries.min(left), now_us)?;
+            left -= standing.newest.len();
+            Some(standing)
+        });
+        standings.collect()
     }
 
     /// Forgets all windows of `key`. Whether any of them held an entry that still counts.

@@ -5,6 +5,7 @@
 
 use super::batch::{Batch, Item};
 use super::connection::{Error, Reply};
+use super::inspect::Glance;
 use super::ledger::{Id, Record};
 use super::registry;
 use super::reset::Piece;
@@ -79,6 +80,7 @@ pub struct RedisStore {
     check: Script,
     peek: Script,
     reset: Script,
+    inspect: Script,
     record: Script,
     windows: Script,
     /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
@@ -104,6 +106,7 @@ impl RedisStore {
             check: Script::new(&[clock, keys, log, decide, include_str!("../../lua/check.lua")]),
             peek: Script::new(&[clock, keys, log, decide, include_str!("../../lua/peek.lua")]),
             reset: Script::new(&[clock, keys, include_str!("../../lua/reset.lua")]),
+            inspect: Script::new(&[clock, keys, log, include_str!("../../lua/inspect.lua")]),
             record: Script::new(&[clock, keys, log, include_str!("../../lua/record.lua")]),
             windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
             process_id: random_id(),
@@ -112,8 +115,8 @@ impl RedisStore {
     }
 
     /// The scripts, for Redis to be given in advance, so that no job has to ask twice.
-    pub fn scripts(&self) -> [&Script; 5] {
-        [&self.check, &self.peek, &self.reset, &self.record, &self.windows]
+    pub fn scripts(&self) -> [&Script; 6] {
+        [&self.check, &self.peek, &self.reset, &self.inspect, &self.record, &self.windows]
     }
 
     /// Decides the items in order and counts what is admitted. [`Report::read`] reads the reply: they stand in the
@@ -174,6 +177,19 @@ impl RedisStore {
             }
         };
         run_about(&self.reset, names, piece.keys.len() * piece.counters.len(), add_names, add_args)
+    }
+
+    /// Tells how the logs stand that a glance names. [`super::inspect::Inspect`] reads the reply.
+    pub fn inspect(&self, glance: &Glance<'_>) -> Run<'_> {
+        let add_names = |run: &mut Run<'_>| {
+            self.add_names(run, &mut Vec::new(), glance.key, glance.counters.iter().copied());
+        };
+        let add_args = |run: &mut Run<'_>| {
+            run.number(glance.most_entries as u64);
+            run.number(glance.entries_left as u64);
+            glance.counters.iter().for_each(|counter| run.number(counter.window().ms()));
+        };
+        run_about(&self.inspect, Names::Declared, glance.counters.len(), add_names, add_args)
     }
 
     /// Registers counters, as far as no more than `max` are registered then. Asks which are registered if there are none

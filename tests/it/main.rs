@@ -27,6 +27,7 @@ mod faults;
 mod handshake;
 mod hostile;
 mod ids;
+mod inspect;
 mod log;
 mod logs;
 mod lost_answers;

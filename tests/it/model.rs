@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tollgate::limit::{Ask, Limit, Verb, Verdict, Window};
+use tollgate::limit::{Ask, Counter, Limit, Standing, Verb, Verdict, Window};
 use tollgate::store::embedded::Embedded;
 use tollgate::store::ledger::{Id, Record};
 use tollgate::store::redis::Names;
@@ -33,6 +33,8 @@ enum Step {
     Check(Vec<Question>),
     Peek(Question),
     Reset(usize),
+    /// With so many entries.
+    Inspect(usize, usize),
     /// Microseconds, forwards.
     Pass(u64),
     /// Microseconds; as when a replica whose clock is behind takes over.
@@ -65,10 +67,17 @@ fn steps(backwards: bool) -> impl Strategy<Value = Vec<Step>> {
         6 => batch.prop_map(Step::Check),
         2 => questions().prop_map(Step::Peek),
         1 => (0..KEYS.len()).prop_map(Step::Reset),
+        2 => (0..KEYS.len(), 0..20usize).prop_map(|(key, entries)| Step::Inspect(key, entries)),
         5 => prop_oneof![0..2_000u64, 0..30_000u64, Just(20_000), 0..300_000u64, 0..90_000_000u64].prop_map(Step::Pass),
         u32::from(backwards) => (1..MAX_REWIND_US).prop_map(Step::Rewind),
     ];
     proptest::collection::vec(step, 1..60)
+}
+
+/// Of how a window stands what both say: Redis has an entry for each item of a batch, and the model one for each moment.
+fn in_common(standing: &Standing) -> (Counter, u64, u64, u64, u64) {
+    let Standing { counter, now_us, used, oldest_us, newest_us, .. } = standing;
+    (*counter, *now_us, *used, *oldest_us, *newest_us)
 }
 
 /// What a client is told, as far as it must be exact. After a step back of the clock the scripts may take a window
@@ -117,6 +126,18 @@ fn run(scripts: Scripts, windows: &Windows, backwards: bool) {
                     let by_redis = scripts.reset(&[key], windows.map(|ms| Window::from_ms(ms).unwrap()).to_vec());
                     let by_model = embedded.reset(key, now_us);
                     prop_assert_eq!(by_redis, u64::from(by_model), "reset {:?}", key);
+                }
+                // The scripts date anew what is dated ahead.
+                Step::Inspect(..) if stepped_back => {}
+                Step::Inspect(key, entries) => {
+                    let key = KEYS[key].as_bytes();
+                    let by_redis =
+                        scripts.inspect(key, entries, windows.map(|ms| Window::from_ms(ms).unwrap()).to_vec());
+                    let by_model = embedded.inspect(key, entries, now_us);
+                    let alike = |standings: &[Standing]| standings.iter().map(in_common).collect::<Vec<_>>();
+                    prop_assert_eq!(alike(&by_redis), alike(&by_model), "inspect {:?}", key);
+                    let is_listed = |found: &Standing| found.newest.len() as u64 == found.entries.min(entries as u64);
+                    prop_assert!(by_redis.iter().chain(&by_model).all(is_listed), "{:?}", by_redis);
                 }
                 Step::Pass(us) => now_us += us,
                 Step::Rewind(us) => {

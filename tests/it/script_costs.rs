@@ -123,3 +123,20 @@ fn a_piece_of_a_reset_is_bounded() {
     });
     assert_bounded("a piece of a reset", cost, 256 + 20);
 }
+
+/// All windows of a key at once, each with entries that have expired and are weighty, and as many listed as may be.
+#[test]
+fn a_glance_at_a_key_is_bounded() {
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let limits: Vec<_> = (0..64).map(|more| Limit::log(1_000_000, Window::from_ms(HOUR_MS + more).unwrap())).collect();
+    let keys = keys(1);
+    limits.chunks(8).for_each(|limits| fill(&mut scripts, &keys, limits, |number| 1 + number % 2));
+    scripts.set_time(Scripts::start_us() + HOUR_MS * 500);
+    limits.chunks(8).for_each(|limits| run(&mut scripts, &[Ask { key: keys[0].as_bytes(), limits, cost: 1 }]));
+    scripts.set_time(Scripts::start_us() + HOUR_MS * 1000 + 64_000);
+    let mut inspect = tollgate::store::inspect::Inspect::new(keys[0].as_bytes().to_vec(), 1000);
+    inspect.set_counters(limits.iter().map(Limit::counter).collect());
+    let cost = cost_of(&mut scripts, |scripts| drop(scripts.run(|store| store.inspect(&inspect.glance().unwrap()))));
+    assert_bounded("a glance at 64 windows", cost, 7 * 64 + 20);
+}

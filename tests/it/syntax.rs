@@ -67,6 +67,7 @@ fn what_is_malformed_is_refused_in_words_and_nothing_is_counted() {
         ("rl.Reset".to_owned(), arity("rl.reset")),
         ("RL.HELP me".to_owned(), arity("rl.help")),
         ("RL.STATS me".to_owned(), arity("rl.stats")),
+        ("RL.INSPECT".to_owned(), arity("rl.inspect")),
         ("RL.TOP COUNT".to_owned(), arity("rl.top")),
     ];
     for (command, name) in [("RL.CHECK", "rl.check"), ("RL.PEEK", "rl.peek")] {
@@ -253,6 +254,7 @@ fn help_names_every_command() {
                 "RL.CHECK key limit window",
                 "RL.PEEK key limit window",
                 "RL.RESET key",
+                "RL.INSPECT key",
                 "RL.TOP [",
                 "RL.STATS",
                 "RL.HELP",
@@ -266,7 +268,7 @@ fn help_names_every_command() {
 
 #[test]
 fn command_tells_of_our_commands() {
-    const OWN: [&str; 6] = ["rl.check", "rl.peek", "rl.reset", "rl.top", "rl.stats", "rl.help"];
+    const OWN: [&str; 7] = ["rl.check", "rl.peek", "rl.reset", "rl.inspect", "rl.top", "rl.stats", "rl.help"];
     on_each_store(|client| {
         for proto in ["2", "3"] {
             client.cmd(&["HELLO", proto]);
@@ -329,9 +331,9 @@ fn command_getkeys_knows_our_commands() {
         let names =
             |reply: Reply| reply.items().iter().map(Reply::text).filter(|name| name.starts_with("rl.")).collect();
         let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY PATTERN RL.*E*"));
-        assert_eq!(listed, ["rl.check", "rl.peek", "rl.reset", "rl.help"]);
+        assert_eq!(listed, ["rl.check", "rl.peek", "rl.reset", "rl.inspect", "rl.help"]);
         let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY ACLCAT read"));
-        assert_eq!(listed, ["rl.peek"]);
+        assert_eq!(listed, ["rl.peek", "rl.inspect"]);
         let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY MODULE none"));
         assert!(listed.is_empty());
     });

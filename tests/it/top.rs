@@ -79,16 +79,20 @@ fn what_is_wrong_with_the_options_is_named() {
     });
 }
 
+/// A transaction is answered at once: a thousand of these in one would be more than memory is for.
 #[test]
-fn they_stand_in_a_transaction_and_a_pipeline_as_any_other() {
+fn they_stand_in_a_pipeline_and_in_no_transaction() {
     on_each_store(|client| {
-        client.send(b"MULTI\r\nRL.TOP\r\nRL.STATS\r\nEXEC\r\nRL.TOP COUNT 3\r\nPING\r\n");
-        assert_eq!([client.read().text(), client.read().text(), client.read().text()], ["OK", "QUEUED", "QUEUED"]);
-        let exec = client.read();
-        let [Reply::Array(top), stats] = exec.items() else { panic!("{exec:?}") };
-        assert!(top.is_empty() && stats.field("tollgate_version").text() == env!("CARGO_PKG_VERSION"), "{exec:?}");
+        client.send(b"RL.TOP COUNT 3\r\nRL.STATS\r\nPING\r\n");
         assert_eq!(client.read(), Reply::Array(vec![]));
+        assert_eq!(client.read().field("tollgate_version").text(), env!("CARGO_PKG_VERSION"));
         assert_eq!(client.read().text(), "PONG");
+        for line in ["RL.TOP", "rl.stats", "RL.INSPECT k"] {
+            let name = line.split(' ').next().unwrap().to_lowercase();
+            assert_eq!(client.line("MULTI").text(), "OK");
+            assert_eq!(client.line(line), error(&format!("ERR '{name}' cannot run inside MULTI")));
+            assert!(client.line("EXEC").text().starts_with("EXECABORT"), "{line}");
+        }
     });
 }
 

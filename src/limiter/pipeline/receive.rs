@@ -52,9 +52,9 @@ impl Pipeline<'_> {
                 // Its slot was on its way here, and is so no longer.
                 return self.pass_on(job);
             }
-            (Work::Reset(_), Reply::Integers(numbers)) => {
+            (Work::Reset(_) | Work::Inspect(_), Reply::Integers(numbers)) => {
                 self.missed = 0;
-                if let Some(job) = self.completion().advance_reset(job, &numbers, now_us) {
+                if let Some(job) = self.completion().advance(job, &numbers, now_us) {
                     self.on_refused(job, &Error::Unexpected);
                 }
                 return;
@@ -73,7 +73,7 @@ impl Pipeline<'_> {
             (Work::Record { records, writer, .. }, Reply::Integers(numbers)) => {
                 self.on_recorded(records, *writer, &numbers);
             }
-            (Work::Reset(_) | Work::Register { .. } | Work::Record { .. } | Work::Asking, _) => {
+            (Work::Reset(_) | Work::Inspect(_) | Work::Register { .. } | Work::Record { .. } | Work::Asking, _) => {
                 return self.on_refused(job, &Error::Unexpected);
             }
         }

@@ -123,6 +123,10 @@ impl Pipeline<'_> {
                 Some(piece) => store.reset(&piece, names),
                 None => store.register(&[], max),
             },
+            Work::Inspect(inspect) => match inspect.glance() {
+                Some(glance) => store.inspect(&glance),
+                None => store.register(&[], max),
+            },
             Work::Register { counters, .. } => store.register(counters, max),
             Work::Record { records, .. } => store.record(records, node.clock_offset_us(), names),
         };

@@ -5,9 +5,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tollgate::config;
 use tollgate::dial::Dialer;
-use tollgate::limit::{Ask, Counter, LimitState, Verb, Verdict, Window, decide};
+use tollgate::limit::{Ask, Counter, LimitState, Standing, Verb, Verdict, Window, decide};
 use tollgate::store::batch::Batch;
 use tollgate::store::connection::{Connection, Error, Reply};
+use tollgate::store::inspect::Inspect;
 use tollgate::store::redis::{LimitReport, Names, RedisStore, Report};
 use tollgate::store::reset::Reset;
 use tollgate::store::script::Run;
@@ -120,6 +121,18 @@ impl Scripts {
     #[track_caller]
     pub fn decide_one(&mut self, verb: Verb, check: &Ask<'_>) -> Verdict {
         self.decide(verb, std::slice::from_ref(check))[0]
+    }
+
+    /// Looks at a key that has logs of these windows only.
+    #[track_caller]
+    pub fn inspect(&mut self, key: &[u8], most_entries: usize, windows: Vec<Window>) -> Vec<Standing> {
+        let mut inspect = Inspect::new(key.to_vec(), most_entries);
+        inspect.set_counters(windows.into_iter().map(Counter::Log).collect());
+        while let Some(glance) = inspect.glance().filter(|_| !inspect.is_done()) {
+            let Reply::Integers(numbers) = self.run(|store| store.inspect(&glance)) else { panic!("no numbers") };
+            inspect.glanced(&numbers).unwrap();
+        }
+        inspect.take_found()
     }
 
     /// Resets keys that have logs of these windows only. How many had any state.
