@@ -71,6 +71,9 @@ fn server(shared: &Shared, text: &mut String) {
     line(text, "os", std::env::consts::OS);
     line(text, "arch_bits", usize::BITS);
     line(text, "process_id", std::process::id());
+    if is_embedded(shared) {
+        line(text, "run_id", run_id());
+    }
     let uptime_s = shared.started.elapsed().as_secs();
     line(text, "uptime_in_seconds", uptime_s);
     line(text, "uptime_in_days", uptime_s / (24 * 60 * 60));
