@@ -136,13 +136,14 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
     // Libraries wrap pipelines in these; of others the transaction could hold none.
     const TRANSACTION: [&[u8]; 3] = [b"multi", b"exec", b"discard"];
     let is_one_of = |names: &[&[u8]]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
-    let own = OwnCommand::of(name);
-    if own.is_some_and(|own| own.tells_of_all_keys) && permissions.is_some_and(|may| !may.key_prefix.is_empty()) {
+    let own = || OwnCommand::of(name);
+    // Most users have none, and need not be asked for the name of the command.
+    if permissions.is_some_and(|may| !may.key_prefix.is_empty()) && own().is_some_and(|own| own.tells_of_all_keys) {
         return Some(NOT_ALL_KEYS);
     }
     match permissions.map(|permissions| permissions.commands) {
         Some(Commands::All) => None,
-        Some(Commands::RlOnly) if own.is_some_and(|own| own.is_for_rl_only) => None,
+        Some(Commands::RlOnly) if own().is_some_and(|own| own.is_for_rl_only) => None,
         Some(Commands::RlOnly) if is_one_of(&ANSWERED_HERE) || is_one_of(&TRANSACTION) || is_one_of(&OF_CLUSTERS) => {
             None
         }
