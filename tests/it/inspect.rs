@@ -1,6 +1,6 @@
 //! How all that is counted for a key stands: RL.INSPECT, the same before a Redis and embedded.
 
-use crate::common::{PATIENCE, RedisServer, Reply, Scripts, Tollgate, encode, on_each_store, wait_until};
+use crate::common::{Cluster, PATIENCE, RedisServer, Reply, Scripts, Tollgate, encode, on_each_store, wait_until};
 use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -201,5 +201,26 @@ fn weights_are_right_whatever_has_expired() {
         let told: Vec<_> = found.iter().map(|found| (found.used, found.entries, found.newest.len())).collect();
         let expected = if live == 0 { vec![] } else { vec![(used, u64::from(live), 3)] };
         assert_eq!(told, expected, "{expired} expired, {live} live");
+    }
+}
+
+/// Each key is on the node of its slot, and the registry on one of them.
+#[test]
+fn keys_of_every_node_of_a_cluster_are_looked_at_where_they_are() {
+    let cluster = Cluster::start();
+    let addr = format!("redis+cluster://{}", cluster.server(0).addr());
+    let proxies = [(); 2].map(|()| Tollgate::builder().arg("--redis").arg(&addr).start());
+    let [mut one, mut other] = proxies.each_ref().map(Tollgate::client);
+    // Until it knows the nodes, the fallback answers.
+    wait_until(PATIENCE, || !one.decide("RL.CHECK first 5 1h").degraded);
+    let keys: Vec<String> = (0..30).map(|number| format!("k{number}")).collect();
+    for (cost, key) in (1..).zip(&keys) {
+        let check = one.decide(&format!("RL.CHECK {key} 100 1h 100 {cost}m COST {cost}"));
+        assert!(check.allowed && !check.degraded, "{key}: {check:?}");
+    }
+    for (cost, key) in (1..).zip(&keys) {
+        let reply = other.line(&format!("RL.INSPECT {key} ENTRIES 3"));
+        let windows: Vec<_> = reply.items().iter().map(counts).collect();
+        assert_eq!(windows, [[cost * 60_000, cost, 1], [3_600_000, cost, 1]], "{key}: {reply:?}");
     }
 }
