@@ -33,7 +33,8 @@ const HOUR_US: u64 = 60 * MINUTE_US;
 const EXACT_PER_S: u32 = 10_000;
 /// From one sample to the next, on average. A gap is 1 to twice this less 1.
 const MEAN_GAP: u32 = 16;
-/// For so long an answer is given again: merging takes up to a millisecond, and may be asked for without end.
+/// For so long an answer is given again: each sketch of each worker takes a tenth of a millisecond to merge, and they may
+/// be asked for without end.
 const GOOD_FOR_US: u64 = 100_000;
 
 /// One for the process, so that a key has the same hash in all workers; keyed at random, so that no client can choose
