@@ -23,10 +23,8 @@ const url = options.url ?? stub.url;
 let passed = 0;
 let failed = 0;
 
-/** Opens the page in a browser of its own, hands it to `test`, and expects that nothing was reported meanwhile. */
-async function check(title, { theme = 'light', width = 1440, scene, expected = [], path = '', ...context }, test) {
-  if (!title.includes(options.only)) return;
-  if (scene) Object.assign(stub, { scene, status: 200 });
+/** A window of its own that has shown nothing yet, and what its browser reports. */
+async function open({ theme = 'light', width = 1440, ...context }) {
   const own = await browser.newContext({ colorScheme: theme, viewport: { width, height: WIDTHS[width] }, ...context });
   const page = await own.newPage();
   const reports = [];
@@ -35,6 +33,15 @@ async function check(title, { theme = 'light', width = 1440, scene, expected = [
   page.on('dialog', (dialog) => { reports.push(`dialog: ${dialog.message()}`); dialog.dismiss(); });
   page.on('request', (request) => !request.url().startsWith(url) && !request.url().startsWith('data:') && reports.push(`request: ${request.url()}`));
   await page.addInitScript(() => addEventListener('securitypolicyviolation', (event) => console.error(`policy: ${event.violatedDirective} ${event.blockedURI}`)));
+  return { page, reports, close: () => own.close() };
+}
+
+/** Loads the page, hands it to `test`, and expects that nothing is reported meanwhile but what is expected. */
+async function check(title, { scene, path = '', expected = [], shared, ...context }, test) {
+  if (!title.includes(options.only)) return;
+  if (scene) Object.assign(stub, { scene, status: 200 });
+  const { page, reports, close } = shared ?? (await open(context));
+  reports.length = 0;
   try {
     await page.goto(url + path);
     await page.waitForFunction(() => !document.body.classList.contains('waiting'));
@@ -45,7 +52,7 @@ async function check(title, { theme = 'light', width = 1440, scene, expected = [
     failed += 1;
     console.log(`not ok: ${title}\n  ${String(error.message).replaceAll('\n', '\n  ')}`);
   } finally {
-    await own.close();
+    if (!shared) await close();
   }
 }
 
@@ -62,39 +69,41 @@ async function holdsAlways(page) {
   assert.equal(await page.locator('img, b, i, iframe, [style], [onclick]').count(), 0, 'markup of others, or style attributes');
 }
 
-async function eachLook(title, scene, test) {
+/** Each of the scenes in each look: `test(page, scene, file)`. */
+async function looks(scenes, test) {
   for (const theme of ['light', 'dark']) {
     for (const width of Object.keys(WIDTHS).map(Number)) {
-      await check(`${title}, ${theme}, ${width} px`, { theme, width, scene }, (page) => test(page, `${title}-${theme}-${width}`));
+      const shared = await open({ theme, width });
+      for (const scene of scenes) {
+        await check(`${scene}, ${theme}, ${width} px`, { shared, scene: stub && scene }, (page) => test(page, scene, `${scene}-${theme}-${width}.png`));
+      }
+      await shared.close();
     }
   }
 }
 
 async function screenshots(folder) {
   mkdirSync(folder, { recursive: true });
-  for (const name of stub ? Object.keys(SCENES) : ['page']) {
-    await eachLook(name, stub && name, async (page, file) => {
-      if (name === 'up' || name === 'hostile') {
-        await page.fill('#key', name === 'up' ? 'user:42' : LONG_KEY);
-        await page.press('#key', 'Enter');
-        await page.locator('.limits, #lookup-result p').first().waitFor();
-      }
-      await page.screenshot({ path: join(folder, `${file}.png`), fullPage: true });
-    });
-  }
+  await looks(stub ? Object.keys(SCENES) : ['real'], async (page, scene, file) => {
+    if (scene === 'up' || scene === 'hostile') {
+      await page.fill('#key', scene === 'up' ? 'user:42' : LONG_KEY);
+      await page.press('#key', 'Enter');
+      await page.locator('.limits, #lookup-result p').first().waitFor();
+    }
+    await page.screenshot({ path: join(folder, file), fullPage: true });
+  });
 }
 
-/** With a stub: every state that there is, in every look. */
+/** With a stub: every state that there is. */
 async function states() {
-  for (const [scene, { says, shows, hides = [] }] of Object.entries(SCENES)) {
-    await eachLook(scene, scene, async (page) => {
-      assert.match(await seen(page, '#sentence'), says);
-      const text = await seen(page);
-      for (const part of shows) assert.ok(text.includes(part.replace(/\s+/g, ' ')), `'${part}' is not shown`);
-      for (const part of hides) assert.ok(!text.includes(part), `'${part}' is shown`);
-      await holdsAlways(page);
-    });
-  }
+  await looks(Object.keys(SCENES), async (page, scene) => {
+    const { says, shows, hides = [] } = SCENES[scene];
+    assert.match(await seen(page, '#sentence'), says);
+    const text = await seen(page);
+    for (const part of shows) assert.ok(text.includes(part.replace(/\s+/g, ' ')), `'${part}' is not shown`);
+    for (const part of hides) assert.ok(!text.includes(part), `'${part}' is shown`);
+    await holdsAlways(page);
+  });
 }
 
 async function loading() {
@@ -233,7 +242,8 @@ async function changes() {
       await stub.close();
       try {
         await until(page, () => document.body.classList.contains('lost'));
-        assert.match(await seen(page, '#state'), /^Tollgate has not answered this page since [0-9:]{8}\. Reason It cannot be reached\. .* What is below is of [0-9:]{8}\. This page keeps trying, every 1 s\.$/);
+        assert.match(await seen(page, '#sentence'), /^Tollgate has not answered this page since [0-9:]{8}\.$/);
+        assert.match(await seen(page, '#why'), /^Reason It cannot be reached\. .* What is below is of [0-9:]{8}\. This page keeps trying, every 1 s\.$/);
         await holdsAlways(page);
         await until(page, () => document.getElementById('why').innerText.includes('every 2\u202fs'));
         if (options.screenshots) await page.screenshot({ path: join(options.screenshots, `lost-${theme}-1440.png`) });
@@ -267,7 +277,7 @@ async function changes() {
 try {
   if (options.screenshots) await screenshots(options.screenshots);
   else if (stub) await states();
-  else await eachLook('real', undefined, holdsAlways);
+  else await looks(['real'], holdsAlways);
   if (!options.screenshots) {
     await loading();
     await controls();

@@ -63,7 +63,7 @@ export function unnamed() {
   };
   const text = (element) => element?.textContent.trim();
   expect('button', (button) => text(button) || button.title.trim());
-  expect('input, select', (control) => text(control.labels[0]));
+  expect('input, select', (control) => control.getAttribute('aria-label') || text(control.labels[0]));
   expect('svg:not([aria-hidden])', (svg) => svg.getAttribute('role') === 'img' && svg.getAttribute('aria-label'));
   expect('table', (table) => text(table.caption) && [...table.querySelectorAll('th')].every((th) => th.scope));
   expect('section', (section) => section.getAttribute('aria-label') || text(document.getElementById(section.getAttribute('aria-labelledby'))));

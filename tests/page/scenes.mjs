@@ -12,7 +12,8 @@ function noise(seed) {
 function point(second, { load = 1240, deniedShare = 0.03, isDown = () => false, down = (second) => isDown(second) }) {
   const wave = 1 + 0.12 * Math.sin(second / 97) + 0.05 * Math.sin(second / 13);
   const total = Math.round(load * (wave + 0.1 * (noise(second) - 0.5)));
-  const burst = noise(Math.floor(second / 45)) > 0.8 ? 3 : 1;
+  // Now and then somebody is denied more, rising and falling over a minute or two.
+  const burst = 1 + 9 * Math.max(0, Math.sin(second / 71) * Math.sin(second / 29)) ** 4;
   const degraded = Math.round(total * Number(down(second)));
   const denied = Math.round((total - degraded) * deniedShare * burst * (0.6 + 0.8 * noise(second + 0.5)));
   const slow = down(second) ? 0.25 : 1;
@@ -21,7 +22,7 @@ function point(second, { load = 1240, deniedShare = 0.03, isDown = () => false, 
     denied,
     degraded,
     p50_us: total ? Math.round(slow * (300 + 40 * noise(second + 0.2))) : 0,
-    p99_us: total ? Math.round(slow * (850 + 700 * noise(second + 0.3) ** 6 + (burst > 1 ? 500 : 0))) : 0,
+    p99_us: total ? Math.round(slow * (760 + 260 * noise(second + 0.3) + 900 * noise(second + 0.4) ** 24 + 60 * burst)) : 0,
   };
 }
 
@@ -96,7 +97,7 @@ function cluster(nowMs, isPartDown) {
 export const SCRIPT_KEY = '<script>alert(1)</script>';
 export const LONG_KEY = '\\x00\\xff'.repeat(512);
 const HOSTILE = [
-  SCRIPT_KEY, '<img src=x onerror=alert(2)>', 'nul\\x00bell\\a\\"quoted\\"', '\u202egnp.exe\u2066', LONG_KEY, 'a'.repeat(1024), '\\xe2\\x80\\xaertl', '"> <b>', '\u0000\u0007\n', ' ', '%3Cscript%3E', '日本語のキー',
+  SCRIPT_KEY, '<img src=x onerror=alert(2)>', 'nul\\x00bell\\a\\"quoted\\"', '\u202egnp.exe\u2066', LONG_KEY, '\u0000\u0007\n', ' ', 'a'.repeat(1024), '\\xe2\\x80\\xaertl', '"> <b>', '%3Cscript%3E', '日本語のキー',
 ];
 
 /** By name: the state at a time, the sentence on top (a pattern), and what else must be found on the page. */
@@ -131,7 +132,7 @@ export const SCENES = {
   },
   recovered: {
     says: /^All exact\. 1,[0-9]{2}0 checks a second, /,
-    shows: ['answers of the last 10 minutes were degraded. 3,204 admissions are still to be written to Redis.', 'came up', 'went down: connection reset'],
+    shows: ['Degraded answers in the last 10 minutes: ', 'Admissions still to be written to Redis: 3,204.', 'came up', 'went down: connection reset'],
     state: (nowMs) => state(nowMs, {
       nodes: [node(nowMs, { since_ms: nowMs - 190_000, changes: [{ at_ms: nowMs - 190_000, up: true, cause: null }, { at_ms: nowMs - 262_000, up: false, cause: 'connection reset' }] })],
       fallback: { mode: 'local', ratio: 0.5, buckets: 204, unwritten: 3204, dropped: 17 },
@@ -140,12 +141,12 @@ export const SCENES = {
   },
   embedded: {
     says: /^All exact, without a Redis\. /,
-    shows: ['Embedded: what was admitted is counted in this process’s own memory.'],
+    shows: ['Embedded: what was admitted is counted in this process’s own memory'],
     hides: ['Redis takes about', 'Local buckets'],
     state: (nowMs) => state(nowMs, { mode: 'embedded', nodes: [], latency: { check: { p50_us: 18, p99_us: 64 }, store: null }, forwarded: 0 }),
   },
   empty: {
-    says: /^Ready\. No check has come yet\. Redis is well\.$/,
+    says: /^Ready\. No check has come yet\.$/,
     shows: ['redis-cli -p 6380 RL.CHECK user:42 10 60', 'None since the start.'],
     hides: ['Denied most', 'Latency'],
     state: (nowMs) => state(nowMs, { uptime_s: 12, clients: { connected: 0, max: 10_000, rejected: 0 }, answers: nothing, forwarded: 0, latency: { check: null, store: null }, policies: [], top: { denied: [], allowed: [] }, history: history(nowMs, { load: 0 }, 12), nodes: [node(nowMs, { since_ms: nowMs - 12_000 })] }),
@@ -165,7 +166,7 @@ export const SCENES = {
   },
   cluster: {
     says: /^All exact\. 84,[0-9]00 checks a second, |^All exact\. [0-9]{2},[0-9]00 checks a second, /,
-    shows: ['Redis Cluster', '6 of 6 up', '10.0.2.6:6379', 'replica, slots 10923-16383', 'Warning', 'It evicts keys when its memory is full.'],
+    shows: ['Redis Cluster', '6 of 6 up', '10.0.2.6:6379', 'replica, slots 10923\u201116383', 'Warning', 'It evicts keys when its memory is full.'],
     state(nowMs) {
       const nodes = cluster(nowMs, false);
       Object.assign(nodes[0], { problem: 'it evicts keys when its memory is full', advice: 'set maxmemory-policy to noeviction' });
@@ -173,7 +174,7 @@ export const SCENES = {
     },
   },
   'cluster-part': {
-    says: /^1 of 6 nodes has been down for 4[0-9]\ss: answers for its keys are degraded\.$/,
+    says: /^1 of 3 primaries has been down for 4[0-9]\ss: answers for its keys are degraded\.$/,
     shows: ['5 of 6 up', 'For those keys local buckets admit 50 % of each limit.', 'half-open', 'Nothing listens there. Start it, or have its replica take over.'],
     state: (nowMs) => state(nowMs, {
       mode: 'cluster', nodes: cluster(nowMs, true),
@@ -184,12 +185,12 @@ export const SCENES = {
   },
   'many-policies': {
     says: /^All exact\. /,
-    shows: ['policy-39', 'and 10 more'],
+    shows: ['policy-39', 'and 11 more'],
     state: (nowMs) => state(nowMs, { policies: Array.from({ length: 40 }, (_, index) => ({ name: `policy-${index}`, limits: `${10 * (index + 1)} 1s ${1000 * (index + 1)} 1h`, mode: ['enforce', 'shadow', 'enforce', 'off', 'enforce', 'block'][index % 6], allowed: 10_000 * index, denied: 90 * index, near_limit: 700 * index })) }),
   },
   hostile: {
     says: /^Redis has been down for 4[0-9]\ss: answers are degraded\.$/,
-    shows: [SCRIPT_KEY, '\\xe2\\x80\\xaegnp.exe\\xe2\\x81\\xa6', '\\x00\\x07\\x0a', '<i>policy</i>', 'A cause with <b>tags</b>, \\x1b[31m and \\xe2\\x80\\xae turned.', '日本語のキー'],
+    shows: [SCRIPT_KEY, '\\xe2\\x80\\xaegnp.exe\\xe2\\x81\\xa6', '\\x00\\x07\\x0a', '\\x20', '<i>policy</i>', 'A cause with <b>tags</b>, \\x1b[31m and \\xe2\\x80\\xae turned.'],
     state(nowMs) {
       const calm = SCENES.degraded.state(nowMs);
       const rows = keys(HOSTILE.map((key, index) => [key, index % 2 ? '<i>policy</i>' : null, 1000 - index, index]));
