@@ -1,4 +1,4 @@
-// Tollgate's page: asks for the state once a second and shows it. It changes nothing at Tollgate.
+// Tollgate's page: asks for the state once a second and shows it. It changes nothing.
 //
 // GET /api/state, of which this is used. Counts are totals since the start unless said otherwise; times are milliseconds
 // of the Unix epoch by Tollgate's clock; what others sent is printable text, as redis-cli shows bytes.
@@ -8,7 +8,7 @@
 //   state         exact, since_ms; while not exact also cause and advice
 //   clients       connected (now), max, rejected
 //   answers       each in one of: allowed, denied (by the store), denied_cached, degraded_allowed, degraded_denied, refused
-//   latency       check, store: p50_us and p99_us, or null: of about the last ten seconds
+//   latency       check, store: p50_us and p99_us of the last ten seconds, or null
 //   nodes[]       addr, role, slots or null, up, since_ms (up or down), breaker (closed, open, half-open), round_trip_us,
 //                 problem, advice (while up: a warning) or null; changes[]: at_ms, up, cause
 //   fallback      mode (local, open, closed, error), ratio, dropped; now: buckets, unwritten
@@ -134,7 +134,7 @@ function moment(atMs, nowMs, suffix = ' ago') {
 function limitsText(limits) {
   if (!/^(\d+ \w+( |$))+$/.test(limits)) return visible(limits);
   const pairs = limits.match(/\d+ \w+/g).map((pair) => pair.split(' '));
-  return pairs.map(([limit, window]) => `${count(Number(limit))} / ${window.replace(/(\d)([a-z])/, `$1${THIN}$2`)}`).join(', ');
+  return pairs.map(([limit, window]) => `${count(Number(limit))}\u00a0/\u00a0${window.replace(/(\d)([a-z])/, `$1${THIN}$2`)}`).join(', ');
 }
 
 // ---- Elements. A view makes a new tree every second; fill() changes what is there to be like it, so that focus,
@@ -222,10 +222,11 @@ function recentRates(history) {
   return { allowed, denied, degraded, all: allowed + denied + degraded };
 }
 
+const checksASecond = (all) => `${rate(all)}\u00a0${rate(all) === '1' ? 'check' : 'checks'} a second`;
+
 function traffic({ all, denied }) {
   if (all === 0) return 'No check in the last 10 seconds.';
-  const checks = `${rate(all)} ${rate(all) === '1' ? 'check' : 'checks'} a second`;
-  return `${checks}, ${denied > 0 ? percent(denied, all) : 'none'} denied.`;
+  return `${checksASecond(all)}, ${denied > 0 ? percent(denied, all) : 'none'} denied.`;
 }
 
 const FALLBACKS = { open: 'every check is allowed', closed: 'every check is denied', error: 'every check gets an error' };
@@ -245,7 +246,7 @@ function degradedVerdict(state) {
     ? [`${who} ${has} been down for `, what, `${who} ${is} down${what}`]
     : ['Answers have been degraded for ', '.', 'Answers are degraded.'];
   const mode = FALLBACKS[fallback.mode] ?? `local buckets admit ${percent(fallback.ratio, 1)} of each limit`;
-  const load = rates.all === 0 ? traffic(rates) : `${rate(rates.all)} checks a second, ${percent(rates.degraded, rates.all)} of them degraded.`;
+  const load = rates.all === 0 ? traffic(rates) : `${checksASecond(rates.all)}, ${percent(rates.degraded, rates.all)} of them degraded.`;
   const facts = [
     ['Cause', sentence(cause)],
     ['What to do', sentence(advice)],
@@ -321,7 +322,7 @@ const AXIS_PX = 22;
 const TOP_PX = 8;
 let pointedAt = null;
 
-/** Draws one chart as large as its box: the axes, and within them what `marks` makes of x(index) and y(value). */
+/** Draws a chart as large as its box: axes, and what `marks` makes of `at(index, value)`, the place of a point. */
 function draw(id, label, history, scale, marks) {
   const box = byId(id);
   const width = Math.max(200, box.clientWidth);
@@ -363,7 +364,7 @@ function logarithmic(lowest, highest) {
   return { ticks, place: (value) => Math.log(value / from) / Math.log(to / from), label: micros };
 }
 
-/** A line through the points at which something is; elsewhere there is none. */
+/** A line through the points at which something is. */
 function lineThrough(points, isThere) {
   return points.map((point, index) => isThere(index) && (index > 0 && isThere(index - 1) ? 'L' : 'M') + point).filter(Boolean).join('');
 }
@@ -461,7 +462,7 @@ function showStore({ mode, nodes, now_ms: nowMs }) {
   fill('store-summary', nodes.length > 1 && `${up} of ${nodes.length} up`);
   if (nodes.length === 0) {
     fill('nodes', h('p', null, mode === 'embedded'
-      ? 'Embedded: what was admitted is counted in this process’s own memory, exactly for its own clients, and forgotten when it stops.'
+      ? 'Embedded: what was admitted is counted in this process’s own memory, and forgotten when it stops.'
       : 'No node is known yet.'));
     fill('changes');
     return;
@@ -601,7 +602,7 @@ function strip(entries, windowMs, nowMs) {
   return h('figure', { class: 'strip' },
     s('svg', { role: 'img', 'aria-label': label, viewBox: `0 0 ${STRIP_BARS} 24`, preserveAspectRatio: 'none' },
       weights.map((weight, index) => weight > 0 && s('rect', { class: 'allowed', x: index, width: 0.7, y: 24 - tall(weight), height: tall(weight) }))),
-    h('figcaption', null, span(null, `${duration(windowMs)} ago`), span(null, total), span(null, 'now')));
+    h('figcaption', null, [`${duration(windowMs)} ago`, total, 'now'].map((text) => span(null, text))));
 }
 
 // ---- Policies, and Tollgate itself.
@@ -623,7 +624,7 @@ function showPolicies({ policies, uptime_s: uptimeS }) {
   fill('policy-rows', rows.length === 0
     ? muted('None. Limits stand in the calls themselves. Those with a name, under [policies] in the configuration, are seen here.')
     : [
-      table('Policies', [['Policy'], ['Mode'], ['Checks', 'number checks'], ['Near limit', 'number'], ['Denied', 'number'], ['', 'shares']], rows),
+      table('Policies', [['Policy'], ['Mode'], ['Checks', 'number checks'], ['Near limit', 'number'], ['Denied', 'number'], ['Shares', 'shares']], rows),
       h('p', { class: 'muted note-below' }, `Near the limit: allowed with more than 80${THIN}% of it used. A policy in shadow denies nobody; what it would have denied counts as denied.`),
     ]);
 }
@@ -670,7 +671,7 @@ function show(state) {
   for (const id of ['rates', 'latency', 'top-denied', 'top-allowed']) byId(id).hidden = isEmpty;
   document.body.classList.remove('waiting', 'lost');
   fill('about', `${visible(state.version)} (${visible(state.build)})`);
-  fill('asked', `Asked once a second; the last answer is of ${clockTime.format(state.now_ms)}.`);
+  fill('asked', `As of ${clockTime.format(state.now_ms)}.`);
   showVerdict(state.state.exact ? exactVerdict(state) : degradedVerdict(state));
   if (!isEmpty) showCharts(state);
   showStore(state);
