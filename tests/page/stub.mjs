@@ -1,7 +1,7 @@
 // Serves the page, and a scene as the state, in place of a Tollgate. To look at one: node tests/page/stub.mjs SCENE [PORT]
 
 import { createServer } from 'node:http';
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { SCENES, lookUp } from './scenes.mjs';
 
@@ -13,7 +13,7 @@ const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src
 export async function serve(scene, port = 0) {
   const stub = { scene, status: 200, asked: 0 };
   const json = (response, status, body) => response.writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store' }).end(JSON.stringify(body));
-  stub.server = createServer(async (request, response) => {
+  stub.server = createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url, 'http://stub');
     const nowMs = Date.now();
     if (pathname === '/api/state') {
@@ -23,7 +23,7 @@ export async function serve(scene, port = 0) {
       json(response, ...lookUp(searchParams.get('key'), nowMs, stub.scene));
     } else if (pathname in FILES) {
       const [name, type] = FILES[pathname];
-      response.writeHead(200, { 'content-type': type, 'content-security-policy': POLICY, 'x-content-type-options': 'nosniff' }).end(await readFile(new URL(name, PAGE)));
+      response.writeHead(200, { 'content-type': type, 'content-security-policy': POLICY, 'x-content-type-options': 'nosniff' }).end(readFileSync(new URL(name, PAGE)));
     } else {
       response.writeHead(404).end();
     }
