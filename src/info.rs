@@ -183,6 +183,7 @@ pub fn figures(shared: &Shared, line: &mut dyn FnMut(&str, &dyn Display)) {
     let server = &shared.config.server;
     line("tollgate_version", &env!("CARGO_PKG_VERSION"));
     line("tollgate_run_id", &run_id());
+    line("phase", &shared.phase.now());
     line("uptime_seconds", &shared.started.elapsed().as_secs());
     line("workers", &server.workers);
     line("clients", &shared.clients.load(Relaxed));

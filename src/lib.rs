@@ -27,6 +27,7 @@ mod descriptors;
 mod glob;
 mod info;
 mod log_limit;
+mod phase;
 mod resolve;
 mod run_id;
 mod sched_batch;

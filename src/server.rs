@@ -12,6 +12,7 @@ use crate::descriptors;
 use crate::limiter::backend::Backend;
 use crate::log_limit::LogLimit;
 use crate::net::{Stream, set_keepalive};
+use crate::phase::{Phase, PhaseCell};
 use crate::resp::reply;
 use crate::session;
 use crate::stats::Stats;
@@ -99,6 +100,7 @@ impl Server {
             client_list: Arc::new(ClientList::default()),
             next_client_id: AtomicU64::new(client_list::first_id(is_embedded)),
             started: Instant::now(),
+            phase: PhaseCell::default(),
             stopping: CancellationToken::new(),
             unread: AtomicUsize::new(0),
             login_log: LogLimit::default(),
@@ -142,12 +144,14 @@ impl Server {
                 &local,
             );
         }
+        shared.phase.begin(Phase::Serving);
         local
             .run_until(async {
                 tokio::select! {
                     () = stop.cancelled() => {}
                     () = shared.backend.tend() => {}
                 }
+                shared.phase.begin(Phase::Draining);
                 accepting.shutdown().await;
             })
             .await;

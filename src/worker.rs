@@ -8,6 +8,7 @@ use crate::config::Config;
 use crate::limiter::Limiter;
 use crate::limiter::backend::Backend;
 use crate::log_limit::LogLimit;
+use crate::phase::PhaseCell;
 use crate::resp::request::Parser;
 use crate::sched_batch::SchedBatch;
 use crate::stats::Stats;
@@ -47,6 +48,8 @@ pub struct Shared {
     pub next_client_id: AtomicU64,
     /// When the server started.
     pub started: Instant,
+    /// Whether the server starts, serves or drains.
+    pub phase: PhaseCell,
     /// Cancelled when the server is to stop.
     pub stopping: CancellationToken,
     /// Bytes of replies that clients leave unread, of those that leave many.

@@ -264,7 +264,7 @@ fn what_clients_send_at_connect_is_answered() {
         assert!(matches!(client.line("CLIENT MAINT_NOTIFICATIONS ON"), Reply::Error(_)));
         assert_eq!(client.line("CONFIG GET save").items().len(), 2, "redis-benchmark asks for it");
         let info = client.line("INFO").text();
-        for line in ["redis_version:", "loading:0\r\n", "# Tollgate\r\n"] {
+        for line in ["redis_version:", "loading:0\r\n", "# Tollgate\r\n", "phase:serving\r\n"] {
             assert!(info.contains(line), "{line} is not in {info}");
         }
         assert!(client.line("INFO tollgate").text().starts_with("# Tollgate\r\n"));
