@@ -49,6 +49,19 @@ pub struct Permissions {
     pub key_prefix: String,
 }
 
+impl Permissions {
+    /// Those of whoever comes in where nobody is asked.
+    pub fn unrestricted() -> Self {
+        let user = String::from_utf8_lossy(DEFAULT_USER).into_owned();
+        Self { user, commands: Commands::All, key_prefix: String::new() }
+    }
+
+    /// Whether it may be told of everybody's keys.
+    pub fn may_see_all_keys(&self) -> bool {
+        self.key_prefix.is_empty()
+    }
+}
+
 /// Who may come in.
 #[derive(Debug)]
 pub enum Auth {
@@ -67,7 +80,7 @@ impl Auth {
     /// The system has no random numbers.
     pub fn new(config: &config::Auth) -> Result<Self, String> {
         Ok(match config {
-            config::Auth::None => Self::None(unrestricted()),
+            config::Auth::None => Self::None(Arc::new(Permissions::unrestricted())),
             config::Auth::Password(users) => Self::Password(Users::new(users)),
             config::Auth::Redis => Self::Redis(Box::new(Remembered::new()?)),
         })
@@ -138,7 +151,7 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
     let is_one_of = |names: &[&[u8]]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
     let own = || OwnCommand::of(name);
     // Most users have none, and need not be asked for the name of the command.
-    if permissions.is_some_and(|may| !may.key_prefix.is_empty()) && own().is_some_and(|own| own.tells_of_all_keys) {
+    if permissions.is_some_and(|may| !may.may_see_all_keys()) && own().is_some_and(|own| own.tells_of_all_keys) {
         return Some(NOT_ALL_KEYS);
     }
     match permissions.map(|permissions| permissions.commands) {
@@ -153,9 +166,14 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
     }
 }
 
-fn unrestricted() -> Arc<Permissions> {
-    let user = String::from_utf8_lossy(DEFAULT_USER).into_owned();
-    Arc::new(Permissions { user, commands: Commands::All, key_prefix: String::new() })
+/// How long a client is to wait after so many logins that failed: not at all at first, so that a password which was
+/// mistyped, or has just been changed, costs nobody anything.
+pub fn pause_after(failed_logins: u32) -> Option<Duration> {
+    const FREE: u32 = 2;
+    const FIRST_MS: u64 = 100;
+    const LONGEST_DOUBLINGS: u32 = 5;
+    let doublings = failed_logins.checked_sub(FREE + 1)?.min(LONGEST_DOUBLINGS);
+    Some(Duration::from_millis(FIRST_MS << doublings))
 }
 
 /// The users of the configuration, by the SHA-256 of their names: what is looked up is no longer what a client sent, so
@@ -228,7 +246,7 @@ impl Remembered {
     fn new() -> Result<Self, String> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
         let key = key.map_err(|_| "the system has no random numbers to give")?;
-        Ok(Self { key, logins: Mutex::default(), permissions: unrestricted() })
+        Ok(Self { key, logins: Mutex::default(), permissions: Arc::new(Permissions::unrestricted()) })
     }
 
     /// What a login may do that Redis has accepted within [`REMEMBERED_FOR`] before `then`.

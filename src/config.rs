@@ -6,6 +6,7 @@
 mod addr;
 mod auth;
 mod environment;
+mod http;
 mod layers;
 mod limits;
 mod log;
@@ -27,6 +28,7 @@ use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{ClusterAddr, HostPort, RedisAddr, SentinelAddr, Transport};
 pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
 use environment::Variables;
+pub use http::{Http, ReadyWhen};
 pub use layers::Flag;
 use layers::{Layer, Settings};
 pub use limits::Limits;
@@ -39,6 +41,8 @@ pub use tls::{ClientCerts, Tls};
 pub struct Config {
     /// `[server]`: the listeners and what one client may use.
     pub server: Server,
+    /// `[http]`: the listener for metrics, probes and the page, if there is one.
+    pub http: Option<Http>,
     /// `[tls]`: the listeners that speak TLS, if there are any.
     pub tls: Option<Tls>,
     /// `[auth]`: who may come in.
@@ -97,9 +101,12 @@ pub fn load(
     }
     settings.add_environment(variables);
     settings.add_flags(flags);
+    let server = Server::read(&mut settings);
+    let http = Http::read(&mut settings);
     let config = Config {
-        server: Server::read(&mut settings),
-        tls: Tls::read(&mut settings),
+        server,
+        tls: Tls::read(&mut settings, http.as_ref().is_some_and(|http| http.tls)),
+        http,
         auth: Auth::read(&mut settings),
         shutdown: Shutdown::read(&mut settings),
         limits: Limits::read(&mut settings),
@@ -111,12 +118,16 @@ pub fn load(
         embedded: Embedded::read(&mut settings),
         log: Log::read(&mut settings),
     };
-    if config.server.listen.is_empty() && config.tls.is_none() {
+    if config.server.listen.is_empty() && config.tls.iter().all(|tls| tls.listen.is_empty()) {
         settings
             .conflict::<()>("server.listen", &format!("must be {ALLOWED_LISTEN}, while tls.listen has none either"));
     }
     if config.auth == Auth::Redis && config.embedded.enabled {
         settings.conflict::<()>("auth.mode", "needs a Redis to ask, and embedded.enabled = true has none behind");
+    }
+    if config.http.iter().any(|http| http.lets_nobody_in(&config.auth)) {
+        let rule = "needs http.token or http.token_file with auth.mode = 'redis', whose users only Redis knows";
+        settings.conflict::<()>("http.listen", rule);
     }
     if config.embedded.enabled {
         check_embedded(&mut settings);

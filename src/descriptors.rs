@@ -29,6 +29,11 @@ pub fn make_room(clients: usize, workers: usize, has_redis: bool) -> Result<(), 
     if had >= least { Ok(()) } else { Err((least, had)) }
 }
 
+/// How many this process may have; `None` if there is no limit.
+pub fn most() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -120,6 +120,8 @@ fn stats(shared: &Shared, text: &mut String) {
     line(text, "total_connections_received", sum(&shared.stats, |stats| &stats.connections));
     line(text, "total_commands_processed", sum(&shared.stats, |stats| &stats.commands));
     line(text, "rejected_connections", shared.rejected.load(Relaxed));
+    line(text, "total_net_input_bytes", sum(&shared.stats, |stats| &stats.bytes_in));
+    line(text, "total_net_output_bytes", sum(&shared.stats, |stats| &stats.bytes_out));
     if is_embedded(shared) {
         for name in ["evicted_keys", "pubsub_channels", "pubsub_patterns"] {
             line(text, name, 0);
@@ -193,7 +195,7 @@ pub fn figures(shared: &Shared, line: &mut dyn FnMut(&str, &dyn Display)) {
     shared.backend.describe(line);
     let workers: Vec<_> = shared.stats.iter().map(|stats| stats.all()).collect();
     for (index, (name, _)) in workers.first().into_iter().flatten().enumerate() {
-        let sum: u64 = workers.iter().filter_map(|counters| counters.get(index)).map(|(_, count)| count.read()).sum();
+        let sum: u64 = workers.iter().filter_map(|counts| counts.get(index)).map(|(_, count)| count).sum();
         line(name, &sum);
     }
     for (period, hour) in [("minute", false), ("hour", true)] {

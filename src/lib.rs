@@ -25,6 +25,7 @@ mod client_list;
 mod clock;
 mod descriptors;
 mod glob;
+mod http;
 mod info;
 mod log_limit;
 mod phase;

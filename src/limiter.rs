@@ -43,12 +43,12 @@ mod write_back;
 
 use crate::clock;
 use crate::limit::{Ask, Verb};
-use crate::stats::Stats;
+use crate::stats::{Source, Stats};
 use crate::store::inspect::Inspect;
 use crate::store::reset::Reset;
 use backend::{Backend, ask_embedded};
 use job::{Waiter, Work};
-use mailbox::{Answer, Mailbox, Refusal, Source};
+use mailbox::{Answer, Mailbox, Refusal};
 use node::Node;
 use nodes::Kind;
 use redis::Redis;
@@ -101,7 +101,7 @@ impl Limiter {
     /// mailbox, under `ticket`, within the deadline.
     pub fn ask(&self, verb: Verb, ask: &Ask<'_>, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
         let (source, answer) = match (ask.never_fits(), &*self.backend) {
-            (Some(verdict), _) => (Source::Store, Answer::Verdict(verdict)),
+            (Some(verdict), _) => (Source::Request, Answer::Verdict(verdict)),
             (None, Backend::Embedded(embedded)) => (Source::Store, ask_embedded(embedded, verb, ask, now_us)),
             (None, Backend::Redis(redis)) => self.ask_redis(redis, verb, ask, now_us, mailbox, ticket)?,
         };
@@ -121,7 +121,7 @@ impl Limiter {
         ticket: u64,
     ) -> Option<(Source, Answer)> {
         if verb == Verb::Check && redis.registry.refuses(ask) {
-            return Some((Source::Store, Answer::Refused(Refusal::Windows(redis.registry.max()))));
+            return Some((Source::Request, Answer::Refused(Refusal::Windows(redis.registry.max()))));
         }
         let routes = self.routes.as_ref()?;
         let Some((queue, slot)) = routes.queue_of(ask.key).filter(|(queue, _)| queue.takes_more()) else {

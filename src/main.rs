@@ -94,6 +94,9 @@ async fn serve(server: Server, behind: &str, grace_ms: u128) -> io::Result<ExitC
     for (addr, tls) in server.addresses() {
         info!(%addr, tls, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
     }
+    for addr in server.http_addresses() {
+        info!(%addr, "serving http");
+    }
     let stop = CancellationToken::new();
     let serving = server.run(stop.clone());
     pin!(serving);

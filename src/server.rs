@@ -9,6 +9,7 @@ use crate::client_list::{self, AtRedis, ClientList, Entry, KillSwitch, Said};
 use crate::clock::now_us;
 use crate::config::{Config, HostPort};
 use crate::descriptors;
+use crate::http;
 use crate::limiter::backend::Backend;
 use crate::log_limit::LogLimit;
 use crate::net::{Stream, set_keepalive};
@@ -45,6 +46,7 @@ const HANDOVER: usize = 128;
 pub struct Server {
     /// Each with whether its clients speak TLS.
     listeners: Vec<(std::net::TcpListener, bool)>,
+    http_listeners: Vec<std::net::TcpListener>,
     shared: Arc<Shared>,
 }
 
@@ -78,15 +80,24 @@ impl Server {
                 listeners.push((listen(resolved, config.server.backlog).map_err(cannot)?, speaks_tls));
             }
         }
+        let mut http_listeners = Vec::new();
+        for address in config.http.iter().flat_map(|http| &http.listen) {
+            let cannot = |error: io::Error| format!("cannot listen on {address} for http: {error}");
+            for resolved in resolve(address).map_err(cannot)? {
+                http_listeners.push(listen(resolved, config.server.backlog).map_err(cannot)?);
+            }
+        }
         let workers = config.server.workers.get();
         let max_clients = config.server.max_clients;
         if let Err((needed, allowed)) = descriptors::make_room(max_clients, workers, !config.embedded.enabled) {
             let advice = "raise the limit (ulimit -Hn, LimitNOFILE of systemd), or lower server.max_clients";
             warn!(needed, allowed, max_clients, advice, "too few file descriptors for all clients");
         }
-        let stats: Vec<_> = (0..workers).map(|_| Arc::default()).collect();
+        // The last is for the thread that serves HTTP.
+        let stats: Vec<_> = (0..=workers).map(|_| Arc::default()).collect();
         let backend = Backend::new(&config, &stats)?;
-        backend.set_listeners(listeners.iter().filter_map(|(listener, _)| listener.local_addr().ok()).collect())?;
+        let all_listeners = listeners.iter().map(|(listener, _)| listener).chain(&http_listeners);
+        backend.set_listeners(all_listeners.filter_map(|listener| listener.local_addr().ok()).collect())?;
         let is_embedded = backend.is_embedded();
         let shared = Shared {
             auth: Auth::new(&config.auth)?,
@@ -106,7 +117,7 @@ impl Server {
             login_log: LogLimit::default(),
             http_log: LogLimit::default(),
         };
-        Ok(Self { listeners, shared: Arc::new(shared) })
+        Ok(Self { listeners, http_listeners, shared: Arc::new(shared) })
     }
 
     /// The addresses listened on, with the ports that the system chose where none was given.
@@ -114,6 +125,11 @@ impl Server {
     pub fn addresses(&self) -> Vec<(SocketAddr, bool)> {
         let addresses = self.listeners.iter();
         addresses.filter_map(|(listener, speaks_tls)| Some((listener.local_addr().ok()?, *speaks_tls))).collect()
+    }
+
+    /// The addresses at which HTTP is served.
+    pub fn http_addresses(&self) -> Vec<SocketAddr> {
+        self.http_listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
     }
 
     /// A function that reads the certificates again, and says whether there are any.
@@ -128,10 +144,16 @@ impl Server {
     /// # Errors
     /// Threads or listeners that cannot be started.
     pub async fn run(self, stop: CancellationToken) -> io::Result<bool> {
-        let Self { listeners, shared } = self;
+        let Self { listeners, http_listeners, shared } = self;
         let mut handles = Vec::new();
-        for (index, stats) in shared.stats.iter().enumerate() {
+        for (index, stats) in shared.stats.iter().take(shared.config.server.workers.get()).enumerate() {
             handles.push(start_worker(index, shared.clone(), stats.clone())?);
+        }
+        // Until the end, so that a probe is told that this Tollgate drains.
+        let ended = CancellationToken::new();
+        let _ended = ended.clone().drop_guard();
+        if let (Some(config), Some(stats)) = (shared.config.http.clone(), shared.stats.last()) {
+            http::start(http_listeners, config, shared.clone(), stats.clone(), ended)?;
         }
         let handles = Rc::new(handles);
         let mut accepting = JoinSet::new();

@@ -245,7 +245,10 @@ impl Session {
         while !output.is_empty() {
             match Pin::new(&mut self.stream).poll_write(cx, output)? {
                 Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Poll::Ready(written) => output.advance(written),
+                Poll::Ready(written) => {
+                    output.advance(written);
+                    self.caller.worker.stats.bytes_out.add(written as u64);
+                }
                 Poll::Pending => return Ok(Poll::Pending),
             }
         }
@@ -289,6 +292,7 @@ impl Session {
 
     fn take(&mut self, read: &[u8]) {
         self.deadlines.on_read();
+        self.caller.worker.stats.bytes_in.add(read.len() as u64);
         if read.is_empty() {
             self.peer = Peer::Gone { linger: None };
             return;

@@ -1,4 +1,4 @@
-//! Counters, for INFO. Each worker counts for itself, because one counter that threads share costs more than a check.
+//! Counters, for INFO and metrics. Each worker counts for itself, because one counter that threads share costs more than a check.
 
 use crate::top::Top;
 use std::sync::Arc;
@@ -26,11 +26,14 @@ const BUCKETS: usize = 26 << SPLIT_BITS;
 
 /// Times, counted in buckets whose width grows with the time: 1 us to over a minute.
 #[derive(Debug)]
-pub struct Histogram([Counter; BUCKETS]);
+pub struct Histogram {
+    buckets: [Counter; BUCKETS],
+    sum_us: Counter,
+}
 
 impl Default for Histogram {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Counter::default()))
+        Self { buckets: std::array::from_fn(|_| Counter::default()), sum_us: Counter::default() }
     }
 }
 
@@ -38,30 +41,155 @@ impl Histogram {
     /// Counts a time, in microseconds. As [`Counter::add`], for the owner only.
     pub fn record(&self, us: u64) {
         // The place of the highest bit and the bits behind it. Times below 4 us share a bucket with 4 us.
-        let us = us.max(1 << SPLIT_BITS);
-        let doubling = us.ilog2() - SPLIT_BITS;
-        let index = (doubling << SPLIT_BITS) as usize + (us >> doubling) as usize - (1 << SPLIT_BITS);
-        if let Some(bucket) = self.0.get(index.min(BUCKETS - 1)) {
+        let place_us = us.max(1 << SPLIT_BITS);
+        let doubling = place_us.ilog2() - SPLIT_BITS;
+        let index = (doubling << SPLIT_BITS) as usize + (place_us >> doubling) as usize - (1 << SPLIT_BITS);
+        if let Some(bucket) = self.buckets.get(index.min(BUCKETS - 1)) {
             bucket.add(1);
         }
+        self.sum_us.add(us);
+    }
+}
+
+/// What one or several [`Histogram`]s have counted at one moment.
+#[derive(Debug, Clone)]
+pub struct Times {
+    counts: [u64; BUCKETS],
+    sum_us: u64,
+}
+
+impl Times {
+    /// What all of these have counted so far.
+    pub fn of<'a>(histograms: impl Iterator<Item = &'a Histogram>) -> Self {
+        let mut times = Self { counts: [0; BUCKETS], sum_us: 0 };
+        for histogram in histograms {
+            for (count, bucket) in times.counts.iter_mut().zip(&histogram.buckets) {
+                *count += bucket.read();
+            }
+            times.sum_us = times.sum_us.wrapping_add(histogram.sum_us.read());
+        }
+        times
     }
 
-    /// The time in microseconds that so large a share of the times recorded in all `histograms` does not exceed.
-    pub fn quantile<'a>(histograms: impl Iterator<Item = &'a Self> + Clone, share: f64) -> u64 {
-        let counts: Vec<u64> = (0..BUCKETS)
-            .map(|index| histograms.clone().filter_map(|each| each.0.get(index)).map(Counter::read).sum())
-            .collect();
-        let rank = (counts.iter().sum::<u64>() as f64 * share).ceil() as u64;
+    /// What was counted since `earlier`.
+    pub fn since(&self, earlier: &Self) -> Self {
+        let mut times = self.clone();
+        for (count, before) in times.counts.iter_mut().zip(&earlier.counts) {
+            *count = count.saturating_sub(*before);
+        }
+        times.sum_us = times.sum_us.wrapping_sub(earlier.sum_us);
+        times
+    }
+
+    /// The same with so many more that took no time.
+    pub fn with_instant(mut self, count: u64) -> Self {
+        if let Some(first) = self.counts.first_mut() {
+            *first += count;
+        }
+        self
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+
+    /// Their sum in microseconds.
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us
+    }
+
+    /// How many were shorter than this: exact for the ends of buckets, which are 4, 5, 6 and 7 times each power of two.
+    pub fn below(&self, end_us: u64) -> u64 {
+        (0..BUCKETS).take_while(|index| end_of(*index) <= end_us).filter_map(|index| self.counts.get(index)).sum()
+    }
+
+    /// The time in microseconds that so large a share of them does not exceed; `None` if there are none.
+    pub fn quantile(&self, share: f64) -> Option<u64> {
+        let rank = (self.count() as f64 * share).ceil() as u64;
         let mut seen = 0;
-        let reached = counts.iter().position(|count| {
+        let reached = self.counts.iter().position(|count| {
             seen += count;
             seen >= rank.max(1)
         });
-        // The end of the bucket.
-        reached.map_or(0, |index| {
-            let (doubling, part) = (index >> SPLIT_BITS, index & ((1 << SPLIT_BITS) - 1));
-            ((part as u64 + 1 + (1 << SPLIT_BITS)) << doubling) - 1
-        })
+        reached.map(|index| end_of(index) - 1)
+    }
+}
+
+/// The first microsecond behind a bucket.
+fn end_of(index: usize) -> u64 {
+    let (doubling, part) = (index >> SPLIT_BITS, index & ((1 << SPLIT_BITS) - 1));
+    (part as u64 + 1 + (1 << SPLIT_BITS)) << doubling
+}
+
+/// Who answers a check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Where limits are counted: Redis, or this process with `--embedded`.
+    Store,
+    /// The denial cache.
+    DenyCache,
+    /// The fallback.
+    Fallback,
+    /// Nobody need be asked: its cost is above the limit, or it would be of one window too many.
+    Request,
+}
+
+/// What a check comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is allowed.
+    Allowed,
+    /// It is denied.
+    Denied,
+    /// There is no answer but an error.
+    Refused,
+}
+
+impl Source {
+    /// All that there are.
+    pub const ALL: [Self; 4] = [Self::Store, Self::DenyCache, Self::Fallback, Self::Request];
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::DenyCache => "deny_cache",
+            Self::Fallback => "fallback",
+            Self::Request => "request",
+        }
+    }
+}
+
+impl Outcome {
+    /// All that there are.
+    pub const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::Refused];
+}
+
+/// Checks by what they came to and who answered.
+#[derive(Debug, Default)]
+pub struct Checks([[Counter; Outcome::ALL.len()]; Source::ALL.len()]);
+
+impl Checks {
+    /// Counts a check. As [`Counter::add`], for the owner only.
+    pub fn add(&self, source: Source, outcome: Outcome) {
+        if let Some(counter) = self.get(source, outcome) {
+            counter.add(1);
+        }
+    }
+
+    /// How many there were so far.
+    pub fn read(&self, source: Source, outcome: Outcome) -> u64 {
+        self.get(source, outcome).map_or(0, Counter::read)
+    }
+
+    /// How many came to this, whoever answered.
+    pub fn all(&self, outcome: Outcome) -> u64 {
+        Source::ALL.into_iter().map(|source| self.read(source, outcome)).sum()
+    }
+
+    fn get(&self, source: Source, outcome: Outcome) -> Option<&Counter> {
+        self.0.get(source as usize)?.get(outcome as usize)
     }
 }
 
@@ -74,24 +202,16 @@ pub struct Stats {
     pub failed_logins: Counter,
     /// Commands read, Tollgate's own and others.
     pub commands: Counter,
-    /// Checks that the store decided.
+    /// Checks and peeks that the store decided.
     pub by_store: Counter,
-    /// Checks that the denial cache answered.
+    /// Checks and peeks that the denial cache answered.
     pub by_deny_cache: Counter,
-    /// Checks that the fallback answered.
+    /// Checks and peeks that the fallback answered.
     pub by_fallback: Counter,
-    /// Checks that were allowed, whoever decided.
-    pub allowed: Counter,
-    /// Checks that were denied, whoever decided.
-    pub denied: Counter,
-    /// Those of them that the denial cache answered.
-    pub denied_cached: Counter,
-    /// Checks that the fallback allowed.
-    pub degraded_allowed: Counter,
-    /// Checks that the fallback denied.
-    pub degraded_denied: Counter,
-    /// Checks that were answered by an error: nobody could decide.
-    pub refused: Counter,
+    /// Checks by what they came to and who answered.
+    pub checks: Checks,
+    /// Checks that were allowed with more than 80 % of the binding limit used.
+    pub near_limit: Counter,
     /// The keys that were allowed and denied most.
     pub top: Top,
     /// Checks that Redis did not answer within the deadline.
@@ -106,32 +226,39 @@ pub struct Stats {
     pub written_back: Counter,
     /// Other commands passed through to Redis.
     pub forwarded: Counter,
+    /// Bytes read from clients.
+    pub bytes_in: Counter,
+    /// Bytes written to clients.
+    pub bytes_out: Counter,
+    /// How long it took to answer checks, of those that had to wait for Redis.
+    pub check_latency: Histogram,
     /// How long Redis took to answer batches.
     pub store_latency: Histogram,
 }
 
 impl Stats {
-    /// The counters by name, in the order that INFO shows them.
-    pub fn all(&self) -> [(&'static str, &Counter); 18] {
+    /// The counts by name, in the order that INFO shows them.
+    pub fn all(&self) -> [(&'static str, u64); 18] {
+        let Self { checks, .. } = self;
         [
-            ("total_connections", &self.connections),
-            ("failed_logins", &self.failed_logins),
-            ("total_commands", &self.commands),
-            ("answers_by_store", &self.by_store),
-            ("answers_by_deny_cache", &self.by_deny_cache),
-            ("answers_by_fallback", &self.by_fallback),
-            ("checks_allowed", &self.allowed),
-            ("checks_denied", &self.denied),
-            ("checks_denied_cached", &self.denied_cached),
-            ("checks_degraded_allowed", &self.degraded_allowed),
-            ("checks_degraded_denied", &self.degraded_denied),
-            ("checks_refused", &self.refused),
-            ("store_timeouts", &self.timeouts),
-            ("store_batches", &self.batches),
-            ("store_redirects", &self.redirects),
-            ("store_try_agains", &self.try_agains),
-            ("fallback_written_back", &self.written_back),
-            ("commands_forwarded", &self.forwarded),
+            ("total_connections", self.connections.read()),
+            ("failed_logins", self.failed_logins.read()),
+            ("total_commands", self.commands.read()),
+            ("answers_by_store", self.by_store.read()),
+            ("answers_by_deny_cache", self.by_deny_cache.read()),
+            ("answers_by_fallback", self.by_fallback.read()),
+            ("checks_allowed", checks.all(Outcome::Allowed)),
+            ("checks_denied", checks.all(Outcome::Denied)),
+            ("checks_denied_cached", checks.read(Source::DenyCache, Outcome::Denied)),
+            ("checks_degraded_allowed", checks.read(Source::Fallback, Outcome::Allowed)),
+            ("checks_degraded_denied", checks.read(Source::Fallback, Outcome::Denied)),
+            ("checks_refused", checks.all(Outcome::Refused)),
+            ("store_timeouts", self.timeouts.read()),
+            ("store_batches", self.batches.read()),
+            ("store_redirects", self.redirects.read()),
+            ("store_try_agains", self.try_agains.read()),
+            ("fallback_written_back", self.written_back.read()),
+            ("commands_forwarded", self.forwarded.read()),
         ]
     }
 }
@@ -148,12 +275,26 @@ mod tests {
     #[test]
     fn quantiles_are_right_to_a_quarter() {
         let (one, other) = (Histogram::default(), Histogram::default());
-        assert_eq!(Histogram::quantile([&one].into_iter(), 0.5), 0);
+        assert_eq!(Times::of([&one].into_iter()).quantile(0.5), None);
         (1..=1000).for_each(|us| if us % 2 == 0 { one.record(us) } else { other.record(us) });
+        let times = Times::of([&one, &other].into_iter());
         for (share, exact) in [(0.5, 500.0), (0.99, 990.0), (1.0, 1000.0)] {
-            let ratio = Histogram::quantile([&one, &other].into_iter(), share) as f64 / exact;
+            let ratio = times.quantile(share).unwrap() as f64 / exact;
             assert!((1.0..1.25).contains(&ratio), "{share}: {ratio}");
         }
+        assert_eq!((times.count(), times.sum_us()), (1000, 500_500));
         one.record(u64::MAX);
+    }
+
+    #[test]
+    fn what_is_below_the_end_of_a_bucket_is_counted_exactly() {
+        let histogram = Histogram::default();
+        (0..100_000).for_each(|us| histogram.record(us));
+        let times = Times::of([&histogram].into_iter());
+        for end_us in [5, 6, 8, 16, 24, 32, 48, 1024, 1536, 65_536] {
+            assert_eq!(times.below(end_us), end_us, "{end_us}");
+        }
+        assert_eq!(times.since(&times).count(), 0);
+        assert_eq!(times.with_instant(7).below(16), 23);
     }
 }

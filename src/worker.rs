@@ -34,7 +34,7 @@ pub struct Shared {
     pub tls: Option<Acceptor>,
     /// Where limits are counted.
     pub backend: Arc<Backend>,
-    /// Each worker's counters.
+    /// Each worker's counters, and behind them those of the thread that serves HTTP.
     pub stats: Vec<Arc<Stats>>,
     /// What they have counted of keys, for whoever asks.
     pub top: TopOfAll,
@@ -42,7 +42,7 @@ pub struct Shared {
     pub clients: AtomicUsize,
     /// Clients that were turned away: too many, or kept out by protected mode.
     pub rejected: AtomicU64,
-    /// Who they are.
+    /// Who the clients are.
     pub client_list: Arc<ClientList>,
     /// Id of the next client.
     pub next_client_id: AtomicU64,

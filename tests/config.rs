@@ -15,8 +15,8 @@ use std::process::{Command, Output};
 use std::time::Duration;
 
 use tollgate::config::{
-    self, Auth, ClientCerts, ClusterAddr, Commands, Config, FallbackMode, Flag, HostPort, Loaded, LogFormat,
-    PasswordHash, RedisAddr, RedisMode, SentinelAddr, Tls, Transport, User,
+    self, Auth, ClientCerts, ClusterAddr, Commands, Config, FallbackMode, Flag, HostPort, Http, Loaded, LogFormat,
+    PasswordHash, ReadyWhen, RedisAddr, RedisMode, SentinelAddr, Tls, Transport, User,
 };
 
 const EXAMPLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tollgate.example.toml");
@@ -68,7 +68,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.server.busy_poll_us, 200);
     assert!(config.server.sched_batch);
     assert!(config.server.protected_mode);
-    assert_eq!((config.tls, config.auth), (None, Auth::None));
+    assert_eq!((config.http, config.tls, config.auth), (None, None, Auth::None));
     assert_eq!(config.shutdown.grace, Duration::from_secs(5));
     let limits = config.limits;
     assert_eq!((limits.limit, limits.window_ms, limits.cost), (1_000_000_000, 366 * 24 * 3_600_000, 1_000_000));
@@ -96,6 +96,21 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.log.level.to_string(), "info");
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.log.denials_per_s, 0);
+}
+
+#[test]
+fn http_is_served_where_it_is_told_to_be() {
+    let (_dir, path) = file(
+        "http = { listen = ':9090', tls = true, ready_when = 'exact', token = 't' }\n\
+         tls = { cert_file = 'c', key_file = 'k' }\nauth.mode = 'redis'",
+    );
+    let config = load(Some(&path), &[], &[]).unwrap().config;
+    let token = Some(PasswordHash::of(b"t"));
+    let http = Http { listen: vec![host_port("", 9090)], tls: true, token, ready_when: ReadyWhen::Exact };
+    assert_eq!(config.http, Some(http));
+    // There is a certificate, and nobody else speaks TLS.
+    assert_eq!(config.tls.unwrap().listen, []);
+    assert_eq!(config.server.listen, [host_port("127.0.0.1", 6380)]);
 }
 
 /// `section.name = value` of each line of a file or report, comments left out.
@@ -204,7 +219,7 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ),
         (
             "Redis.addr = 'a:1'",
-            "unknown key 'Redis.addr': the sections are server, tls, auth, shutdown, limits, redis, upstream, ",
+            "unknown key 'Redis.addr': the sections are server, http, tls, auth, shutdown, limits, redis, ",
         ),
         ("listen = 'a:1'", "unknown key 'listen': the sections are server, "),
         ("auth.mode = 'acl'", "auth.mode = 'acl': must be none or password or redis"),
@@ -221,7 +236,16 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ("tls.listen = 'a:1'", "tls.listen = 'a:1': needs tls.cert_file and tls.key_file"),
         ("tls = { listen = 'a:1', key_file = 'k' }", "tls.listen = 'a:1': needs tls.cert_file and tls.key_file"),
         ("tls.listen = 'a'", "tls.listen = 'a': must be host:port, "),
-        ("tls.cert_file = 'c'", "tls.cert_file = 'c': needs tls.listen"),
+        ("tls.cert_file = 'c'", "tls.cert_file = 'c': needs tls.listen, or http.tls = true"),
+        ("http.tls = true", "http.tls = 'true': needs http.listen"),
+        ("http.token = 'hunter2'", "http.token = '***': needs http.listen"),
+        ("http = { listen = 'a:1', token = ' ' }", "http.token = '***': must be 1 to 1024 bytes without "),
+        ("http = { listen = 'a:1', tls = true }", "http.tls = 'true': needs tls.cert_file and tls.key_file"),
+        ("http.ready_when = 'up'", "http.ready_when = 'up': must be serving or exact"),
+        (
+            "auth.mode = 'redis'\nhttp.listen = 'a:1'",
+            "http.listen = 'a:1': needs http.token or http.token_file with auth.mode = 'redis', whose users ",
+        ),
         ("tls.client_auth = 'required'", "tls.client_auth = 'required': needs tls.ca_file"),
         (
             "tls = { listen = 'a:1', cert_file = 'c', key_file = 'k', ca_file = 'a' }",
@@ -436,7 +460,7 @@ fn a_mistake_in_a_user_names_which() {
         (users(&vec![with_secret("").as_str(); 1001]), "auth.users: must be at most 1000 tables"),
         (
             "[[users]]\nname = 'a'".to_owned(),
-            "unknown key 'users[1].name': the sections are server, tls, auth, shutdown, ",
+            "unknown key 'users[1].name': the sections are server, http, tls, auth, shutdown, ",
         ),
     ];
     for (text, expected) in table {

@@ -174,7 +174,7 @@ fn overlap(one: &str, other: &str) -> bool {
     differ && (one.starts_with(other) || other.starts_with(one))
 }
 
-fn parse_password(text: &str) -> Result<PasswordHash, String> {
+pub(super) fn parse_password(text: &str) -> Result<PasswordHash, String> {
     secret::parse_password(text, MAX_PASSWORD_BYTES).map(|password| PasswordHash::of(password.as_bytes()))
 }
 

@@ -18,7 +18,7 @@ use super::report::{header, report, shown};
 use super::secret;
 
 /// Keys whose value may stand in a file of its own, which `<key>_file` names.
-const SECRETS: [&str; 3] = ["auth.password", "redis.addr", "redis.password"];
+const SECRETS: [&str; 4] = ["auth.password", "http.token", "redis.addr", "redis.password"];
 
 /// A flag of the command line that sets a key.
 #[derive(Debug, Clone)]

@@ -50,7 +50,7 @@ pub(super) fn header(section: &str) -> String {
 /// password the scheme. The path of a secret is none, unless the secret itself stands where the path should.
 pub(super) fn shown(key: &str, text: &str) -> String {
     let is_path = key.ends_with("_file") && text.starts_with(['/', '.']);
-    if key.contains(".password") && !text.is_empty() && !is_path {
+    if (key.contains(".password") || key.contains(".token")) && !text.is_empty() && !is_path {
         return MASK.to_owned();
     }
     if key.starts_with("redis.addr") && !is_path {

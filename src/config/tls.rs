@@ -10,8 +10,8 @@ use super::layers::Settings;
 /// `[tls]`: the listeners that speak TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tls {
-    /// Where to listen, beside the plain listeners: 1 to [`MAX_LISTEN`](super::addr::MAX_LISTEN) addresses. Port 0 takes
-    /// a free port.
+    /// Where to listen, beside the plain listeners: 0 to [`MAX_LISTEN`](super::addr::MAX_LISTEN) addresses, at least one
+    /// unless HTTP speaks TLS. Port 0 takes a free port.
     pub listen: Vec<HostPort>,
     /// The certificate to show, PEM, with those between it and its authority behind it.
     pub cert_file: PathBuf,
@@ -48,8 +48,8 @@ impl fmt::Display for ClientAuth {
 }
 
 impl Tls {
-    /// `None` without an address to listen on.
-    pub(super) fn read(settings: &mut Settings) -> Option<Self> {
+    /// `None` without an address to listen on, of its own or of HTTP.
+    pub(super) fn read(settings: &mut Settings, is_for_http: bool) -> Option<Self> {
         use ClientAuth::{No, Optional, Required};
         let listen = settings.parsed("tls.listen", Listen(vec![]), Listen::from_str).0;
         let cert_file = settings.path("tls.cert_file");
@@ -64,13 +64,14 @@ impl Tls {
             (No, Some(_)) => settings.conflict("tls.ca_file", "needs tls.client_auth = 'optional' or 'required'"),
         };
         match (cert_file, key_file) {
-            _ if listen.is_empty() => {
+            _ if listen.is_empty() && !is_for_http => {
                 for key in ["tls.cert_file", "tls.key_file", "tls.ca_file"] {
-                    settings.conflict::<()>(key, "needs tls.listen");
+                    settings.conflict::<()>(key, "needs tls.listen, or http.tls = true");
                 }
                 None
             }
             (Some(cert_file), Some(key_file)) => Some(Self { listen, cert_file, key_file, client_certs }),
+            _ if is_for_http => settings.conflict("http.tls", "needs tls.cert_file and tls.key_file"),
             _ => settings.conflict("tls.listen", "needs tls.cert_file and tls.key_file"),
         }
     }

@@ -38,6 +38,11 @@ pub fn usage() -> Option<Usage> {
     Some(usage)
 }
 
+/// How many file descriptors are in use.
+pub fn open_files() -> Option<usize> {
+    Some(fs::read_dir("/proc/self/fd").ok()?.count())
+}
+
 fn read() -> Option<Usage> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let stat = fs::read_to_string("/proc/self/stat").ok()?;

@@ -2,12 +2,13 @@
 //!
 //! Knows no connection: what an answer or an error says of that is the pipeline's business.
 
-use super::job::{Job, Work};
+use super::job::{Job, Waiter, Work};
 use super::mailbox::{Answer, Refusal};
 use super::node::Node;
 use super::queue::Queue;
 use super::redis::Redis;
 use crate::limit::{Ask, LimitState, decide};
+use crate::stats::Source;
 use crate::store::batch::Batch;
 use crate::store::redis::{LimitReport, Report, entry_id};
 use crate::store::ttl_cache::TtlCache;
@@ -36,10 +37,19 @@ impl Completion<'_> {
             };
             waiter.admitted_here = answer.is_admission() && work.counts();
             self.queue.stats.by_fallback.add(1);
-            self.queue.deliver(work, waiter, answer, now_us);
+            self.record_latency(work, waiter, now_us);
+            self.queue.deliver(work, waiter, Source::Fallback, answer, now_us);
             waiters.expired += 1;
         }
         waiters.expired > first
+    }
+
+    /// A check has been waited for until now.
+    fn record_latency(&self, work: &Work, waiter: &Waiter, now_us: u64) {
+        if work.counts() {
+            let asked_us = waiter.due_us.saturating_sub(self.redis.timeout_us);
+            self.queue.stats.check_latency.record(now_us.saturating_sub(asked_us));
+        }
     }
 
     /// A job is over for all who waited, without an answer. What the fallback admitted meanwhile is owed to Redis,
@@ -86,7 +96,8 @@ impl Completion<'_> {
             }
             if index >= job.waiters.expired {
                 self.queue.stats.by_store.add(1);
-                self.queue.deliver(&job.work, waiter, answer, now_us);
+                self.record_latency(&job.work, waiter, now_us);
+                self.queue.deliver(&job.work, waiter, Source::Store, answer, now_us);
             } else if let Some(granted) = granted_late.get_mut(waiter.item) {
                 *granted += u32::from(answer.is_admission());
             }

@@ -12,9 +12,10 @@ use crate::dial::Dialer;
 use crate::log_limit::LogLimit;
 use crate::stats::{Counter, Stats};
 use crate::store::connection::Error;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tracing::{info, warn};
 
@@ -22,6 +23,8 @@ use tracing::{info, warn};
 const REMIND_EVERY: Duration = Duration::from_secs(60);
 /// A cause that turns out to be another is told too, but not more often than this: the two may take turns.
 const CORRECT_EVERY: Duration = Duration::from_secs(10);
+/// Most changes of a node that are remembered.
+const MAX_CHANGES: usize = 10;
 /// How often it is looked whether that is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -42,9 +45,24 @@ pub struct Known {
     pub deafness: Option<Problem>,
     /// The run ids of the Tollgates between this one and its Redis, each with a comma, and `redis`.
     pub chain: Option<String>,
+    /// When it was last asked again, or no more: at most [`MAX_CHANGES`], the oldest first.
+    pub changes: VecDeque<Change>,
+    /// How long it was not asked, in all outages that are over.
+    down_before: Duration,
     outage: Option<Outage>,
     /// What an outage has left is not all written yet: how many records had been written before it.
     written_before: Option<u64>,
+}
+
+/// A node is asked again, or no more.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// When.
+    pub at: SystemTime,
+    /// Whether it is asked from then on.
+    pub is_up: bool,
+    /// Why not, if it is not.
+    pub cause: String,
 }
 
 /// What an outage is measured by.
@@ -74,6 +92,18 @@ impl Outage {
 }
 
 impl Known {
+    /// How long it was not asked since the start.
+    pub fn down_for(&self) -> Duration {
+        self.down_before + self.down_since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    fn note_change(&mut self, is_up: bool, cause: &str) {
+        if self.changes.len() >= MAX_CHANGES {
+            self.changes.pop_front();
+        }
+        self.changes.push_back(Change { at: SystemTime::now(), is_up, cause: cause.to_owned() });
+    }
+
     /// What is wrong, and what to do about it: what keeps Redis from being asked, or else what is only not as it should
     /// be. Both are empty if nothing is.
     pub fn problem_and_advice(&self) -> (String, String) {
@@ -159,6 +189,11 @@ impl Health {
         self.breaker.is_closed()
     }
 
+    /// Whether a first look at it has ended, well or not.
+    pub fn was_looked_at(&self) -> bool {
+        *self.was_seen.borrow() || !self.is_up()
+    }
+
     /// The breaker's word for it: `closed`, `open` or `half-open`.
     pub fn breaker_state(&self) -> &'static str {
         self.breaker.name()
@@ -212,6 +247,8 @@ impl Health {
         let (down_since, outage) = {
             let mut known = self.lock();
             known.problem = None;
+            known.down_before = known.down_for();
+            known.note_change(true, "");
             (known.down_since.take(), known.outage.take())
         };
         if let (Some(down_since), Some(outage)) = (down_since, outage) {
@@ -340,6 +377,7 @@ impl Health {
         if is_news {
             known.chain = None;
             known.down_since = Some(now);
+            known.note_change(false, &problem.what);
             known.outage = Some(Outage {
                 told: now,
                 told_what: String::new(),

@@ -2,7 +2,7 @@
 
 use crate::limit::{Ask, Standing, Verdict};
 use crate::log;
-use crate::stats::Stats;
+use crate::stats::{Outcome, Source, Stats};
 use crate::store::embedded::Full;
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -28,40 +28,19 @@ impl Answer {
         matches!(self, Self::Verdict(Verdict { allowed: true, .. }))
     }
 
-    /// Counts what a check came to.
+    /// Counts what a check came to that `source` has answered.
     pub(super) fn count(&self, source: Source, ask: &Ask<'_>, stats: &Stats, now_us: u64) {
-        let Self::Verdict(verdict) = self else { return stats.refused.add(1) };
-        let source = if verdict.degraded { Source::Fallback } else { source };
-        if !verdict.allowed {
-            stats.denied_cached.add(u64::from(source == Source::DenyCache));
+        let Self::Verdict(verdict) = self else { return stats.checks.add(source, Outcome::Refused) };
+        if verdict.allowed {
+            stats.checks.add(source, Outcome::Allowed);
+            if u64::from(verdict.remaining) * 5 < u64::from(verdict.limit) {
+                stats.near_limit.add(1);
+            }
+            stats.top.allowed.add(ask.key, now_us);
+        } else {
+            stats.checks.add(source, Outcome::Denied);
             log::denials::note(ask, verdict, source.name(), now_us);
-        }
-        let (all, degraded, top) = match verdict.allowed {
-            true => (&stats.allowed, &stats.degraded_allowed, &stats.top.allowed),
-            false => (&stats.denied, &stats.degraded_denied, &stats.top.denied),
-        };
-        all.add(1);
-        if verdict.degraded {
-            degraded.add(1);
-        }
-        top.add(ask.key, now_us);
-    }
-}
-
-/// Who decided a check.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Source {
-    Store,
-    DenyCache,
-    Fallback,
-}
-
-impl Source {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::DenyCache => "deny_cache",
-            Self::Fallback => "fallback",
+            stats.top.denied.add(ask.key, now_us);
         }
     }
 }

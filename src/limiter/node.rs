@@ -9,7 +9,7 @@ use crate::dial::Dialer;
 use crate::stats::Stats;
 use crate::store::ledger::Ledger;
 use ahash::RandomState;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,6 +78,8 @@ pub struct Node {
     reset_feed_live: AtomicBool,
     /// Its clock less this process's, as last seen.
     clock_offset_us: AtomicI64,
+    /// How long it last took to answer what nothing was in front of; 0 until it has.
+    round_trip_us: AtomicU64,
 }
 
 impl Node {
@@ -111,6 +113,7 @@ impl Node {
             declares_keys: AtomicBool::new(false),
             reset_feed_live: AtomicBool::new(false),
             clock_offset_us: AtomicI64::new(0),
+            round_trip_us: AtomicU64::new(0),
         }
     }
 
@@ -149,6 +152,15 @@ impl Node {
     /// offset is never too old.
     pub(super) fn note_clock(&self, node_now_us: i64, sent_us: u64) {
         self.clock_offset_us.store(node_now_us.saturating_sub_unsigned(sent_us), Relaxed);
+    }
+
+    /// How long it last took to answer what nothing was in front of, in microseconds, if that is known.
+    pub fn round_trip_us(&self) -> Option<u64> {
+        Some(self.round_trip_us.load(Relaxed)).filter(|us| *us > 0)
+    }
+
+    pub(super) fn note_round_trip(&self, us: u64) {
+        self.round_trip_us.store(us, Relaxed);
     }
 
     /// When a connection is given up that has not answered what nobody waits for.

@@ -105,7 +105,7 @@ impl Nodes {
     }
 
     /// The first few stretches of slots that a node serves, as `CLUSTER NODES` writes them.
-    fn stretches_of(&self, index: usize) -> String {
+    pub fn stretches_of(&self, index: usize) -> String {
         const SHOWN: usize = 8;
         let Some(slots) = &self.slots else { return "all".to_owned() };
         let stretches = u16::try_from(index).map(|index| slots.stretches(index)).unwrap_or_default();

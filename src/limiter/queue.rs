@@ -7,10 +7,10 @@
 //! ```
 
 use super::job::{Job, Waiter, Work};
-use super::mailbox::{Answer, Source};
+use super::mailbox::Answer;
 use super::node::Node;
 use crate::limit::{Ask, Counter, Verb};
-use crate::stats::Stats;
+use crate::stats::{Source, Stats};
 use crate::store::batch::{Batch, load_of};
 use crate::store::redis::RedisStore;
 use crate::topology::slot::Slot;
@@ -218,12 +218,12 @@ impl Queue {
         self.unregistered.take()
     }
 
-    /// Gives somebody the answer who asked here.
-    pub(super) fn deliver(&self, work: &Work, waiter: &Waiter, answer: Answer, now_us: u64) {
+    /// Gives somebody the answer who asked here, from `source`.
+    pub(super) fn deliver(&self, work: &Work, waiter: &Waiter, source: Source, answer: Answer, now_us: u64) {
         if let Work::Ask { verb: Verb::Check, batch, .. } = work
             && let Some(item) = batch.items().get(waiter.item)
         {
-            answer.count(Source::Store, &batch.ask_of(item), &self.stats, now_us);
+            answer.count(source, &batch.ask_of(item), &self.stats, now_us);
         }
         self.waiting.set(self.waiting.get() - 1);
         waiter.mailbox.deliver(waiter.ticket, answer);
@@ -231,7 +231,11 @@ impl Queue {
 
     /// Gives all who still wait for a job the same answer.
     pub(super) fn deliver_all(&self, Job { work, waiters, .. }: &Job, answer: Answer, now_us: u64) {
-        waiters.list.iter().skip(waiters.expired).for_each(|waiter| self.deliver(work, waiter, answer.clone(), now_us));
+        waiters
+            .list
+            .iter()
+            .skip(waiters.expired)
+            .for_each(|waiter| self.deliver(work, waiter, Source::Store, answer.clone(), now_us));
     }
 
     /// A batch is done: its memory serves another.

@@ -8,7 +8,7 @@ use super::nodes::Directory;
 use crate::config::{self, Config, FallbackMode, RedisMode, Transport};
 use crate::dial::Dialer;
 use crate::limit::{Ask, Limit, LimitState, Verb, decide};
-use crate::stats::{Histogram, Stats};
+use crate::stats::{Stats, Times};
 use crate::store::ledger::Ledger;
 use crate::store::redis::{LimitReport, RedisStore};
 use crate::store::registry::Registry;
@@ -31,7 +31,7 @@ pub struct Redis {
     /// Longest time that a check waits for an answer.
     pub timeout_us: u64,
     /// Local buckets for when there is none.
-    fallback: Fallback,
+    pub fallback: Fallback,
     mode: FallbackMode,
     stats: Vec<Arc<Stats>>,
 }
@@ -136,9 +136,9 @@ impl Redis {
         if let Some(node) = worst {
             describe_health(node, line);
         }
+        let times = Times::of(self.stats.iter().map(|stats| &stats.store_latency));
         for (name, share) in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)] {
-            let times = self.stats.iter().map(|stats| &stats.store_latency);
-            line(&format!("store_latency_us_{name}"), &Histogram::quantile(times, share));
+            line(&format!("store_latency_us_{name}"), &times.quantile(share).unwrap_or_default());
         }
         line("denials_cached", &self.deny_cache.entries());
         line("fallback_mode", &self.mode);

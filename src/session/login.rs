@@ -3,11 +3,10 @@
 
 use super::client::Client;
 use super::hello::Login;
-use crate::auth::{Auth, WRONG_PASSWORD};
+use crate::auth::{Auth, WRONG_PASSWORD, pause_after};
 use crate::worker::Worker;
 use std::pin::Pin;
 use std::task::Context;
-use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
 const UNKNOWN_LOGIN: &str = "UNAVAILABLE Redis cannot be reached, and it has not let this login in before";
@@ -37,16 +36,6 @@ impl Pause {
             self.until = None;
         }
     }
-}
-
-/// How long a client is to wait after so many logins that failed: not at all at first, so that a password which was
-/// mistyped, or has just been changed, costs nobody anything.
-fn pause_after(failed_logins: u32) -> Option<Duration> {
-    const FREE: u32 = 2;
-    const FIRST_MS: u64 = 100;
-    const LONGEST_DOUBLINGS: u32 = 5;
-    let doublings = failed_logins.checked_sub(FREE + 1)?.min(LONGEST_DOUBLINGS);
-    Some(Duration::from_millis(FIRST_MS << doublings))
 }
 
 /// Lets a client in that Redis is not asked about.

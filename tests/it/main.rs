@@ -26,6 +26,7 @@ mod fallback;
 mod faults;
 mod handshake;
 mod hostile;
+mod http;
 mod ids;
 mod inspect;
 mod log;

@@ -1,17 +1,15 @@
 //! Who may come in, what they may do there, and what nobody gets to see.
 
 use crate::common::{
-    Certificates, PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, program, tell_ignored, wait_until,
+    Certificates, PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, own_address, program, tell_ignored,
+    tls_to, wait_until,
 };
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use tokio_rustls::rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use tokio_rustls::rustls::{ClientConnection, StreamOwned};
 
 const NO_AUTH: &str = "NOAUTH Authentication required.";
 const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or user is disabled.";
@@ -35,14 +33,6 @@ fn on_each_mode(test: impl Fn(&Tollgate)) {
     redis.command("CONFIG SET requirepass secret");
     let addr = format!("redis://:secret@{}", redis.addr());
     test(&Tollgate::builder().arg("--redis").arg(&addr).env("TOLLGATE_AUTH__MODE", "redis").start());
-}
-
-/// An address of this machine that is not its loopback's, if it has one.
-fn own_address() -> Option<IpAddr> {
-    // Connecting a UDP socket sends nothing; it only chooses the address to send from.
-    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
-    socket.connect("192.0.2.1:9").ok()?;
-    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())
 }
 
 #[test]
@@ -427,21 +417,7 @@ struct TlsClient(BufReader<StreamOwned<ClientConnection, TcpStream>>);
 impl TlsClient {
     /// One that trusts the authority of `trusted` and shows the certificate `client` of `shown`.
     fn connect(addr: SocketAddr, trusted: &Certificates, shown: Option<&Certificates>) -> Self {
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(trusted.file("ca.crt")).unwrap()).unwrap();
-        let config = ClientConfig::builder().with_root_certificates(roots);
-        let config = match shown {
-            None => config.with_no_client_auth(),
-            Some(shown) => {
-                let certificate = CertificateDer::from_pem_file(shown.file("client.crt")).unwrap();
-                let key = PrivateKeyDer::from_pem_file(shown.file("client.key")).unwrap();
-                config.with_client_auth_cert(vec![certificate], key).unwrap()
-            }
-        };
-        let session = ClientConnection::new(Arc::new(config), ServerName::try_from("localhost").unwrap()).unwrap();
-        let stream = TcpStream::connect(addr).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Self(BufReader::new(StreamOwned::new(session, stream)))
+        Self(BufReader::new(tls_to(addr, trusted, shown)))
     }
 
     fn lines(&mut self, request: &[&str], count: usize) -> io::Result<String> {

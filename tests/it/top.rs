@@ -196,7 +196,7 @@ fn denials_are_logged_as_far_as_is_asked_for() {
     client.cmd(&["RL.CHECK", "a\n\"b", "5", "1m", "10", "1h", "COST", "6"]);
     wait_until(PATIENCE, || lines().len() == 1);
     let fields =
-        "key=a\\n\\\"b limit=5 window_ms=60000 limits=\"5 60000ms 10 3600000ms\" cost=6 source=\"store\" left_out=0";
+        "key=a\\n\\\"b limit=5 window_ms=60000 limits=\"5 60000ms 10 3600000ms\" cost=6 source=\"request\" left_out=0";
     assert!(lines()[0].contains(fields), "{:?}", lines());
     for _ in 0..50 {
         client.decide("RL.CHECK k 1 1h COST 2");

@@ -13,7 +13,7 @@
 //                 problem, advice (while up: a warning) or null; changes[]: at_ms, up, cause
 //   fallback      mode (local, open, closed, error), ratio, dropped; now: buckets, unwritten
 //   policies[]    name, limits, mode (enforce, shadow, off, block), allowed, denied, near_limit (a part of allowed)
-//   top           denied[], allowed[], most first: key, policy or null (limits of the call), count (which halves every
+//   top           null if it is not kept, else denied[], allowed[], most first: key, policy or null (limits of the call), count (which halves every
 //                 minute), error (by how much count may be too high)
 //   history       step_s, end_ms (of the last point), and up to 600 points, oldest first: allowed, denied, degraded
 //                 (a second), p50_us, p99_us of checks (0: there was none)
@@ -668,14 +668,16 @@ function show(state) {
   if (!(pointedAt in state.history.allowed)) pointedAt = null;
   const isEmpty = isUnasked(state);
   byId('first').hidden = !isEmpty;
-  for (const id of ['rates', 'latency', 'top-denied', 'top-allowed']) byId(id).hidden = isEmpty;
+  for (const id of ['rates', 'latency']) byId(id).hidden = isEmpty;
+  for (const id of ['top-denied', 'top-allowed']) byId(id).hidden = isEmpty || state.top === null;
+  byId('lookup').hidden = state.top === null;
   document.body.classList.remove('waiting', 'lost');
-  fill('about', `${visible(state.version)} (${visible(state.build)})`);
+  fill('about', visible(state.build ? `${state.version} (${state.build})` : state.version));
   fill('asked', `As of ${clockTime.format(state.now_ms)}.`);
   showVerdict(state.state.exact ? exactVerdict(state) : degradedVerdict(state));
   if (!isEmpty) showCharts(state);
   showStore(state);
-  for (const kind of Object.keys(chosenOf)) showTop(kind, state.top[kind]);
+  for (const kind of Object.keys(chosenOf)) if (state.top !== null) showTop(kind, state.top[kind]);
   showPolicies(state);
   showItself(state);
 }

@@ -135,6 +135,9 @@ impl Pipeline<'_> {
             self.node.health.succeeded();
         }
         self.queue.stats.store_latency.record(took_us);
+        if job.ahead == 0 {
+            self.node.note_round_trip(took_us);
+        }
         if let Work::Ask { batch, .. } = job.work {
             self.queue.take_spare(batch);
         }

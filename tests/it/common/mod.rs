@@ -3,6 +3,7 @@
 mod certificates;
 mod client;
 mod cluster;
+mod http;
 mod keyless;
 pub mod load;
 mod names;
@@ -16,6 +17,7 @@ mod tollgate;
 pub use certificates::Certificates;
 pub use client::{Decision, RawClient, Reply, encode};
 pub use cluster::{Cluster, SlotMove, key_in};
+pub use http::{HttpClient, HttpReply, tls_to};
 pub use keyless::Keyless;
 pub use names::Names;
 pub use proxy::{Proxy, Weather};
@@ -30,7 +32,7 @@ use ::tollgate::net::Stream;
 use ::tollgate::topology::source::{Found, Source};
 use std::fs::OpenOptions;
 use std::io::{self, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -101,6 +103,14 @@ pub fn free_port() -> u16 {
             return port;
         }
     }
+}
+
+/// An address of this machine that is not its loopback's, if it has one.
+pub fn own_address() -> Option<IpAddr> {
+    // Connecting a UDP socket sends nothing; it only chooses the address to send from.
+    let socket = UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    Some(socket.local_addr().ok()?.ip()).filter(|address| !address.is_loopback() && !address.is_unspecified())
 }
 
 /// Signals a process (`-TERM`, `-STOP`) by the `kill` command, because the standard library only knows SIGKILL.

@@ -1,6 +1,6 @@
 //! The program under test.
 
-use super::{Names, PATIENCE, RawClient, RedisServer, send_signal, wait_until};
+use super::{HttpClient, Names, PATIENCE, RawClient, RedisServer, send_signal, wait_until};
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -50,6 +50,21 @@ impl Tollgate {
 
     pub fn client(&self) -> RawClient {
         RawClient::connect(self.addr)
+    }
+
+    /// Where it serves HTTP.
+    pub fn http_addr(&self) -> SocketAddr {
+        let mut addr = None;
+        wait_until(PATIENCE, || {
+            addr = self.log.lock().unwrap().iter().find_map(|line| address_in(line, "serving http"));
+            addr.is_some()
+        });
+        addr.unwrap()
+    }
+
+    /// A connection to that.
+    pub fn http(&self) -> HttpClient {
+        HttpClient::connect(self.http_addr())
     }
 
     /// The log so far, line by line.
@@ -170,7 +185,7 @@ impl Builder {
         let mut tollgate = Tollgate { process, addr, log, log_reader, expected: self.expected };
         wait_until(PATIENCE, || {
             assert!(tollgate.process.try_wait().unwrap().is_none(), "tollgate ended");
-            tollgate.log.lock().unwrap().iter().find_map(|line| address_in(line)).is_some_and(|addr| {
+            tollgate.log.lock().unwrap().iter().find_map(|line| address_in(line, "listening")).is_some_and(|addr| {
                 tollgate.addr = addr;
                 true
             })
@@ -225,8 +240,8 @@ fn keep_log(from: ChildStderr, log: Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     })
 }
 
-/// The address in the line that says where it listens.
-fn address_in(line: &str) -> Option<SocketAddr> {
-    let addr = line.split_once("addr=").filter(|_| line.contains("listening"))?.1;
+/// The address in the line that says this of it.
+fn address_in(line: &str, says: &str) -> Option<SocketAddr> {
+    let addr = line.split_once("addr=").filter(|_| line.contains(says))?.1;
     addr.split_whitespace().next()?.parse().ok()
 }
