@@ -34,6 +34,7 @@ mod run_id;
 mod sched_batch;
 mod session;
 mod shards;
+mod shown;
 mod stats;
 mod tls;
 mod top;

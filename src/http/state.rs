@@ -2,12 +2,18 @@
 
 use super::history::History;
 use super::nodes::{NodeView, mode, nodes};
+use crate::clock::now_us;
 use crate::limiter::health::Change;
+use crate::shown::Shown;
 use crate::stats::{Outcome, Source, Times, sum};
+use crate::top::{Entry, Which};
 use crate::worker::Shared;
 use serde_json::{Value, json};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, SystemTime};
+
+/// Most keys of each list: as many as the page shows.
+const MAX_KEYS: usize = 100;
 
 /// The state as of now.
 pub fn render(shared: &Shared, history: &History) -> Value {
@@ -38,7 +44,8 @@ pub fn render(shared: &Shared, history: &History) -> Value {
             "dropped": nodes.iter().map(|node| node.dropped).sum::<u64>(),
         },
         "policies": [],
-        "top": null,
+        "top": { "denied": top(shared, false), "allowed": top(shared, true) },
+        "can_look_up": false,
         "history": points(history),
     })
 }
@@ -134,6 +141,14 @@ fn latency(history: &History) -> Value {
     };
     let (checks, store) = history.recent().unzip();
     json!({ "check": checks.and_then(quantiles), "store": store.and_then(quantiles) })
+}
+
+/// The keys of most answers in the last minute, the most first.
+fn top(shared: &Shared, allowed: bool) -> Value {
+    let which = Which { allowed, hour: false };
+    let listed = shared.top.read(shared.stats.iter().map(|stats| &stats.top), which, now_us());
+    let row = |entry: &Entry| json!({ "key": Shown(&entry.key).to_string(), "policy": null, "count": entry.count, "error": entry.error });
+    listed.entries.iter().take(MAX_KEYS).map(row).collect()
 }
 
 fn points(history: &History) -> Value {

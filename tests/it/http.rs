@@ -65,6 +65,7 @@ fn each_path_has_its_answer() {
         ("/", 200, "text/html; charset=utf-8", "<!doctype html>"),
         ("/page.css", 200, "text/css; charset=utf-8", "/*"),
         ("/page.js", 200, "text/javascript; charset=utf-8", "//"),
+        ("/keys.js", 200, "text/javascript; charset=utf-8", "//"),
         ("/page.js?v=1", 200, "text/javascript; charset=utf-8", "//"),
         ("/api/state", 200, "application/json", "{"),
         ("/page", 404, "text/plain; charset=utf-8", "There is nothing here.\n"),
@@ -443,6 +444,22 @@ fn fifty_connections_check_while_others_scrape_and_every_check_is_counted() {
     let now = metrics(&tollgate);
     assert_eq!(total(&now), (CLIENTS * CHECKS) as f64);
     assert_eq!(now["tollgate_check_duration_seconds_count"], (CLIENTS * CHECKS) as f64);
+}
+
+#[test]
+fn the_state_names_the_keys_of_most_answers_as_text() {
+    let tollgate = embedded();
+    let mut client = tollgate.client();
+    let strange = b"<script>alert(1)</script>\0\xff\"\\\xe2\x80\xae";
+    for _ in 0..5 {
+        client.cmd(&[&b"RL.CHECK"[..], strange, b"2", b"1h"]);
+        client.line("RL.CHECK plain 100 1h");
+    }
+    let top = &state(&tollgate)["top"];
+    let row = |key: &str, count| serde_json::json!({ "key": key, "policy": null, "count": count, "error": 0 });
+    let shown = r#"<script>alert(1)</script>\x00\xff\"\\\xe2\x80\xae"#;
+    assert_eq!(top["denied"], serde_json::json!([row(shown, 3)]));
+    assert_eq!(top["allowed"], serde_json::json!([row("plain", 5), row(shown, 2)]));
 }
 
 #[test]

@@ -69,6 +69,7 @@ function state(nowMs, more = {}) {
     fallback: { mode: 'local', ratio: 0.5, buckets: 0, unwritten: 0, dropped: 0 },
     policies: POLICIES,
     top: { denied: keys(DENIED), allowed: keys(ALLOWED) },
+    can_look_up: true,
     history: history(nowMs),
     ...more,
   };

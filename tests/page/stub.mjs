@@ -1,12 +1,13 @@
 // Serves the page, and a scene as the state, in place of a Tollgate. To look at one: node tests/page/stub.mjs SCENE [PORT]
 
 import { createServer } from 'node:http';
-import { readFileSync } from 'node:fs';
+import { readFileSync, readdirSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { SCENES, lookUp } from './scenes.mjs';
 
 const PAGE = new URL('../../src/http/page/', import.meta.url);
-const FILES = { '/': ['index.html', 'text/html; charset=utf-8'], '/page.css': ['page.css', 'text/css; charset=utf-8'], '/page.js': ['page.js', 'text/javascript; charset=utf-8'] };
+const TYPES = { html: 'text/html; charset=utf-8', css: 'text/css; charset=utf-8', js: 'text/javascript; charset=utf-8' };
+const FILES = readdirSync(PAGE);
 const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'";
 
 /** A server whose `scene` can be changed at any time; while `status` is set, the state is answered with that. */
@@ -21,9 +22,9 @@ export async function serve(scene, port = 0) {
       json(response, stub.status, stub.status === 200 ? SCENES[stub.scene].state(nowMs) : { error: 'as told' });
     } else if (pathname === '/api/key') {
       json(response, ...lookUp(searchParams.get('key'), nowMs, stub.scene));
-    } else if (pathname in FILES) {
-      const [name, type] = FILES[pathname];
-      response.writeHead(200, { 'content-type': type, 'content-security-policy': POLICY, 'x-content-type-options': 'nosniff' }).end(readFileSync(new URL(name, PAGE)));
+    } else if (pathname === '/' || FILES.includes(pathname.slice(1))) {
+      const name = pathname === '/' ? 'index.html' : pathname.slice(1);
+      response.writeHead(200, { 'content-type': TYPES[name.split('.').pop()], 'content-security-policy': POLICY, 'x-content-type-options': 'nosniff' }).end(readFileSync(new URL(name, PAGE)));
     } else {
       response.writeHead(404).end();
     }
