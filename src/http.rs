@@ -7,6 +7,7 @@
 mod exposition;
 mod history;
 mod login;
+mod look_up;
 mod metrics;
 mod nodes;
 mod page;
@@ -26,6 +27,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use login::Logins;
+use look_up::LookUp;
 use respond::Visitor;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -60,6 +62,7 @@ struct Http {
     stats: Arc<Stats>,
     logins: Logins,
     history: RefCell<History>,
+    look_up: LookUp,
     /// Whether a first look at Redis has ended.
     has_looked: Cell<bool>,
     /// Those that are open, the oldest first, and some that have ended.
@@ -87,6 +90,7 @@ pub fn start(
             stats,
             logins,
             history: RefCell::default(),
+            look_up: LookUp::default(),
             has_looked: Cell::new(false),
             connections: RefCell::default(),
             accept_log: LogLimit::default(),

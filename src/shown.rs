@@ -20,6 +20,38 @@ impl Display for Shown<'_> {
     }
 }
 
+/// The bytes that are shown so. What is no escape stands for itself.
+pub fn parse(text: &str) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let (byte, behind) = if *first == b'\\' { escaped(behind) } else { None }.unwrap_or((*first, behind));
+        bytes.push(byte);
+        rest = behind;
+    }
+    bytes
+}
+
+/// The byte that what follows a backslash stands for, and what is behind.
+fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
+    let (first, behind) = text.split_first()?;
+    let byte = match first {
+        b'"' | b'\\' => *first,
+        b'n' => b'\n',
+        b'r' => b'\r',
+        b't' => b'\t',
+        b'a' => 7,
+        b'b' => 8,
+        b'x' => {
+            let (digits, behind) = behind.split_at_checked(2)?;
+            let digits = std::str::from_utf8(digits).ok().filter(|digits| !digits.starts_with('+'))?;
+            return Some((u8::from_str_radix(digits, 16).ok()?, behind));
+        }
+        _ => return None,
+    };
+    Some((byte, behind))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -27,6 +59,17 @@ mod tests {
     #[test]
     fn keys_are_shown_as_redis_cli_shows_them() {
         let shown = Shown(b"a \"b\" c'\\\0\n\r\t\x07\x08\x1b\xff\xc3\xa9~").to_string();
+        assert_eq!(parse(&shown), b"a \"b\" c'\\\0\n\r\t\x07\x08\x1b\xff\xc3\xa9~");
         assert_eq!(shown, "a \\\"b\\\" c'\\\\\\x00\\n\\r\\t\\a\\b\\x1b\\xff\\xc3\\xa9~");
+    }
+
+    #[test]
+    fn every_byte_comes_back_and_what_is_no_escape_stays() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(parse(&Shown(&all).to_string()), all);
+        for text in ["\\", "\\x", "\\x4", "\\xzz", "\\x+1", "\\q", "é"] {
+            assert_eq!(parse(text), text.as_bytes(), "{text}");
+        }
+        assert_eq!(parse("\\x41\\\\x41"), b"A\\x41");
     }
 }

@@ -73,22 +73,27 @@ impl Http {
                 text(status, &body)
             }
             path => match self.admit_visitor(request, visitor).await {
-                Ok(permissions) => self.show(path, request, &permissions),
+                Ok(permissions) => self.show(path, request, &permissions).await,
                 Err(refusal) => refusal,
             },
         }
     }
 
-    fn show(&self, path: &str, request: &Request<Incoming>, permissions: &Permissions) -> Answer {
+    async fn show(&self, path: &str, request: &Request<Incoming>, permissions: &Permissions) -> Answer {
         match path {
             "/metrics" => {
                 let format = Format::accepted(request.headers().get(header::ACCEPT).map(HeaderValue::as_bytes));
                 answer(StatusCode::OK, format.content_type(), metrics::render(&self.shared, format))
             }
-            "/api/state" if !permissions.may_see_all_keys() => text(StatusCode::FORBIDDEN, NOT_ALL_KEYS),
+            "/api/state" | "/api/key" if !permissions.may_see_all_keys() => text(StatusCode::FORBIDDEN, NOT_ALL_KEYS),
             "/api/state" => {
                 let state = state::render(&self.shared, &self.history.borrow());
                 answer(StatusCode::OK, JSON, state.to_string())
+            }
+            "/api/key" => {
+                let query = request.uri().query().unwrap_or_default();
+                let (status, body) = self.look_up.answer(query, &self.shared, &self.stats).await;
+                answer(status, JSON, body.to_string())
             }
             path => match page::file(path) {
                 Some((content_type, contents)) => answer(StatusCode::OK, content_type, contents),

@@ -45,7 +45,6 @@ pub fn render(shared: &Shared, history: &History) -> Value {
         },
         "policies": [],
         "top": { "denied": top(shared, false), "allowed": top(shared, true) },
-        "can_look_up": false,
         "history": points(history),
     })
 }

@@ -183,7 +183,9 @@ fn users_log_in_and_see_what_they_may() {
         assert_eq!(status(&mut http, path, DEFAULT), 200, "{path}");
     }
     assert_eq!(status(&mut http, "/metrics", SHOP), 200);
-    assert_eq!(status(&mut http, "/api/state", SHOP), 403, "it tells of everybody's keys");
+    for path in ["/api/state", "/api/key?key=shop:a"] {
+        assert_eq!(status(&mut http, path, SHOP), 403, "{path} tells of everybody's keys");
+    }
 
     let start = Instant::now();
     for who in ["Bearer wrong", "Basic c2hvcDp3cm9uZw==", "Digest x"] {
@@ -460,6 +462,44 @@ fn the_state_names_the_keys_of_most_answers_as_text() {
     let shown = r#"<script>alert(1)</script>\x00\xff\"\\\xe2\x80\xae"#;
     assert_eq!(top["denied"], serde_json::json!([row(shown, 3)]));
     assert_eq!(top["allowed"], serde_json::json!([row("plain", 5), row(shown, 2)]));
+}
+
+#[test]
+fn a_key_is_looked_up() {
+    let mut redis = RedisServer::start();
+    let started = |builder: Builder| with_http(builder).expect_log("redis").start();
+    let before_redis = started(Tollgate::builder().redis(&redis));
+    let embedded = started(Tollgate::builder().arg("--embedded"));
+    for (tollgate, store) in [(&before_redis, "redis"), (&embedded, "embedded")] {
+        let mut client = tollgate.client();
+        let key = b"a b\0\xff&=+%\xc3\xa9";
+        for window in ["1m", "1h"] {
+            assert!(client.cmd(&[&b"RL.CHECK"[..], key, b"10", window.as_bytes(), b"COST", b"3"]).decision().allowed);
+        }
+        // What the page sends for what it was shown.
+        let found = get(tollgate, "/api/key?key=a%20b%5Cx00%5Cxff%26%3D%2B%25%5Cxc3%5Cxa9");
+        assert_eq!(found.status, 200, "{}", found.body);
+        let found: Value = serde_json::from_str(&found.body).unwrap();
+        assert_eq!(found["key"], r"a b\x00\xff&=+%\xc3\xa9");
+        let windows: Vec<_> = found["limits"].as_array().unwrap().iter().map(|limit| &limit["window_ms"]).collect();
+        assert_eq!(windows, [60_000, 3_600_000]);
+        for limit in found["limits"].as_array().unwrap() {
+            assert_eq!((&limit["used"], &limit["entry_count"], &limit["limit"]), (&3.into(), &1.into(), &Value::Null));
+            assert_eq!((&limit["entries"][0][0], &limit["entries"][0][1]), (&limit["newest_ms"], &3.into()));
+        }
+        assert_eq!(get(tollgate, "/api/key?key=nobody").status, 404);
+        let too_long = format!("/api/key?key={}", "x".repeat(1025));
+        for path in ["/api/key", "/api/key?key=", "/api/key?kay=a", &too_long] {
+            assert_eq!(get(tollgate, path).status, 400, "{path:.20}");
+        }
+        // Looking counts nothing.
+        assert_eq!(checks(&metrics(tollgate), "allowed", store), 2.0);
+    }
+    redis.kill();
+    wait_until(PATIENCE, || state(&before_redis)["state"]["exact"] == false);
+    let refused = get(&before_redis, "/api/key?key=a");
+    assert_eq!(refused.status, 503);
+    assert!(refused.body.contains("Redis cannot be reached"), "{}", refused.body);
 }
 
 #[test]

@@ -70,13 +70,13 @@ async function holdsAlways(page) {
   assert.equal(await page.locator('img, b, i, iframe, [style], [onclick]').count(), 0, 'markup of others, or style attributes');
 }
 
-/** Each of the scenes in each look: `test(page, scene, file)`. */
-async function looks(scenes, test) {
+/** Each of the scenes in each look: `test(page, scene, file)`. The browser may report what is `expected`. */
+async function looks(scenes, expected, test) {
   for (const theme of ['light', 'dark']) {
     for (const width of Object.keys(WIDTHS).map(Number)) {
       const shared = await open({ theme, width });
       for (const scene of scenes) {
-        await check(`${scene}, ${theme}, ${width} px`, { shared, scene: stub && scene in SCENES && scene }, (page) => test(page, scene, `${scene}-${theme}-${width}.png`));
+        await check(`${scene}, ${theme}, ${width} px`, { shared, expected, scene: stub && scene in SCENES && scene }, (page) => test(page, scene, `${scene}-${theme}-${width}.png`));
       }
       await shared.close();
     }
@@ -85,7 +85,7 @@ async function looks(scenes, test) {
 
 async function screenshots(folder) {
   mkdirSync(folder, { recursive: true });
-  await looks(stub ? Object.keys(SCENES) : ['real'], async (page, scene, file) => {
+  await looks(stub ? Object.keys(SCENES) : ['real'], [], async (page, scene, file) => {
     await page.screenshot({ path: join(folder, `first-${file}`) });
     if (scene === 'up' || scene === 'hostile') {
       await page.fill('#key', scene === 'up' ? 'user:42' : LONG_KEY);
@@ -98,7 +98,7 @@ async function screenshots(folder) {
 
 /** With a stub: every state that there is. */
 async function states() {
-  await looks(Object.keys(SCENES), async (page, scene) => {
+  await looks(Object.keys(SCENES), [], async (page, scene) => {
     const { says, shows, hides = [] } = SCENES[scene];
     assert.match(await seen(page, '#sentence'), says);
     const text = await seen(page);
@@ -114,13 +114,18 @@ async function realStates() {
     const real = await start(options.tollgate, isEmbedded);
     url = real.url;
     try {
-      for (const [name, { bring, says, shows }] of Object.entries(STATES).filter(([, state]) => Boolean(state.isEmbedded) === isEmbedded)) {
+      for (const [name, { bring, says, shows, finds = {}, expected }] of Object.entries(STATES).filter(([, state]) => Boolean(state.isEmbedded) === isEmbedded)) {
         await bring?.(real);
-        await looks([`real ${name}`], async (page) => {
+        await looks([`real ${name}`], expected, async (page) => {
           // The page may have been loaded in the second before.
           await page.waitForFunction((says) => new RegExp(says, 'u').test(document.getElementById('sentence').innerText.replace(/\s+/g, ' ')), says.source, { timeout: 5000 });
           const text = await seen(page);
           for (const part of shows) assert.ok(text.includes(part), `'${part}' is not shown in: ${text}`);
+          for (const [key, part] of Object.entries(finds)) {
+            await page.fill('#key', key);
+            await page.keyboard.press('Enter');
+            await page.waitForFunction((part) => document.getElementById('lookup-result').innerText.replace(/\s+/g, ' ').includes(part), part, { timeout: 5000 });
+          }
           await holdsAlways(page);
         });
       }
@@ -215,7 +220,7 @@ async function keys() {
     await page.keyboard.press('Enter');
     await until(page, () => document.querySelectorAll('.limit').length === 4);
     const text = await seen(page, '#lookup-result');
-    for (const part of ['100 in 1 s policy api, log', '37 of 100 used 63 left', 'More is free in 32 ms, all in 800 ms.', '5,000 of 5,000 used denies now', '37 entries', 'Override 1000 1s', 'All of it is free.']) {
+    for (const part of ['100 in 1 s policy api, log', '37 of 100 used 63 left', 'More is free in 32 ms, all in 800 ms.', '5,000 of 5,000 used denies now', '37 entries', 'In 1 min in the call, log', '12 used of what the call allows', 'Override 1000 1s', 'All of it is free.']) {
       assert.ok(text.includes(part), `'${part}' is not in '${text}'`);
     }
     assert.match(page.url(), /#key=user%3A42$/);
@@ -305,7 +310,7 @@ async function changes() {
 try {
   if (options.screenshots) await screenshots(options.screenshots);
   else if (stub) await states();
-  else await looks(['real'], holdsAlways);
+  else await looks(['real'], [], holdsAlways);
   if (!options.screenshots) {
     await loading();
     await controls();

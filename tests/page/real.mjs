@@ -69,6 +69,8 @@ export const STATES = {
     bring: ({ port }) => checks(port, TRAFFIC),
     says: /^All exact\. /,
     shows: ['Denied most', 'user:42', 'tenant:acme', SCRIPT_KEY, 'Round trip', 'None since the start.'],
+    finds: { 'user:42': '10 used', [SCRIPT_KEY]: `${SCRIPT_KEY} at`, nobody: 'It has no state' },
+    expected: [/404/],
   },
   degraded: {
     bring: async ({ port, redis, isExact }) => {
@@ -77,6 +79,8 @@ export const STATES = {
       await checks(port, TRAFFIC);
     },
     says: /^Redis has been down for .+: answers are degraded\.$/,
+    finds: { 'user:42': 'Redis is down.' },
+    expected: [/503/],
     shows: ['Nobody listens there.', 'Local buckets admit 50 % of each limit.', 'went down: nobody listens there'],
   },
   recovered: {
@@ -87,7 +91,7 @@ export const STATES = {
     says: /^All exact\. /,
     shows: ['came up', 'went down'],
   },
-  embedded: { isEmbedded: true, bring: ({ port }) => checks(port, TRAFFIC), says: /^All exact, without a Redis\. /, shows: ['user:42', 'this process’s own memory'] },
+  embedded: { isEmbedded: true, bring: ({ port }) => checks(port, TRAFFIC), says: /^All exact, without a Redis\. /, shows: ['user:42', 'this process’s own memory'], finds: { 'user:42': '10 used' } },
 };
 
 /** A Tollgate of its own for a list of states that follow one another. */

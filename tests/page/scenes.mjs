@@ -69,7 +69,6 @@ function state(nowMs, more = {}) {
     fallback: { mode: 'local', ratio: 0.5, buckets: 0, unwritten: 0, dropped: 0 },
     policies: POLICIES,
     top: { denied: keys(DENIED), allowed: keys(ALLOWED) },
-    can_look_up: true,
     history: history(nowMs),
     ...more,
   };
@@ -214,10 +213,10 @@ export function lookUp(key, nowMs, scene) {
   if (key === 'nobody') return [404, { error: 'no state' }];
   const times = (count, windowMs) => Array.from({ length: count }, (_, index) => [nowMs - windowMs * (1 - (index + noise(index)) / count) ** 2, 1 + Math.floor(3 * noise(index + 0.1) ** 4)]);
   const limit = (policy, algorithm, most, windowMs, used, entries) => ({
-    policy, algorithm, limit: most, window_ms: windowMs, used, oldest_ms: entries[0]?.[0] ?? 0, newest_ms: entries.at(-1)?.[0] ?? 0, next_ms: used ? Math.round(windowMs / 31) : 0, free_ms: used ? Math.round(windowMs * 0.8) : 0, entries,
+    policy, algorithm, limit: most, window_ms: windowMs, used, entry_count: entries.length, oldest_ms: entries[0]?.[0] ?? 0, newest_ms: entries.at(-1)?.[0] ?? 0, next_ms: used ? Math.round(windowMs / 31) : 0, free_ms: used ? Math.round(windowMs * 0.8) : 0, entries,
   });
   return [200, {
     key, override: key === 'user:42' ? '1000 1s' : null, penalty: null, leases: [],
-    limits: [limit('api', 'log', 100, 1000, 37, times(37, 1000)), limit('api', 'log', 5000, 3_600_000, 5000, times(900, 3_600_000)), limit(null, 'gcra', 60, 60_000, 12, []), limit('login', 'log', 5, 60_000, 0, [])],
+    limits: [limit('api', 'log', 100, 1000, 37, times(37, 1000)), limit('api', 'log', 5000, 3_600_000, 5000, times(900, 3_600_000)), limit(null, 'log', null, 60_000, 12, times(12, 60_000)), limit('login', 'log', 5, 60_000, 0, [])],
   }];
 }

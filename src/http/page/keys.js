@@ -11,17 +11,16 @@ const MOST_KEYS_SHOWN = 100;
 const POLICY_OF_CALL = '(in the call)';
 const chosenOf = { denied: { all: false, policy: null, entries: [] }, allowed: { all: false, policy: null, entries: [] } };
 
-/** Shows both lists. Their keys lead to the look-up if there is one. */
-export function showTops(top, canLookUp) {
-  byId('lookup').hidden = !canLookUp;
+/** Shows both lists. */
+export function showTops(top) {
   for (const [kind, chosen] of Object.entries(chosenOf)) {
     chosen.entries = top[kind];
-    showTop(kind, canLookUp);
+    showTop(kind);
   }
 }
 
 /** `isAsked`: by whoever uses the page, not by the passing of time. */
-function showTop(kind, canLookUp, isAsked) {
+function showTop(kind, isAsked) {
   const top = chosenOf[kind];
   const { entries } = top;
   const section = byId(`top-${kind}`);
@@ -40,8 +39,8 @@ function showTop(kind, canLookUp, isAsked) {
   const shown = chosen.slice(0, top.all ? MOST_KEYS_SHOWN : KEYS_SHOWN);
   const most = chosen[0]?.count;
   fill(box, shown.length === 0 ? muted(`No key was ${kind} lately.`) : [
-    table(`Keys ${kind} most, lately`, [['Key'], ['Policy'], ['Count', 'number']], shown.map((entry) => keyRow(entry, most, kind, canLookUp))),
-    h('p', { class: 'muted note-below' }, 'Counts halve every minute. By the number after −, pale in the bar, they may be too high.'),
+    table(`Keys ${kind} most, lately`, [['Key'], ['Policy'], ['Count', 'number']], shown.map((entry) => keyRow(entry, most, kind))),
+    h('p', { class: 'muted note-below' }, 'Of the last minute. By the number after −, pale in the bar, counts may be too high.'),
   ]);
   const more = section.querySelector('.more');
   const available = Math.min(chosen.length, MOST_KEYS_SHOWN);
@@ -50,11 +49,11 @@ function showTop(kind, canLookUp, isAsked) {
   fill(more, top.all ? 'Show fewer' : available === chosen.length ? `Show all ${available}` : `Show ${available} of ${count(chosen.length)}`);
 }
 
-function keyRow({ key, policy, count: number, error }, most, kind, canLookUp) {
+function keyRow({ key, policy, count: number, error }, most, kind) {
   const sure = Math.max(0, number - error);
   return row(
     [
-      canLookUp ? h('button', { type: 'button', class: 'key-button', 'data-key': key, title: visible(key) }, h('bdi', null, cut(visible(key)))) : titled(key),
+      h('button', { type: 'button', class: 'key-button', 'data-key': key, title: visible(key) }, h('bdi', null, cut(visible(key)))),
       bar([share(sure, most), kind], [share(number - sure, most), `${kind} unsure`]),
     ],
     cell('policy', policy === null ? span('muted', 'in the call') : titled(policy, 24)),
@@ -102,19 +101,21 @@ function plain(value) {
 
 function limitCard(limit, nowMs) {
   const { policy, algorithm, limit: most, window_ms: windowMs, used, next_ms: nextMs, free_ms: freeMs, entries } = limit;
-  const isFull = used >= most;
+  const isFull = most !== null && used >= most;
+  const title = most === null ? `In ${duration(windowMs)}` : `${count(most)} in ${duration(windowMs)}`;
+  const left = most === null ? 'of what the call allows' : isFull ? 'denies now' : `${count(most - used)} left`;
   return h('article', { class: 'limit' },
-    h('h4', null, `${count(most)} in ${duration(windowMs)}`, small(' ', policy === null ? 'in the call' : ['policy ', titled(policy, 24)], ', ', visible(algorithm))),
-    h('p', { class: 'used' }, h('strong', { class: isFull ? 'bad-text' : null }, count(used)), ` of ${count(most)} used`, span('muted', isFull ? 'denies now' : `${count(most - used)} left`)),
-    bar([share(used, most), isFull ? 'denied' : 'allowed']),
-    entries?.length > 0 && strip(entries, windowMs, nowMs),
+    h('h4', null, title, small(' ', policy === null ? 'in the call' : ['policy ', titled(policy, 24)], ', ', visible(algorithm))),
+    h('p', { class: 'used' }, h('strong', { class: isFull ? 'bad-text' : null }, count(used)), most === null ? ' used' : ` of ${count(most)} used`, span('muted', left)),
+    most !== null && bar([share(used, most), isFull ? 'denied' : 'allowed']),
+    entries?.length > 0 && strip(limit, nowMs),
     muted(used === 0 ? 'All of it is free.' : nextMs < freeMs ? `More is free in ${duration(nextMs)}, all in ${duration(freeMs)}.` : `All is free in ${duration(freeMs)}.`));
 }
 
 const STRIP_BARS = 96;
 
 /** When in the window the entries were made, and how heavy they are. */
-function strip(entries, windowMs, nowMs) {
+function strip({ entries, entry_count: all, oldest_ms: oldestMs, newest_ms: newestMs, window_ms: windowMs }, nowMs) {
   const weights = new Array(STRIP_BARS).fill(0);
   for (const [atMs, cost] of entries) {
     const place = Math.floor((1 - (nowMs - atMs) / windowMs) * STRIP_BARS);
@@ -122,9 +123,8 @@ function strip(entries, windowMs, nowMs) {
   }
   const heaviest = Math.max(...weights);
   const tall = (weight) => Math.max(2, (24 * weight) / heaviest);
-  const ages = entries.map(([atMs]) => nowMs - atMs).sort((a, b) => a - b);
-  const total = entries.length === 1 ? '1 entry' : `${count(entries.length)} entries`;
-  const label = `${total}, the oldest ${duration(ages.at(-1))} ago, the newest ${duration(ages[0])} ago`;
+  const total = all === 1 ? '1 entry' : `${count(all)} entries${all > entries.length ? `, the newest ${count(entries.length)} drawn` : ''}`;
+  const label = `${total}, the oldest ${duration(nowMs - oldestMs)} ago, the newest ${duration(nowMs - newestMs)} ago`;
   return h('figure', { class: 'strip' },
     s('svg', { role: 'img', 'aria-label': label, viewBox: `0 0 ${STRIP_BARS} 24`, preserveAspectRatio: 'none' },
       weights.map((weight, index) => weight > 0 && s('rect', { class: 'allowed', x: index, width: 0.7, y: 24 - tall(weight), height: tall(weight) }))),
@@ -135,7 +135,7 @@ function strip(entries, windowMs, nowMs) {
 export function useKeys() {
   for (const [kind, top] of Object.entries(chosenOf)) {
     const section = byId(`top-${kind}`);
-    const again = () => showTop(kind, !byId('lookup').hidden, true);
+    const again = () => showTop(kind, true);
     section.querySelector('select').addEventListener('change', (event) => { top.policy = event.target.value || null; again(); });
     section.querySelector('.more').addEventListener('click', () => { top.all = !top.all; again(); });
     section.querySelector('.keys').addEventListener('click', (event) => {

@@ -15,13 +15,12 @@
 //   policies[]    name, limits, mode (enforce, shadow, off, block), allowed, denied, near_limit (a part of allowed)
 //   top           denied[], allowed[], most first, of the last minute: key, policy or null (limits of the call), count,
 //                 error (by how much count may be too high)
-//   can_look_up   whether there is /api/key
 //   history       step_s, end_ms (of the last point), and up to 600 points, oldest first: allowed, denied, degraded
 //                 (a second), p50_us, p99_us of checks (0: there was none)
 //
-// GET /api/key?key=<as shown>: key, limits[] (policy or null, algorithm, limit, window_ms, used, entries[] of [at_ms,
-// cost], next_ms until more is free than now, free_ms until all is), override, penalty, leases[]. With error: 404 for a
-// key without state, 503 while Redis is down.
+// GET /api/key?key=<as shown>: key, limits[] (policy or null, algorithm, limit or null if it is the call's, window_ms,
+// used, entry_count, oldest_ms, newest_ms, the newest entries[] of [at_ms, cost], next_ms until more is free than now,
+// free_ms until all is), override, penalty, leases[]. With error: 404 for a key without state, 503 while Redis is down.
 
 import { clockTime, dateTime, duration, sentence, visible } from './text.js';
 import { byId, fill, h } from './elements.js';
@@ -51,7 +50,7 @@ function show(state) {
   showVerdict(state.state.exact ? exactVerdict(state) : degradedVerdict(state));
   if (!isEmpty) showCharts(state);
   showStore(state);
-  showTops(state.top, state.can_look_up);
+  showTops(state.top);
   showPolicies(state);
   showItself(state);
 }

@@ -18,7 +18,7 @@ export function showPolicies({ policies, uptime_s: uptimeS }) {
       cell('shares', all > 0 && bar([share(allowed - near, all), 'allowed'], [share(near, all), 'near'], [share(denied, all), 'denied'])));
   });
   fill('policy-rows', rows.length === 0
-    ? muted('None. Limits stand in the calls themselves. Those with a name, under [policies] in the configuration, are seen here.')
+    ? muted('None. Limits stand in the calls themselves.')
     : [
       table('Policies', [['Policy'], ['Mode'], ['Checks', 'number checks'], ['Near limit', 'number'], ['Denied', 'number'], ['Shares', 'shares']], rows),
       h('p', { class: 'muted note-below' }, `Near the limit: allowed with more than 80${THIN}% of it used. A policy in shadow denies nobody; what it would have denied counts as denied.`),
