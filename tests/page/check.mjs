@@ -11,7 +11,7 @@ import { STATES, start } from './real.mjs';
 import { contrasts, focusables, overflowing, unnamed } from './look.mjs';
 
 const { chromium } = createRequire(join(process.env.TOLLGATE_PAGE_PACKAGES, 'package.json'))('playwright-core');
-const { values: options } = parseArgs({ options: { url: { type: 'string' }, tollgate: { type: 'string' }, screenshots: { type: 'string' }, only: { type: 'string', default: '' } } });
+const { values: options } = parseArgs({ options: { url: { type: 'string' }, tollgate: { type: 'string' }, screenshots: { type: 'string' }, readme: { type: 'boolean', default: false }, only: { type: 'string', default: '' } } });
 
 const WIDTHS = { 360: 780, 768: 1024, 1440: 900 };
 const MOST_BYTES = 100_000;
@@ -94,6 +94,13 @@ async function screenshots(folder) {
     }
     await page.screenshot({ path: join(folder, file), fullPage: true });
   });
+}
+
+/** The pictures that README shows. */
+async function pictures() {
+  for (const theme of ['light', 'dark']) {
+    await check(`picture, ${theme}`, { theme, scene: 'no-policies' }, (page) => page.screenshot({ path: new URL(`../../docs/page-${theme}.png`, import.meta.url).pathname }));
+  }
 }
 
 /** With a stub: every state that there is. */
@@ -308,16 +315,17 @@ async function changes() {
 }
 
 try {
-  if (options.screenshots) await screenshots(options.screenshots);
+  if (options.readme) await pictures();
+  else if (options.screenshots) await screenshots(options.screenshots);
   else if (stub) await states();
   else await looks(['real'], [], holdsAlways);
-  if (!options.screenshots) {
+  if (!options.screenshots && !options.readme) {
     await loading();
     await controls();
+    if (stub) await keys();
   }
-  if (stub && !options.screenshots) await keys();
-  if (stub) await changes();
-  if (stub && options.tollgate && !options.screenshots) await realStates();
+  if (stub && !options.readme) await changes();
+  if (stub && options.tollgate && !options.screenshots && !options.readme) await realStates();
 } finally {
   await browser.close();
   await stub?.close();

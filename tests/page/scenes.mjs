@@ -107,6 +107,15 @@ export const SCENES = {
     shows: ['Not enforced', 'search (shadow)', '100 / 1 s, 5,000 / 1 h', '412 of 10,000', '10.0.0.5:6379', 'Redis takes about 190 µs and Tollgate 120 µs'],
     state: (nowMs) => state(nowMs),
   },
+  'no-policies': {
+    says: /^All exact\. 1,[0-9]{2}0 checks a second, [0-9.]+\s% denied\.$/,
+    shows: ['in the call', 'None. Limits stand in the calls themselves.'],
+    hides: ['All policies', 'Not enforced'],
+    state(nowMs) {
+      const inTheCall = (rows) => keys(rows).map((row) => ({ ...row, policy: null }));
+      return state(nowMs, { policies: [], top: { denied: inTheCall(DENIED), allowed: inTheCall(ALLOWED) } });
+    },
+  },
   degraded: {
     says: /^Redis has been down for 4[0-9]\ss: answers are degraded\.$/,
     shows: ['Redis refuses connections.', 'Start Redis, or have redis.addr lead to one that runs.', 'Local buckets admit 50 % of each limit.', 'open', 'went down: connection refused'],
