@@ -211,9 +211,11 @@ fn keys_of_every_node_of_a_cluster_are_looked_at_where_they_are() {
     let addr = format!("redis+cluster://{}", cluster.server(0).addr());
     let proxies = [(); 2].map(|()| Tollgate::builder().arg("--redis").arg(&addr).start());
     let [mut one, mut other] = proxies.each_ref().map(Tollgate::client);
-    // Until it knows the nodes, the fallback answers.
-    wait_until(PATIENCE, || !one.decide("RL.CHECK first 5 1h").degraded);
     let keys: Vec<String> = (0..30).map(|number| format!("k{number}")).collect();
+    // Until a Tollgate knows a key's node, its fallback answers.
+    for client in [&mut one, &mut other] {
+        keys.iter().for_each(|key| wait_until(PATIENCE, || !client.decide(&format!("RL.PEEK {key} 5 1h")).degraded));
+    }
     for (cost, key) in (1..).zip(&keys) {
         let check = one.decide(&format!("RL.CHECK {key} 100 1h 100 {cost}m COST {cost}"));
         assert!(check.allowed && !check.degraded, "{key}: {check:?}");
