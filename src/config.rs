@@ -173,6 +173,8 @@ pub struct Server {
     pub max_bulk_bytes: usize,
     /// Connections that the kernel holds until they are accepted, 1 to 65,535 (it may allow fewer).
     pub backlog: u32,
+    /// Whether other processes may listen on the same addresses, if they say so too.
+    pub reuse_port: bool,
     /// Silence before the kernel asks whether a client is still there: 1 to 32,767 s, or never.
     pub tcp_keepalive: Option<Duration>,
     /// Longest time that a worker looks for its next event before it sleeps: 0 to 10,000 us, 0 for never.
@@ -197,6 +199,7 @@ impl Server {
             query_buffer_bytes: settings.int("server.query_buffer_bytes", 1 << 30, BYTES),
             max_bulk_bytes: settings.int("server.max_bulk_bytes", 512 << 20, BYTES),
             backlog: settings.int("server.backlog", 511, 1..=65_535),
+            reuse_port: settings.bool("server.reuse_port", false),
             busy_poll_us: settings.int("server.busy_poll_us", 200, 0..=10_000),
             sched_batch: settings.bool("server.sched_batch", true),
             // Linux takes no more than 32,767 s for TCP_KEEPIDLE.
@@ -209,13 +212,19 @@ impl Server {
 /// `[shutdown]`: the way out.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    /// Longest wait for what was received to be answered, 0 to 10 min.
+    /// How long clients are still taken and served, so that load balancers see that they should send no more: 0 to
+    /// 10 min.
+    pub delay: Duration,
+    /// Longest wait, after that, for what was received to be answered, 0 to 10 min.
     pub grace: Duration,
 }
 
 impl Shutdown {
     fn read(settings: &mut Settings) -> Self {
-        Self { grace: settings.millis("shutdown.grace_ms", 5000, 0..=600_000) }
+        Self {
+            delay: settings.millis("shutdown.delay_ms", 0, 0..=600_000),
+            grace: settings.millis("shutdown.grace_ms", 5000, 0..=600_000),
+        }
     }
 }
 

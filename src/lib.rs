@@ -12,6 +12,7 @@ pub mod config;
 pub mod dial;
 pub mod limit;
 pub mod limiter;
+pub mod listen;
 pub mod log;
 pub mod net;
 pub mod resp;

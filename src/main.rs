@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tollgate::cli::{self, Command};
 use tollgate::config::Config;
 use tollgate::limiter::preflight;
+use tollgate::listen::{self, Listener};
 use tollgate::log;
 use tollgate::server::Server;
 use tracing::{error, info, warn};
@@ -69,7 +70,7 @@ fn run(config: Config, warnings: &[String]) -> ExitCode {
     }
     let behind = if config.embedded.enabled { "embedded".to_owned() } else { config.redis.addr.to_string() };
     let grace_ms = config.shutdown.grace.as_millis();
-    let server = match Server::bind(config) {
+    let server = match listen::inherited().and_then(|inherited| Server::bind(config, inherited)) {
         Ok(server) => server,
         Err(text) => {
             error!("{text}");
@@ -91,8 +92,9 @@ fn run(config: Config, warnings: &[String]) -> ExitCode {
 async fn serve(server: Server, behind: &str, grace_ms: u128) -> io::Result<ExitCode> {
     let mut stop_signals = StopSignals::listen()?;
     answer_other_signals(server.reloader())?;
-    for (addr, tls) in server.addresses() {
-        info!(%addr, tls, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
+    for (Listener { socket, is_inherited }, tls) in server.listeners() {
+        let (addr, inherited) = (socket.local_addr()?, *is_inherited);
+        info!(%addr, tls, inherited, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
     }
     for addr in server.http_addresses() {
         info!(%addr, "serving http");

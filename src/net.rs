@@ -2,6 +2,7 @@
 
 use socket2::{SockRef, TcpKeepalive};
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -29,6 +30,17 @@ impl Stream {
             Self::Tls(stream) => stream.get_ref().0.peer_addr().ok(),
             Self::Unix(_) => None,
         }
+    }
+
+    /// Whether something has come that was not read yet. The runtime hears of it later than the kernel: that nothing can
+    /// be read yet does not say that nothing is there.
+    pub fn has_unread(&self) -> bool {
+        let socket = match self {
+            Self::Tcp(stream) => SockRef::from(stream),
+            Self::Unix(stream) => SockRef::from(stream),
+            Self::Tls(stream) => SockRef::from(stream.get_ref().0),
+        };
+        socket.peek(&mut [MaybeUninit::uninit()]).is_ok_and(|bytes| bytes > 0)
     }
 }
 

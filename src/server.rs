@@ -7,10 +7,11 @@
 use crate::auth::{self, Auth};
 use crate::client_list::{self, AtRedis, ClientList, Entry, KillSwitch, Said};
 use crate::clock::now_us;
-use crate::config::{Config, HostPort};
+use crate::config::Config;
 use crate::descriptors;
 use crate::http;
 use crate::limiter::backend::Backend;
+use crate::listen::{Listener, Listeners};
 use crate::log_limit::LogLimit;
 use crate::net::{Stream, set_keepalive};
 use crate::phase::{Phase, PhaseCell};
@@ -21,14 +22,14 @@ use crate::tls::{Acceptor, MAX_HANDSHAKE};
 use crate::top::TopOfAll;
 use crate::worker::{Shared, Worker};
 use bytes::BytesMut;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::Socket;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -42,11 +43,12 @@ use tracing::{debug, warn};
 
 /// Clients on their way from the accepting thread to a worker. A worker that is this far behind holds accepting up.
 const HANDOVER: usize = 128;
+
 /// A server that listens, but serves only when [`Server::run`].
 pub struct Server {
     /// Each with whether its clients speak TLS.
-    listeners: Vec<(std::net::TcpListener, bool)>,
-    http_listeners: Vec<std::net::TcpListener>,
+    listeners: Vec<(Listener, bool)>,
+    http_listeners: Vec<Listener>,
     shared: Arc<Shared>,
 }
 
@@ -62,31 +64,28 @@ struct WorkerHandle {
     clients: mpsc::Sender<Arrival>,
     /// Clients handed over and not gone.
     load: Arc<AtomicUsize>,
-    thread: thread::JoinHandle<()>,
+    thread: JoinHandle<()>,
 }
 
 impl Server {
-    /// Takes the addresses to listen on.
+    /// Takes the addresses to listen on, of which some may have been `inherited`, as [`listen::inherited`] has them.
     ///
     /// # Errors
     /// An address that cannot be had, or a limiter that cannot be made as configured; the text names it.
-    pub fn bind(config: Config) -> Result<Self, String> {
-        let mut listeners = Vec::new();
-        let plain = config.server.listen.iter().map(|address| (address, false));
-        let secured = config.tls.iter().flat_map(|tls| &tls.listen).map(|address| (address, true));
-        for (address, speaks_tls) in plain.chain(secured) {
-            let cannot = |error: io::Error| format!("cannot listen on {address}: {error}");
-            for resolved in resolve(address).map_err(cannot)? {
-                listeners.push((listen(resolved, config.server.backlog).map_err(cannot)?, speaks_tls));
-            }
-        }
-        let mut http_listeners = Vec::new();
-        for address in config.http.iter().flat_map(|http| &http.listen) {
-            let cannot = |error: io::Error| format!("cannot listen on {address} for http: {error}");
-            for resolved in resolve(address).map_err(cannot)? {
-                http_listeners.push(listen(resolved, config.server.backlog).map_err(cannot)?);
-            }
-        }
+    pub fn bind(config: Config, inherited: Vec<(String, Socket)>) -> Result<Self, String> {
+        let mut sockets = Listeners::new(inherited, config.server.backlog, config.server.reuse_port)?;
+        let plain = sockets.listen("server.listen", &config.server.listen)?;
+        let secured = match &config.tls {
+            Some(tls) => sockets.listen("tls.listen", &tls.listen)?,
+            None => vec![],
+        };
+        let http_listeners = match &config.http {
+            Some(http) => sockets.listen("http.listen", &http.listen)?,
+            None => vec![],
+        };
+        sockets.finish()?;
+        let plain = plain.into_iter().map(|listener| (listener, false));
+        let listeners: Vec<_> = plain.chain(secured.into_iter().map(|listener| (listener, true))).collect();
         let workers = config.server.workers.get();
         let max_clients = config.server.max_clients;
         if let Err((needed, allowed)) = descriptors::make_room(max_clients, workers, !config.embedded.enabled) {
@@ -97,7 +96,7 @@ impl Server {
         let stats: Vec<_> = (0..=workers).map(|_| Arc::default()).collect();
         let backend = Backend::new(&config, &stats)?;
         let all_listeners = listeners.iter().map(|(listener, _)| listener).chain(&http_listeners);
-        backend.set_listeners(all_listeners.filter_map(|listener| listener.local_addr().ok()).collect())?;
+        backend.set_listeners(all_listeners.filter_map(|listener| listener.socket.local_addr().ok()).collect())?;
         let is_embedded = backend.is_embedded();
         let shared = Shared {
             auth: Auth::new(&config.auth)?,
@@ -120,16 +119,14 @@ impl Server {
         Ok(Self { listeners, http_listeners, shared: Arc::new(shared) })
     }
 
-    /// The addresses listened on, with the ports that the system chose where none was given.
-    /// With each, whether its clients speak TLS.
-    pub fn addresses(&self) -> Vec<(SocketAddr, bool)> {
-        let addresses = self.listeners.iter();
-        addresses.filter_map(|(listener, speaks_tls)| Some((listener.local_addr().ok()?, *speaks_tls))).collect()
+    /// What is listened on. With each, whether its clients speak TLS.
+    pub fn listeners(&self) -> &[(Listener, bool)] {
+        &self.listeners
     }
 
     /// The addresses at which HTTP is served.
     pub fn http_addresses(&self) -> Vec<SocketAddr> {
-        self.http_listeners.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.http_listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect()
     }
 
     /// A function that reads the certificates again, and says whether there are any.
@@ -138,8 +135,9 @@ impl Server {
         move || shared.tls.as_ref().map_or(Ok(false), |acceptor| acceptor.reload().map(|()| true))
     }
 
-    /// Serves until `stop` is cancelled; then takes no more clients, answers what was received, and closes. Whether
-    /// all clients were done within the grace that the configuration gives.
+    /// Serves until `stop` is cancelled, and as long after that as the configuration delays the end; then takes no more
+    /// clients, answers what was received, and closes. Whether all clients were done within the grace that the
+    /// configuration gives.
     ///
     /// # Errors
     /// Threads or listeners that cannot be started.
@@ -153,126 +151,128 @@ impl Server {
         let ended = CancellationToken::new();
         let _ended = ended.clone().drop_guard();
         if let (Some(config), Some(stats)) = (shared.config.http.clone(), shared.stats.last()) {
+            let http_listeners = http_listeners.into_iter().map(|listener| listener.socket).collect();
             http::start(http_listeners, config, shared.clone(), stats.clone(), ended)?;
         }
-        let handles = Rc::new(handles);
+        let door = Rc::new(Door {
+            shared: shared.clone(),
+            handles,
+            failures: LogLimit::default(),
+            closing: CancellationToken::new(),
+        });
         let mut accepting = JoinSet::new();
-        let failures = Rc::<LogLimit>::default();
         let local = LocalSet::new();
-        for (listener, speaks_tls) in listeners {
-            let listener = TcpListener::from_std(listener)?;
-            accepting.spawn_local_on(
-                accept(listener, speaks_tls, shared.clone(), handles.clone(), failures.clone()),
-                &local,
-            );
+        for (Listener { socket, is_inherited }, speaks_tls) in listeners {
+            let (listener, door) = (TcpListener::from_std(socket)?, door.clone());
+            accepting.spawn_local_on(async move { door.accept(listener, is_inherited, speaks_tls).await }, &local);
         }
         shared.phase.begin(Phase::Serving);
         local
             .run_until(async {
+                let end = async {
+                    stop.cancelled().await;
+                    shared.phase.begin(Phase::Draining);
+                    tokio::time::sleep(shared.config.shutdown.delay).await;
+                };
                 tokio::select! {
-                    () = stop.cancelled() => {}
+                    () = end => {}
                     () = shared.backend.tend() => {}
                 }
-                shared.phase.begin(Phase::Draining);
-                accepting.shutdown().await;
+                door.closing.cancel();
+                while accepting.join_next().await.is_some() {}
             })
             .await;
         shared.stopping.cancel();
+        // With the senders gone, the workers know that nobody comes any more.
+        let handles = Rc::into_inner(door).map(|door| door.handles).unwrap_or_default();
+        let threads: Vec<_> = handles.into_iter().map(|handle| handle.thread).collect();
         let deadline = Instant::now() + shared.config.shutdown.grace;
-        let handles = Rc::into_inner(handles).unwrap_or_default();
-        while Instant::now() < deadline && !handles.iter().all(|handle| handle.thread.is_finished()) {
+        while Instant::now() < deadline && !threads.iter().all(JoinHandle::is_finished) {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        Ok(handles.iter().all(|handle| handle.thread.is_finished()))
+        Ok(threads.iter().all(JoinHandle::is_finished))
     }
 }
 
-/// Where to listen for `address`. All interfaces are those of IPv4, and of IPv6 where the system has it.
-fn resolve(address: &HostPort) -> io::Result<Vec<SocketAddr>> {
-    let HostPort { host, port } = address;
-    if !host.is_empty() {
-        return Ok((host.as_str(), *port).to_socket_addrs()?.collect());
-    }
-    let has_ipv6 = std::net::TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok();
-    let ipv6 = has_ipv6.then(|| SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)));
-    Ok([SocketAddr::from((Ipv4Addr::UNSPECIFIED, *port))].into_iter().chain(ipv6).collect())
-}
-
-fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    if address.is_ipv6() {
-        // `[::]` and `0.0.0.0` can then both be listened on.
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-async fn accept(
-    listener: TcpListener,
-    speaks_tls: bool,
+/// What the tasks that accept clients share.
+struct Door {
     shared: Arc<Shared>,
-    handles: Rc<Vec<WorkerHandle>>,
-    failures: Rc<LogLimit>,
-) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => hand_over(stream, peer, speaks_tls, &shared, &handles).await,
-            Err(error) => {
-                // Out of file descriptors, most likely: clients that leave give some back.
-                if let Some(times) = failures.due(now_us()) {
-                    let advice = "raise the limit of file descriptors (ulimit -n), or lower server.max_clients";
-                    warn!(%error, times, advice, "cannot accept clients");
+    handles: Vec<WorkerHandle>,
+    /// Limits the log lines on clients that cannot be accepted.
+    failures: LogLimit,
+    /// Cancelled when no more are to be.
+    closing: CancellationToken,
+}
+
+impl Door {
+    /// Accepts clients until it closes. Those that have connected by then and are not accepted yet are served too, if
+    /// nobody else would; those of a socket that was inherited wait for the next process.
+    async fn accept(&self, listener: TcpListener, is_inherited: bool, speaks_tls: bool) -> io::Result<()> {
+        while let Some(accepted) = self.closing.run_until_cancelled(listener.accept()).await {
+            match accepted {
+                Ok((stream, peer)) => self.hand_over(stream, peer, speaks_tls).await,
+                Err(error) => {
+                    // Out of file descriptors, most likely: clients that leave give some back.
+                    if let Some(times) = self.failures.due(now_us()) {
+                        let advice = "raise the limit of file descriptors (ulimit -n), or lower server.max_clients";
+                        warn!(%error, times, advice, "cannot accept clients");
+                    }
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
-                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
-    }
-}
-
-async fn hand_over(
-    mut stream: TcpStream,
-    peer: SocketAddr,
-    speaks_tls: bool,
-    shared: &Shared,
-    handles: &[WorkerHandle],
-) {
-    let server = &shared.config.server;
-    // Who must show a certificate of ours is no stranger.
-    let has_required_client_cert =
-        speaks_tls && shared.config.tls.iter().flat_map(|tls| &tls.client_certs).any(|certs| certs.required);
-    let refusal = if server.protected_mode && !has_required_client_cert && shared.auth.protects_from(peer.ip()) {
-        Some(auth::DENIED)
-    } else if shared.clients.load(Relaxed) >= server.max_clients {
-        Some("ERR max number of clients reached")
-    } else {
-        None
-    };
-    if let Some(text) = refusal {
-        debug!(%peer, text, "client refused");
-        shared.rejected.fetch_add(1, Relaxed);
-        let mut line = BytesMut::new();
-        reply::error(&mut line, text);
-        // Not waited for: a client that does not read must not hold up those behind it. One that speaks TLS would not
-        // understand it.
-        if !speaks_tls {
-            let _ = stream.try_write(&line);
+        let listener = listener.into_std()?;
+        let waiting = if is_inherited { 0 } else { self.shared.config.server.backlog };
+        for _ in 0..waiting {
+            let Ok((stream, peer)) = listener.accept() else { break };
+            stream.set_nonblocking(true)?;
+            self.hand_over(TcpStream::from_std(stream)?, peer, speaks_tls).await;
         }
-        let _ = stream.shutdown().await;
-        return;
+        Ok(())
     }
-    if let Err(error) = set_options(&stream, shared) {
-        debug!(%peer, %error, "cannot set socket options");
+
+    /// Gives a client to the worker that has the fewest, unless it is to be refused.
+    async fn hand_over(&self, mut stream: TcpStream, peer: SocketAddr, speaks_tls: bool) {
+        // One that came by IPv4 to a socket of IPv6 is known by its own address.
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        if let Some(text) = self.refusal(peer, speaks_tls) {
+            debug!(%peer, text, "client refused");
+            self.shared.rejected.fetch_add(1, Relaxed);
+            let mut line = BytesMut::new();
+            reply::error(&mut line, text);
+            // Not waited for: a client that does not read must not hold up those behind it. One that speaks TLS would not
+            // understand it.
+            if !speaks_tls {
+                let _ = stream.try_write(&line);
+            }
+            let _ = stream.shutdown().await;
+            return;
+        }
+        if let Err(error) = set_options(&stream, &self.shared) {
+            debug!(%peer, %error, "cannot set socket options");
+        }
+        let Some(handle) = self.handles.iter().min_by_key(|handle| handle.load.load(Relaxed)) else { return };
+        if let Ok(stream) = stream.into_std() {
+            self.shared.clients.fetch_add(1, Relaxed);
+            handle.load.fetch_add(1, Relaxed);
+            // Fails only when the worker has ended, and then the server is stopping.
+            let _ = handle.clients.send(Arrival { stream, peer, speaks_tls }).await;
+        }
     }
-    let Some(handle) = handles.iter().min_by_key(|handle| handle.load.load(Relaxed)) else { return };
-    if let Ok(stream) = stream.into_std() {
-        shared.clients.fetch_add(1, Relaxed);
-        handle.load.fetch_add(1, Relaxed);
-        // Fails only when the worker has ended, and then the server is stopping.
-        let _ = handle.clients.send(Arrival { stream, peer, speaks_tls }).await;
+
+    /// Why a client may not come in, if it may not.
+    fn refusal(&self, peer: SocketAddr, speaks_tls: bool) -> Option<&'static str> {
+        let Shared { config, auth, clients, .. } = &*self.shared;
+        // Who must show a certificate of ours is no stranger.
+        let has_required_client_cert =
+            speaks_tls && config.tls.iter().flat_map(|tls| &tls.client_certs).any(|certs| certs.required);
+        if config.server.protected_mode && !has_required_client_cert && auth.protects_from(peer.ip()) {
+            Some(auth::DENIED)
+        } else if clients.load(Relaxed) >= config.server.max_clients {
+            Some("ERR max number of clients reached")
+        } else {
+            None
+        }
     }
 }
 
@@ -303,8 +303,7 @@ async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>
         async move { worker.busy_poll.run().await }
     });
     let sessions = TaskTracker::new();
-    let stopping = worker.shared.stopping.clone();
-    while let Some(Some(arrival)) = stopping.run_until_cancelled(arriving.recv()).await {
+    while let Some(arrival) = arriving.recv().await {
         let (worker, load) = (worker.clone(), load.clone());
         sessions.spawn_local(async move {
             let (shared, peer) = (worker.shared.clone(), arrival.peer);

@@ -52,7 +52,7 @@ const MAX_KEPT_BYTES: usize = 64 * 1024;
 /// 64 KiB from either side at most: then the worker's other clients have theirs.
 const MAX_TURN_REQUESTS: usize = 256;
 const MAX_TURN_PASSES: usize = 4;
-/// Longest that the end of TLS may take to be said.
+/// Longest that the end may take to be said: TLS has words for it.
 const MAX_GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves a client until either side ends it, or it is killed.
@@ -81,10 +81,10 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String, ki
         debug!(client = client.id, peer = client.peer, %error, "connection lost");
     }
     session.caller.leave();
-    if let Stream::Tls(stream) = &mut session.stream {
-        // Says that this is the end: without it a client cannot tell whether a stranger has cut the connection.
-        let _ = tokio::time::timeout(MAX_GOODBYE, stream.shutdown()).await;
-    }
+    // Says that this is the end. Without it a client that speaks TLS cannot tell whether a stranger has cut the connection;
+    // and one whose next request is on its way would see a reset in place of an end, because closing a socket with
+    // something unread in it resets the connection.
+    let _ = tokio::time::timeout(MAX_GOODBYE, session.stream.shutdown()).await;
 }
 
 struct Session {
@@ -167,7 +167,9 @@ impl Session {
         if self.may_read() {
             match self.poll_read(cx)? {
                 Poll::Ready(()) => progress = true,
-                Poll::Pending if is_stopping && self.intake != Intake::Held => self.close(),
+                Poll::Pending if is_stopping && self.intake != Intake::Held && !self.stream.has_unread() => {
+                    self.close()
+                }
                 Poll::Pending => {}
             }
         }

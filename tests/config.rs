@@ -67,9 +67,9 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.server.tcp_keepalive, Some(Duration::from_secs(300)));
     assert_eq!(config.server.busy_poll_us, 200);
     assert!(config.server.sched_batch);
-    assert!(config.server.protected_mode);
+    assert!(config.server.protected_mode && !config.server.reuse_port);
     assert_eq!((config.http, config.tls, config.auth), (None, None, Auth::None));
-    assert_eq!(config.shutdown.grace, Duration::from_secs(5));
+    assert_eq!((config.shutdown.delay, config.shutdown.grace), (Duration::ZERO, Duration::from_secs(5)));
     let limits = config.limits;
     assert_eq!((limits.limit, limits.window_ms, limits.cost), (1_000_000_000, 366 * 24 * 3_600_000, 1_000_000));
     assert_eq!((limits.windows, limits.reset_keys, limits.windows_in_use), (8, 1_000_000, 1024));

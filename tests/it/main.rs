@@ -38,6 +38,7 @@ mod passthrough;
 mod protocol;
 mod redis_rs;
 mod redis_rs_dropin;
+mod restarts;
 mod rings;
 mod script_costs;
 mod security;

@@ -2,7 +2,8 @@
 
 use super::{HttpClient, Names, PATIENCE, RawClient, RedisServer, send_signal, wait_until};
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
@@ -22,6 +23,8 @@ pub struct Tollgate {
 /// How to start a Tollgate.
 pub struct Builder {
     command: Command,
+    stdin: Stdio,
+    stdout: Stdio,
     expected: Vec<String>,
 }
 
@@ -41,7 +44,8 @@ impl Tollgate {
     pub fn builder() -> Builder {
         let mut command = program();
         command.args(["--listen", "127.0.0.1:0"]);
-        Builder { command, expected: Vec::new() }.env("TOLLGATE_REDIS__TIMEOUT_MS", "10000")
+        let (stdin, stdout) = (Stdio::null(), Stdio::null());
+        Builder { command, stdin, stdout, expected: Vec::new() }.env("TOLLGATE_REDIS__TIMEOUT_MS", "10000")
     }
 
     pub fn addr(&self) -> SocketAddr {
@@ -146,6 +150,15 @@ impl Builder {
         self.under(&format!("ulimit -Sn {most}"))
     }
 
+    /// It finds these two sockets, by these names, as systemd would pass them: from descriptor 3 on.
+    pub fn inherits(mut self, sockets: [(&str, &TcpListener); 2]) -> Self {
+        let [(first, stdin), (second, stdout)] = sockets;
+        let passed = |socket: &TcpListener| Stdio::from(OwnedFd::from(socket.try_clone().unwrap()));
+        (self.stdin, self.stdout) = (passed(stdin), passed(stdout));
+        let names = format!("LISTEN_FDNAMES={first}:{second}");
+        self.under(&format!("exec 3<&0 4<&1 </dev/null >/dev/null; export LISTEN_FDS=2 LISTEN_PID=$$ {names}"))
+    }
+
     /// The same process, which the shell has done this to.
     fn under(mut self, change: &str) -> Self {
         let mut outer = Command::new("sh");
@@ -176,8 +189,7 @@ impl Builder {
     /// Starts it and waits until it listens.
     #[track_caller]
     pub fn start(mut self) -> Tollgate {
-        let mut process =
-            self.command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = self.command.stdin(self.stdin).stdout(self.stdout).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::default();
         let log_reader = Some(keep_log(process.stderr.take().unwrap(), Arc::clone(&log)));
         // Made before it listens, so that a program that ends instead is cleaned up and shows its log.
