@@ -327,7 +327,7 @@ async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>
             load.fetch_sub(1, Relaxed);
         });
     }
-    worker.stop();
+    worker.stop().await;
     sessions.close();
     sessions.wait().await;
 }

@@ -9,6 +9,7 @@ mod client;
 mod deadlines;
 mod dispatch;
 mod expect;
+mod goodbye;
 mod hello;
 mod intake;
 mod local;
@@ -41,8 +42,7 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::task;
 use tracing::{debug, info};
 
@@ -52,8 +52,6 @@ const MAX_KEPT_BYTES: usize = 64 * 1024;
 /// 64 KiB from either side at most: then the worker's other clients have theirs.
 const MAX_TURN_REQUESTS: usize = 256;
 const MAX_TURN_PASSES: usize = 4;
-/// Longest that the end may take to be said: TLS has words for it.
-const MAX_GOODBYE: Duration = Duration::from_secs(1);
 
 /// Serves a client until either side ends it, or it is killed.
 pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String, kill: &KillSwitch) {
@@ -81,10 +79,9 @@ pub async fn serve(worker: Rc<Worker>, stream: Stream, id: u64, peer: String, ki
         debug!(client = client.id, peer = client.peer, %error, "connection lost");
     }
     session.caller.leave();
-    // Says that this is the end. Without it a client that speaks TLS cannot tell whether a stranger has cut the connection;
-    // and one whose next request is on its way would see a reset in place of an end, because closing a socket with
-    // something unread in it resets the connection.
-    let _ = tokio::time::timeout(MAX_GOODBYE, session.stream.shutdown()).await;
+    let is_stopping = session.caller.worker.stopping.get();
+    // Boxed, or every client's task would keep room for it for life.
+    Box::pin(goodbye::say(&mut session.stream, is_stopping)).await;
 }
 
 struct Session {

@@ -17,12 +17,15 @@ use crate::top::TopOfAll;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 /// Bytes that one read takes at most.
 const READ_BYTES: usize = 64 * 1024;
+
+/// A client that asks nothing for so long, once the server is to stop, is taken to be idle.
+const QUIET: Duration = Duration::from_millis(50);
 
 /// What all threads share.
 pub struct Shared {
@@ -102,9 +105,11 @@ impl Worker {
         self.sched_batch.on_event(client, now_us);
     }
 
-    /// Tells every session that the server stops.
-    pub fn stop(&self) {
+    /// Tells every session that the server stops: first those whose clients ask something, which then end right behind a
+    /// reply, when the next request is least likely to be on its way; and then all others.
+    pub async fn stop(&self) {
         self.stopping.set(true);
+        tokio::time::sleep(QUIET).await;
         self.stop.notify_waiters();
     }
 }

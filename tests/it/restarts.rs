@@ -103,7 +103,7 @@ fn an_inherited_socket_that_nobody_would_serve_keeps_it_from_its_start() {
         (
             "127.0.0.1:0",
             format!("{here} LISTEN_FDNAMES=web"),
-            format!("socket 'web' listens on {addr}, which is in ne"),
+            format!("socket 'web' listens on {addr}, which none of "),
         ),
         // Without the socket's own word, this would be told as an address that somebody else has.
         (&format!(":{}", inherited.local_addr().unwrap().port()), here.to_owned(), format!("listens on {addr}, which")),
@@ -186,4 +186,6 @@ fn a_request_that_comes_too_late_sees_an_end_and_no_reset() {
     tollgate.signal("-TERM");
     assert_eq!(client.try_read().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     assert!(tollgate.wait_for_exit().success());
+    // Nor afterwards: writing would fail.
+    client.try_send(b"PING\r\n").unwrap();
 }
