@@ -10,6 +10,7 @@ pub mod cli;
 pub mod command;
 pub mod config;
 pub mod dial;
+pub mod healthcheck;
 pub mod limit;
 pub mod limiter;
 pub mod listen;

@@ -8,6 +8,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tollgate::cli::{self, Command};
 use tollgate::config::Config;
+use tollgate::healthcheck;
 use tollgate::limiter::preflight;
 use tollgate::listen::{self, Listener};
 use tollgate::log;
@@ -17,10 +18,9 @@ use tracing::{error, info, warn};
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(config, warnings)) => run(*config, &warnings),
-        Ok(Command::CheckConfig(report)) => print(&report),
+        Ok(Command::Print(text)) => print(&text),
         Ok(Command::CheckConnection(report, config)) => check_connection(&report, &config),
-        Ok(Command::Help) => print(cli::HELP),
-        Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
+        Ok(Command::Health(config)) => check_health(&config),
         Err(text) => {
             complain(&text);
             ExitCode::from(2)
@@ -54,6 +54,17 @@ fn check_connection(report: &str, config: &Config) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says whether the Tollgate of the configuration answers.
+fn check_health(config: &Config) -> ExitCode {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let (is_healthy, line) = match runtime {
+        Ok(runtime) => runtime.block_on(healthcheck::check(config)),
+        Err(error) => (false, error.to_string()),
+    };
+    print(&format!("{line}\n"));
+    if is_healthy { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run(config: Config, warnings: &[String]) -> ExitCode {

@@ -713,7 +713,7 @@ fn help_and_version_go_to_stdout_with_exit_0() {
     for flag in ["--help", "-h"] {
         let output = tollgate(&[flag], &[("REDIS_ADDR", "not read")]);
         assert_eq!(output.status.code(), Some(0));
-        let flags = ["--config", "--listen", "--redis", "--embedded", "--workers", "--check-config"];
+        let flags = ["--config", "--listen", "--redis", "--embedded", "--workers", "--check-config", "--health"];
         for word in flags.into_iter().chain(["REDIS_ADDR", "REDIS_URL", "TOLLGATE_CONFIG", "_FILE"]) {
             assert!(stdout(&output).contains(word), "{word}");
         }
@@ -722,7 +722,27 @@ fn help_and_version_go_to_stdout_with_exit_0() {
     for flag in ["--version", "-V"] {
         let output = tollgate(&[flag], &[]);
         assert_eq!(output.status.code(), Some(0));
-        assert_eq!(stdout(&output), format!("tollgate {}\n", env!("CARGO_PKG_VERSION")));
+        // A release build knows its commit.
+        let version = stdout(&output).strip_prefix(concat!("tollgate ", env!("CARGO_PKG_VERSION"))).unwrap();
+        assert!(version == "\n" || version.starts_with(" (") && version.ends_with(")\n"), "{version}");
+    }
+}
+
+#[test]
+fn pages_for_packages_know_every_flag() {
+    let help = tollgate(&["--help"], &[]);
+    let of_flags = stdout(&help).lines().filter(|line| line.starts_with("  -"));
+    let flags: Vec<&str> =
+        of_flags.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--"))).collect();
+    assert!(flags.len() > 10, "{flags:?}");
+    for page in [&["--man"][..], &["--completions", "bash"], &["--completions", "zsh"], &["--completions=fish"]] {
+        let output = tollgate(page, &[]);
+        assert_eq!(output.status.code(), Some(0), "{page:?}");
+        let text = stdout(&output).replace("\\-", "-");
+        for flag in &flags {
+            let name = if page[0].ends_with("fish") { flag.replace("--", "-l ") } else { flag.to_string() };
+            assert!(text.contains(&name), "{flag} is not in {page:?}:\n{text}");
+        }
     }
 }
 
@@ -746,7 +766,7 @@ fn check_config_prints_what_is_in_force() {
 
 #[test]
 fn a_bad_command_line_or_setting_goes_to_stderr_with_exit_2() {
-    let table: [(&[&str], &str); 14] = [
+    let table: [(&[&str], &str); 17] = [
         (&["--nope"], "unknown flag '--nope'"),
         (&["-x=1"], "unknown flag '-x'"),
         (&["redis://:hunter2@h"], "unexpected argument"),
@@ -755,6 +775,9 @@ fn a_bad_command_line_or_setting_goes_to_stderr_with_exit_2() {
         (&["--config"], "--config needs a value"),
         (&["--embedded=false"], "--embedded takes no value"),
         (&["--help=x"], "--help takes no value"),
+        (&["--completions"], "--completions needs a value"),
+        (&["--completions", "tcsh"], "--completions must be bash or zsh or fish"),
+        (&["--health", "--check-config"], "--health comes without"),
         (&["--listen", "here"], "--listen: server.listen = 'here': must be host:port"),
         (&["--listen="], "--listen: server.listen = '': must be host:port"),
         (&["--workers=-1"], "--workers: server.workers = '-1': must be an integer from 0 to 1024"),

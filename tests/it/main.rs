@@ -25,6 +25,7 @@ mod exactness;
 mod fallback;
 mod faults;
 mod handshake;
+mod healthcheck;
 mod hostile;
 mod http;
 mod ids;
