@@ -90,10 +90,22 @@ fn store(shared: &Shared, nodes: &[NodeView], out: &mut Exposition) {
             family.sample(&[("node", &node.addr)], us as f64 / 1e6);
         }
     }
-    out.counter("tollgate_store_batches", "Batches of checks sent to Redis.")
-        .sample(&[], sum(&shared.stats, |stats| &stats.batches));
-    out.counter("tollgate_store_timeouts", "Times that Redis did not answer checks within the deadline.")
-        .sample(&[], sum(&shared.stats, |stats| &stats.timeouts));
+    for (name, help, counter) in [
+        (
+            "tollgate_store_batches",
+            "Batches of checks sent to Redis.",
+            (|stats| &stats.batches) as fn(&Stats) -> &Counter,
+        ),
+        ("tollgate_store_timeouts", "Times that Redis did not answer checks within the deadline.", |stats| {
+            &stats.timeouts
+        }),
+        ("tollgate_store_redirects", "Questions that a node of a cluster passed on to another.", |stats| {
+            &stats.redirects
+        }),
+        ("tollgate_store_try_agains", "Questions whose slot was on its way, asked again.", |stats| &stats.try_agains),
+    ] {
+        out.counter(name, help).sample(&[], sum(&shared.stats, counter));
+    }
 }
 
 fn fallback(shared: &Shared, nodes: &[NodeView], out: &mut Exposition) {

@@ -1,8 +1,8 @@
 //! The HTTP listener: metrics, probes, and what the page asks for, over real sockets.
 
 use crate::common::{
-    Builder, Certificates, HttpClient, HttpReply, PATIENCE, RedisServer, Tollgate, encode, is_thorough, own_address,
-    tell_ignored, wait_until,
+    Builder, Certificates, Cluster, HttpClient, HttpReply, PATIENCE, RedisServer, Tollgate, encode, is_thorough,
+    own_address, tell_ignored, wait_until,
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -462,6 +462,30 @@ fn the_state_names_the_keys_of_most_answers_as_text() {
     let shown = r#"<script>alert(1)</script>\x00\xff\"\\\xe2\x80\xae"#;
     assert_eq!(top["denied"], serde_json::json!([row(shown, 3)]));
     assert_eq!(top["allowed"], serde_json::json!([row("plain", 5), row(shown, 2)]));
+}
+
+#[test]
+fn before_a_cluster_each_node_is_told_of_with_its_slots() {
+    let cluster = Cluster::start();
+    let tollgate =
+        with_http(Tollgate::builder().arg("--redis").arg(&format!("redis+cluster://{}", cluster.server(0).addr())))
+            .start();
+    wait_until(PATIENCE, || readiness(&tollgate) == (200, "ready".to_owned()));
+    wait_until(PATIENCE, || state(&tollgate)["mode"] == "cluster");
+    let mut client = tollgate.client();
+    for n in 0..50 {
+        client.line(&format!("RL.CHECK k{n} 10 1h"));
+    }
+    let state = state(&tollgate);
+    let nodes = state["nodes"].as_array().unwrap();
+    assert!(nodes.iter().all(|node| node["up"] == true && node["slots"].is_string()), "{nodes:#?}");
+    assert_eq!(nodes.len(), 3);
+    let now = metrics(&tollgate);
+    assert_eq!(now.iter().filter(|(name, up)| name.starts_with("tollgate_node_up{") && **up == 1.0).count(), 3);
+    assert_eq!(checks(&now, "allowed", "redis"), 50.0);
+    for n in 0..5 {
+        assert_eq!(get(&tollgate, &format!("/api/key?key=k{n}")).status, 200, "whichever node has it");
+    }
 }
 
 #[test]
