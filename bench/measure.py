@@ -25,7 +25,8 @@ def measure_well(side, connections, pipeline, settings):
 
 
 def measure(side, connections, pipeline, settings, rate=None):
-    """A sample: rps, p50_us, p99_us, and how many replies were wrong.
+    """A sample: rps, p50_us, p99_us, how many replies were wrong, and the processor time that a request takes of the
+    server and of all Redis servers behind it.
 
     Servers are started for it and stopped after it. So no measurement finds what another left behind, and what differs
     from one start of a program to the next (its place in memory, say) is a part of the spread that is shown.
@@ -34,7 +35,18 @@ def measure(side, connections, pipeline, settings, rate=None):
         server = side.setup(stack, settings.tollgate)
         servers.pipeline(server.port, side.work.before)
         source = redis_benchmark if settings.source == "redis-benchmark" and rate is None else load
-        return source(server.port, side.work, connections, pipeline, settings, rate)
+        before = [processor_s([server]), processor_s(server.behind)]
+        sample = source(server.port, side.work, connections, pipeline, settings, rate)
+        after = [processor_s([server]), processor_s(server.behind)]
+        # The time before what is counted is taken to be as busy.
+        requests = max(1, sample["rps"] * (settings.warm_up_s + settings.seconds))
+        server_us, redis_us = (1e6 * (end - start) / requests for start, end in zip(before, after))
+        return sample | {"server_us": server_us, "redis_us": redis_us}
+
+
+def processor_s(asked):
+    """Processor time that some servers have taken so far, in seconds."""
+    return sum(server.processor_s() for server in asked)
 
 
 def load(port, work, connections, pipeline, settings, rate=None, seed=1):

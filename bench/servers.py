@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 THROTTLECRAB = TARGET / "bench-tools" / "bin" / "throttlecrab-server"
 PATIENCE_S = 20
+CLUSTER_NODES = 3
+SLOTS = 16_384
 
 # One thread, as the Redis behind has one; the rest is what a TCP proxy needs not to give up on a benchmark.
 HAPROXY_CONFIG = """\
@@ -48,7 +50,13 @@ class Server:
     port: int
     process: subprocess.Popen
     log: Path
+    # The Redis servers that it asks.
     behind: list = field(default_factory=list)
+
+    def processor_s(self):
+        """Processor time that it has taken so far, in seconds."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def resident_bytes(self):
         """Resident memory, as the kernel tells it now."""
@@ -202,7 +210,27 @@ def start_redis(folder, *options):
     return launch("redis-server", folder, command, port)
 
 
-def start_tollgate(folder, redis_port=None, embedded=False, workers=0, **settings):
+def start_cluster(stack):
+    """A Redis Cluster of three nodes without replicas; all of them are running once it serves every slot."""
+    nodes = []
+    for _ in range(CLUSTER_NODES):
+        # By default a node's second port is 10,000 above its first, which may be none.
+        options = ["--cluster-enabled", "yes", "--cluster-port", free_port()]
+        nodes.append(stack.enter_context(running(start_redis, *options)))
+    for number, node in enumerate(nodes):
+        node.command("CLUSTER", "ADDSLOTS", *range(number * SLOTS // len(nodes), (number + 1) * SLOTS // len(nodes)))
+        node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        _, bus_port = node.command("CONFIG", "GET", "cluster-port")
+        nodes[0].command("CLUSTER", "MEET", "127.0.0.1", node.port, bus_port)
+    is_whole = lambda node: {"cluster_state:ok", f"cluster_known_nodes:{len(nodes)}"} <= {
+        *node.command("CLUSTER", "INFO").splitlines()
+    }
+    for node in nodes:
+        wait_until(node, lambda node=node: is_whole(node), "finds its cluster whole")
+    return nodes
+
+
+def start_tollgate(folder, redis_port=None, embedded=False, workers=0, is_cluster=False, **settings):
     """Tollgate as configured by default but for `settings`: redis__timeout_ms=20 is TOLLGATE_REDIS__TIMEOUT_MS=20."""
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("REDIS_", "TOLLGATE_"))
@@ -210,9 +238,12 @@ def start_tollgate(folder, redis_port=None, embedded=False, workers=0, **setting
     environment |= {f"TOLLGATE_{name.upper()}": str(value) for name, value in settings.items()}
     port = free_port()
     command = [program("tollgate"), "--listen", f"127.0.0.1:{port}", "--workers", workers]
-    command += ["--embedded"] if embedded else ["--redis", f"127.0.0.1:{redis_port}"]
-    # The first checks must not find Redis still being dialed.
-    is_exact = lambda server: embedded or not is_up(redis_port) or server.command("RL.PEEK", "ready", 1, 60)[5] == 0
+    scheme = "redis+cluster" if is_cluster else "redis"
+    command += ["--embedded"] if embedded else ["--redis", f"{scheme}://127.0.0.1:{redis_port}"]
+    # The first checks must not find Redis, or a node of its cluster, still being dialed.
+    keys = [f"ready{number}" for number in range(20 if is_cluster else 1)]
+    is_ready = lambda server: all(server.command("RL.PEEK", key, 1, 60)[5] == 0 for key in keys)
+    is_exact = lambda server: embedded or not is_up(redis_port) or is_ready(server)
     return launch("tollgate", folder, command, port, environment, is_exact)
 
 
