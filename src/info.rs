@@ -10,6 +10,9 @@ use crate::worker::Shared;
 use std::fmt::{Display, Write};
 use std::sync::atomic::Ordering::Relaxed;
 
+/// The commit that this was built from, where the build was told it or could ask git.
+pub const COMMIT: Option<&str> = option_env!("TOLLGATE_COMMIT");
+
 /// What is said of Redis's version while it is not known: the oldest that is served well.
 const OLDEST_REDIS: &str = "6.2.0";
 
@@ -184,6 +187,7 @@ fn tollgate(shared: &Shared, text: &mut String) {
 pub fn figures(shared: &Shared, line: &mut dyn FnMut(&str, &dyn Display)) {
     let server = &shared.config.server;
     line("tollgate_version", &env!("CARGO_PKG_VERSION"));
+    line("tollgate_commit", &COMMIT.unwrap_or_default());
     line("tollgate_run_id", &run_id());
     line("phase", &shared.phase.now());
     line("uptime_seconds", &shared.started.elapsed().as_secs());

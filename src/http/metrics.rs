@@ -4,7 +4,7 @@ use super::exposition::{Exposition, Format};
 use super::history::Totals;
 use super::nodes::{NodeView, nodes};
 use crate::descriptors;
-use crate::info::process;
+use crate::info::{self, process};
 use crate::stats::{Counter, Outcome, Source, Stats, sum};
 use crate::worker::Shared;
 use std::sync::atomic::Ordering::Relaxed;
@@ -148,7 +148,7 @@ fn clients(shared: &Shared, out: &mut Exposition) {
 
 fn this_process(shared: &Shared, out: &mut Exposition) {
     out.gauge("tollgate_build_info", "Always 1; the labels tell the build.")
-        .sample(&[("version", &env!("CARGO_PKG_VERSION"))], 1);
+        .sample(&[("version", &env!("CARGO_PKG_VERSION")), ("commit", &info::COMMIT.unwrap_or_default())], 1);
     out.counter("tollgate_log_lines_dropped", "Lines of log that nobody read in time.")
         .sample(&[], crate::log::dropped_lines());
     let started = SystemTime::now() - shared.started.elapsed();

@@ -3,6 +3,7 @@
 use super::history::History;
 use super::nodes::{NodeView, mode, nodes};
 use crate::clock::now_us;
+use crate::info;
 use crate::limiter::health::Change;
 use crate::shown::Shown;
 use crate::stats::{Outcome, Source, Times, sum};
@@ -21,7 +22,7 @@ pub fn render(shared: &Shared, history: &History) -> Value {
     let now = Now::read();
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "build": null,
+        "build": info::COMMIT,
         "now_ms": now.ms(),
         "uptime_s": shared.started.elapsed().as_secs(),
         "mode": mode(shared),

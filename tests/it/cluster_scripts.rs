@@ -148,6 +148,7 @@ fn a_cluster_that_is_down_and_a_script_that_is_not_known_are_said_to_be_so() {
     assert_eq!(scripts.check(&["a", "b"]), [Some(vec![0, 0]), Some(vec![0, 0])]);
     unknown(&mut scripts).unwrap();
 
+    cluster.command(0, &["CONFIG", "SET", "cluster-require-full-coverage", "yes"]);
     cluster.command(0, &["CLUSTER", "DELSLOTS", "0"]);
     wait_until(PATIENCE, || cluster.command(0, &["CLUSTER", "INFO"]).text().contains("cluster_state:fail"));
     let runs = [

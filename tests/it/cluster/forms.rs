@@ -22,8 +22,8 @@ fn a_node_at_a_plain_address_is_taken_for_what_it_is() {
     for node in 0..3 {
         let tollgate = Tollgate::builder().redis(cluster.server(node)).start();
         assert_exact(&tollgate, &cluster);
-        let told = tollgate.log().iter().filter(|line| line.contains("is a node of a cluster")).count();
-        assert_eq!(told, 1, "{:#?}", tollgate.log());
+        let told = || tollgate.log().iter().filter(|line| line.contains("is a node of a cluster")).count();
+        wait_until(PATIENCE, || told() == 1);
     }
     let pinned = Tollgate::builder().redis(cluster.server(1)).env("TOLLGATE_REDIS__MODE", "cluster").start();
     assert_exact(&pinned, &cluster);

@@ -169,14 +169,14 @@ impl Seen {
         self.samples.iter().filter(move |sample| sample.question == question)
     }
 
-    /// How many of them were degraded since something was done.
+    /// How many of them were degraded that were asked for since something was done.
     pub fn degraded(&self, question: usize) -> usize {
-        self.to(question).filter(|sample| sample.decision.degraded && sample.received > self.begun).count()
+        self.to(question).filter(|sample| sample.decision.degraded && sample.sent > self.begun).count()
     }
 
     /// When they were, and how long they took.
     pub fn tell_degraded(&self, question: usize) -> String {
-        let degraded = self.to(question).filter(|sample| sample.decision.degraded && sample.received > self.begun);
+        let degraded = self.to(question).filter(|sample| sample.decision.degraded && sample.sent > self.begun);
         let tell = |sample: &Sample| {
             let (at, took) = (sample.received - self.begun, sample.received - sample.sent);
             format!("tollgate {} after {at:?}, which took {took:?}", sample.tollgate)
@@ -200,16 +200,13 @@ impl Seen {
         degraded.last().map_or(Duration::ZERO, |last| last.received.saturating_duration_since(since))
     }
 
-    /// Fails when more than a limit of one of these questions was certainly admitted by exact answers within one of its
-    /// windows, or when so little was that this says nothing.
+    /// Fails when more than a limit of a question was certainly admitted by exact answers within one of its windows.
     #[track_caller]
-    pub fn assert_exact_within_limits(&self, questions: &[usize]) {
-        for number in questions {
-            let question = &self.questions[*number];
-            let admitted = || self.to(*number).filter(|sample| sample.decision.allowed && !sample.decision.degraded);
-            let mut sent: Vec<Instant> = admitted().map(|sample| sample.sent).collect();
+    pub fn assert_exact_within_limits(&self) {
+        for (number, question) in self.questions.iter().enumerate() {
+            let mut sent: Vec<Instant> = self.exactly_admitted(number).map(|sample| sample.sent).collect();
             sent.sort();
-            let received: Vec<Instant> = admitted().map(|sample| sample.received).collect();
+            let received: Vec<Instant> = self.exactly_admitted(number).map(|sample| sample.received).collect();
             for (limit, window_ms) in &question.limits {
                 let per_window = usize::try_from(limit / question.cost).unwrap();
                 let window = Duration::from_millis(*window_ms);
@@ -218,10 +215,22 @@ impl Seen {
                     assert!(time >= window, "{question:?}: {} of at most {per_window} within {time:?}", per_window + 1);
                 }
             }
+        }
+    }
+
+    /// Fails when so little was asked or admitted that it says nothing of a question's limits.
+    #[track_caller]
+    pub fn assert_busy(&self, questions: &[usize]) {
+        for number in questions {
+            let question = &self.questions[*number];
             let is_denied = self.to(*number).any(|sample| !sample.decision.allowed);
-            let cost = received.len() as i64 * question.cost;
+            let cost = self.exactly_admitted(*number).count() as i64 * question.cost;
             assert!(is_denied && cost > question.limits[0].0, "{question:?}: too little");
         }
+    }
+
+    fn exactly_admitted(&self, question: usize) -> impl Iterator<Item = &Sample> {
+        self.to(question).filter(|sample| sample.decision.allowed && !sample.decision.degraded)
     }
 }
 

@@ -33,6 +33,8 @@ fn switch(what: &str, tollgate: &Tollgate, act: impl FnOnce()) -> Seen {
     let (waited, longest) = (seen.longest_wait(0).max(seen.longest_wait(1)), TIMEOUT + SLACK + 2 * seen.stall);
     let recovery = seen.degraded_for(0, switched).max(seen.degraded_for(1, switched));
     eprintln!("{what}: longest wait {waited:?}, exact again after {recovery:?}, {} degraded", seen.all_degraded());
+    seen.assert_exact_within_limits();
+    seen.assert_busy(&[0]);
     assert!(waited <= longest, "{what}: a client waited {waited:?} of at most {longest:?}");
     assert!(recovery <= FOUND_WITHIN, "{what}: exact again only after {recovery:?}");
     seen
