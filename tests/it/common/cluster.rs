@@ -1,6 +1,6 @@
 //! A private Redis Cluster.
 
-use super::{PATIENCE, RedisServer, Reply, free_port, installed, wait_until};
+use super::{PATIENCE, RedisServer, Reply, installed, wait_until};
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::thread;
@@ -131,8 +131,8 @@ impl Cluster {
         let mut other = self.server(0).client();
         wait_until(AGREEMENT, || {
             for node in &self.nodes[1..] {
-                let (addr, bus_port) = (node.server.addr(), node.bus_port());
-                other.line(&format!("CLUSTER MEET {} {} {bus_port}", addr.ip(), addr.port()));
+                let addr = node.server.addr();
+                other.line(&format!("CLUSTER MEET {} {}", addr.ip(), addr.port()));
             }
             all_met(2 * NODE_TIMEOUT)
         });
@@ -345,18 +345,9 @@ impl Node {
         let steady = ["--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no"];
         // A node that is lost is no reason for the others to serve nothing.
         let apart = ["--cluster-require-full-coverage", "no"];
-        let server = RedisServer::start_by(None, || {
-            let bus_port = free_port().to_string();
-            let all = own.into_iter().chain(soon).chain(steady).chain(apart).chain(["--cluster-port", &bus_port]);
-            let all = all.chain(options.iter().copied());
-            all.map(str::to_owned).collect()
-        });
+        let server = RedisServer::start_with(&[&own[..], &soon, &steady, &apart, options].concat());
         let id = server.command("CLUSTER MYID").text();
         Self { server, id, is_up: true, is_spare: false }
-    }
-
-    fn bus_port(&self) -> String {
-        self.server.command("CONFIG GET cluster-port").items()[1].text()
     }
 }
 
