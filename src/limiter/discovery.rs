@@ -211,7 +211,8 @@ pub(super) fn hand_over<'a>(redis: &Redis, nodes: &Nodes, gone: impl Iterator<It
         node.replay.hand_over(ledger_of);
         node.ledger.hand_over(ledger_of);
     }
-    for node in nodes.all().iter().filter(|node| !node.ledger.is_empty()) {
+    // What is owed to the one node that serves everything is where it belongs.
+    for node in nodes.all().iter().filter(|node| nodes.slots.is_some() && !node.ledger.is_empty()) {
         node.ledger.hand_over(ledger_of);
     }
 }
