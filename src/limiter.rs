@@ -124,12 +124,13 @@ impl Limiter {
             return Some((Source::Request, Answer::Refused(Refusal::Windows(redis.registry.max()))));
         }
         let routes = self.routes.as_ref()?;
-        let Some((queue, slot)) = routes.queue_of(ask.key).filter(|(queue, _)| queue.takes_more()) else {
+        let route = routes.queue_of(ask.key);
+        let Some((queue, slot)) = route.as_ref().filter(|(queue, _)| queue.takes_more()) else {
             self.stats.by_fallback.add(1);
             let answer = redis.fall_back(verb, ask, now_us);
             if verb == Verb::Check && answer.is_admission() {
                 // Of a slot that nobody serves, any node's will do: whoever serves it later is handed what it holds.
-                let queue = routes.queue_of(ask.key).map(|(queue, _)| queue).or_else(|| routes.first());
+                let queue = route.map(|(queue, _)| queue).or_else(|| routes.first());
                 queue.iter().for_each(|queue| queue.node.ledger.admitted(ask, 1, now_us));
             }
             return Some((Source::Fallback, answer));
@@ -138,7 +139,7 @@ impl Limiter {
             self.stats.by_deny_cache.add(1);
             return Some((Source::DenyCache, Answer::Verdict(verdict)));
         }
-        queue.ask(&redis.store, verb, ask, slot, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
+        queue.ask(&redis.store, verb, ask, *slot, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
         None
     }
 
