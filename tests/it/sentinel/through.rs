@@ -82,6 +82,23 @@ fn a_primary_that_is_replaced_is_followed() {
     assert_whole("by kill", &group, &tollgate, &[&by_command, &by_kill]);
 }
 
+/// Whose state was the last primary's is told as Redis tells it: the connection ends. Nobody else need notice.
+#[test]
+fn clients_that_are_connected_follow() {
+    let group = Sentinels::start();
+    let tollgate = before(&group.url()).start();
+    let (mut idle, mut subscribed, mut watching) = (tollgate.client(), tollgate.client(), tollgate.client());
+    wait_until(PATIENCE, || idle.line("SET before 1") == Reply::Status("OK".to_owned()));
+    assert_eq!(subscribed.line("SUBSCRIBE news").items().len(), 3);
+    assert_eq!(watching.line("WATCH k"), Reply::Status("OK".to_owned()));
+    let second = group.failover();
+    assert_eq!(subscribed.read_to_end(), b"");
+    assert_eq!(watching.read_to_end(), b"");
+    // Until the switch is heard of, the last primary says that it takes no writes.
+    wait_until(PATIENCE, || idle.line("SET after 1") == Reply::Status("OK".to_owned()));
+    assert_eq!(group.server(second).command("GET after").text(), "1");
+}
+
 #[test]
 fn one_sentinel_is_enough_and_is_taken_for_what_it_is() {
     let mut group = Sentinels::start();
