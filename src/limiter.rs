@@ -165,15 +165,11 @@ impl Limiter {
         let inspect = Inspect::new(key.to_vec(), most_entries);
         let waiter = Waiter::new(mailbox, ticket, now_us + redis.timeout_us);
         let routes = self.routes.clone()?;
-        match routes.first() {
-            _ if routes.kind() == Kind::Cluster => {
-                drop(tokio::task::spawn_local(scatter::inspect(routes, inspect, waiter)));
-            }
-            Some(queue) if queue.node.health.is_up() => queue.push(Work::Inspect(inspect), None, waiter),
-            Some(queue) => return Some(Answer::Refused(queue.node.health.refusal())),
-            None => return Some(Answer::Refused(Refusal::Unavailable)),
+        if routes.kind() == Kind::Cluster {
+            tokio::task::spawn_local(scatter::inspect(routes, inspect, waiter));
+            return None;
         }
-        None
+        push(&routes, Work::Inspect(inspect), waiter)
     }
 
     /// Forgets the keys, of which there is one at least. The answer comes as that of [`Limiter::ask`].
@@ -188,14 +184,20 @@ impl Limiter {
         let keys: Vec<_> = keys.iter().map(|key| key.to_vec()).collect();
         let waiter = Waiter::new(mailbox, ticket, now_us + redis.timeout_us);
         let routes = self.routes.clone()?;
-        match routes.first() {
-            _ if routes.kind() == Kind::Cluster => drop(tokio::task::spawn_local(scatter::reset(routes, keys, waiter))),
-            Some(queue) if queue.node.health.is_up() => {
-                queue.push(Work::Reset(Reset::new(keys)), None, waiter);
-            }
-            Some(queue) => return Some(Answer::Refused(queue.node.health.refusal())),
-            None => return Some(Answer::Refused(Refusal::Unavailable)),
+        if routes.kind() == Kind::Cluster {
+            tokio::task::spawn_local(scatter::reset(routes, keys, waiter));
+            return None;
         }
-        None
+        push(&routes, Work::Reset(Reset::new(keys)), waiter)
     }
+}
+
+/// Has the one node asked that serves everything, if it answers.
+fn push(routes: &Routes, work: Work, waiter: Waiter) -> Option<Answer> {
+    let Some(queue) = routes.first() else { return Some(Answer::Refused(Refusal::Unavailable)) };
+    if !queue.node.health.is_up() {
+        return Some(Answer::Refused(queue.node.health.refusal()));
+    }
+    queue.push(work, None, waiter);
+    None
 }

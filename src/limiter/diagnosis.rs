@@ -122,18 +122,8 @@ const REPLIES: [(&str, Kind, &str, &str); 30] = {
         ("MOVED ", Setup, CLUSTER, AUTO),
         ("ASK ", Setup, CLUSTER, AUTO),
         ("CROSSSLOT", Setup, CLUSTER, AUTO),
-        (
-            "execute a command while the cluster is down",
-            Refusal,
-            "the cluster is down: nobody serves some of its slots",
-            "see CLUSTER INFO; with cluster-require-full-coverage no the other slots are served all the same",
-        ),
-        (
-            "CLUSTERDOWN",
-            Refusal,
-            "the cluster is down: nobody serves some of its slots",
-            "see CLUSTER INFO; with cluster-require-full-coverage no the other slots are served all the same",
-        ),
+        ("execute a command while the cluster is down", Refusal, CLUSTER_DOWN, FULL_COVERAGE),
+        ("CLUSTERDOWN", Refusal, CLUSTER_DOWN, FULL_COVERAGE),
         (
             "SELECT is not allowed in cluster mode",
             Setup,
@@ -205,6 +195,9 @@ const DROP_PASSWORD: &str = "take it out of redis.password and redis.addr, or se
 const PRIMARY: &str = "have redis.addr lead to the primary";
 /// What a node of a cluster is.
 pub const CLUSTER: &str = "it is a node of a Redis Cluster, and not taken for that";
+const CLUSTER_DOWN: &str = "the cluster is down: nobody serves some of its slots";
+const FULL_COVERAGE: &str =
+    "see CLUSTER INFO; with cluster-require-full-coverage no the other slots are served all the same";
 /// What has it be taken for what it is.
 pub const AUTO: &str = "set redis.mode to auto, or name it in redis.addr by redis+cluster:// or redis+sentinel://";
 const NO_RIGHT: &str = "Redis's user lacks a right that checks need";

@@ -12,12 +12,11 @@ use crate::clock::now_us;
 use crate::config::{ClusterAddr, HostPort, RedisMode, SentinelAddr, Transport};
 use crate::dial::Dialer;
 use crate::log_limit::LogLimit;
-use crate::net::Stream;
 use crate::store::ledger::Ledger;
 use crate::topology::conversation::{Conversation, Login};
 use crate::topology::reply::{Frame, text};
 use crate::topology::sentinel::{Role, SWITCH_CHANNEL, Switch};
-use crate::topology::source::{ClusterSource, SentinelSource, Source};
+use crate::topology::source::{ASK_TIMEOUT, ClusterSource, SentinelSource, Source, in_time};
 use ahash::RandomState;
 use std::io;
 use std::sync::Arc;
@@ -25,8 +24,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{info, warn};
 
-/// Longest that one server may take for what it is asked, the way to it included.
-const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Shortest time between two looks.
 const SHORTEST: Duration = Duration::from_millis(100);
 /// How often sentinels are asked: a primary that they have replaced may not know for ten seconds. And nodes of a cluster
@@ -89,8 +86,8 @@ impl<'a> Discovery<'a> {
             self.complain(&error);
         }
         self.gone.retain(|(_, since)| since.elapsed() < GONE_FOR);
-        let nodes = self.redis.directory.nodes();
-        self.settle(&nodes);
+        // What they have admitted meanwhile.
+        settle(self.redis, &self.redis.directory.nodes(), self.gone.iter().map(|(node, _)| node));
     }
 
     async fn try_look(&mut self) -> io::Result<()> {
@@ -104,9 +101,7 @@ impl<'a> Discovery<'a> {
         let reach = async |addr: &HostPort| seed.toward(addr, None).dial_store(ASK_TIMEOUT).await;
         let found = self.source.resolve(&reach).await?;
         let Some(slots) = &found.slots else { return Ok(()) };
-        let gone = self.redis.directory.found(slots, kind, |next, gone| {
-            hand_over(self.redis, next, gone.iter());
-        });
+        let gone = self.redis.directory.found(slots, kind, |next, gone| settle(self.redis, next, gone.iter()));
         if !gone.is_empty() {
             self.redis.deny_cache.clear(now_us());
             self.gone.extend(gone.into_iter().map(|node| (node, Instant::now())));
@@ -161,9 +156,7 @@ impl<'a> Discovery<'a> {
         if self.told_by.is_none() {
             let seed = self.redis.directory.seed();
             self.told_by = match source.sentinels().first() {
-                Some(sentinel) => {
-                    timeout(ASK_TIMEOUT, subscribe(seed, sentinel, source)).await.ok().and_then(Result::ok)
-                }
+                Some(sentinel) => in_time(sentinel, subscribe(seed, sentinel, source)).await.ok(),
                 None => None,
             };
         }
@@ -186,11 +179,6 @@ impl<'a> Discovery<'a> {
         }
     }
 
-    /// What nodes that are gone have admitted meanwhile, and what ledgers hold of keys that others count for now.
-    fn settle(&self, nodes: &Nodes) {
-        hand_over(self.redis, nodes, self.gone.iter().map(|(node, _)| node));
-    }
-
     fn complain(&self, error: &io::Error) {
         let problem = problem(self.redis, error);
         if let Some(times) = self.failures.due(now_us()) {
@@ -204,17 +192,24 @@ impl<'a> Discovery<'a> {
     }
 }
 
-/// Has the nodes' ledgers hold what is owed to each: of the nodes that are gone all that they have admitted lately too.
-pub(super) fn hand_over<'a>(redis: &Redis, nodes: &Nodes, gone: impl Iterator<Item = &'a Arc<Node>>) {
-    let ledger_of = |key: &[u8]| -> Option<&Ledger> { Some(&nodes.of_slot(redis.store.slot_of(key))?.ledger) };
-    for node in gone {
-        node.replay.hand_over(ledger_of);
-        node.ledger.hand_over(ledger_of);
-    }
+/// Has the nodes' ledgers hold what is owed to each: what nodes that are gone leave, and what was owed to one of them and
+/// is to another now.
+fn settle<'a>(redis: &Redis, nodes: &Nodes, gone: impl Iterator<Item = &'a Arc<Node>>) {
+    gone.for_each(|node| hand_over(redis, nodes, node));
     // What is owed to the one node that serves everything is where it belongs.
     for node in nodes.all().iter().filter(|node| nodes.slots.is_some() && !node.ledger.is_empty()) {
-        node.ledger.hand_over(ledger_of);
+        node.ledger.hand_over(|key| ledger_of(redis, nodes, key));
     }
+}
+
+/// Has whoever counts for its keys now be owed what a node that is gone is owed, and what it has admitted lately.
+pub(super) fn hand_over(redis: &Redis, nodes: &Nodes, gone: &Node) {
+    gone.replay.hand_over(|key| ledger_of(redis, nodes, key));
+    gone.ledger.hand_over(|key| ledger_of(redis, nodes, key));
+}
+
+fn ledger_of<'a>(redis: &Redis, nodes: &'a Nodes, key: &[u8]) -> Option<&'a Ledger> {
+    nodes.of_slot(redis.store.slot_of(key)).map(|node| &node.ledger)
 }
 
 fn login(redis: &Redis) -> Login {
@@ -230,12 +225,12 @@ fn problem(redis: &Redis, error: &io::Error) -> Problem {
 
 /// The name of the one primary that a sentinel watches.
 async fn watched(seed: &Dialer, login: &Login) -> io::Result<String> {
+    let addr = seed.addr().ok_or(io::ErrorKind::NotFound)?;
     let attempt = async {
         let stream = seed.dial_store(ASK_TIMEOUT).await?;
         Conversation::begin(stream, login).await?.ask(&["ROLE"]).await
     };
-    let late = |_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer"));
-    match Role::read(timeout(ASK_TIMEOUT, attempt).await.unwrap_or_else(late)?) {
+    match Role::read(in_time(addr, attempt).await?) {
         Ok(Role::Sentinel(names)) => match names.as_slice() {
             [name] => Ok(name.clone()),
             _ => Err(io::Error::other(format!(
@@ -248,7 +243,7 @@ async fn watched(seed: &Dialer, login: &Login) -> io::Result<String> {
 }
 
 async fn subscribe(seed: &Dialer, sentinel: &HostPort, source: &SentinelSource) -> io::Result<Conversation> {
-    let stream: Stream = seed.toward(sentinel, None).dial_store(ASK_TIMEOUT).await?;
+    let stream = seed.toward(sentinel, None).dial_store(ASK_TIMEOUT).await?;
     let mut conversation = Conversation::begin(stream, source.sentinel_login()).await?;
     conversation.ask(&["SUBSCRIBE", SWITCH_CHANNEL]).await?;
     Ok(conversation)

@@ -84,10 +84,7 @@ impl Nodes {
         for (index, node) in self.list.iter().enumerate() {
             let known = node.health.known();
             let down_seconds = known.down_since.map_or(0, |since| since.elapsed().as_secs());
-            let keys = match (self.slots.is_some() && !node.declares_keys(), &self.slots) {
-                (_, None) | (true, _) => "node",
-                (false, _) => "slot",
-            };
+            let keys = if self.slots.is_some() && node.declares_keys() { "slot" } else { "node" };
             let error = known.last_error.unwrap_or_default().replace([',', '\r', '\n'], " ");
             line(
                 &format!("node{index}"),

@@ -100,7 +100,7 @@ impl<'a> Pipeline<'a> {
             if self.queue.is_closed() {
                 self.queue.take_all().into_iter().for_each(|job| self.pass_on(job));
                 // What was admitted in the node's place just now is owed to the one that counts instead.
-                discovery::hand_over(self.redis, &self.redis.directory.nodes(), [&self.queue.node].into_iter());
+                discovery::hand_over(self.redis, &self.redis.directory.nodes(), self.node);
                 if !self.in_flight.iter().any(|job| job.next_due_us().is_some()) {
                     return self.disconnect(&Error::late());
                 }
@@ -233,7 +233,7 @@ impl<'a> Pipeline<'a> {
                 self.node.health.probed(self.node.ledger.len());
                 // It may be another Redis.
                 self.ttl_cache.clear();
-                if self.keeps_registry() {
+                if self.other_registry().is_none() {
                     self.redis.registry.begin_anew();
                 }
                 self.link = Some(link);
@@ -266,9 +266,9 @@ impl<'a> Pipeline<'a> {
         }
     }
 
-    /// Whether the registry is kept by this node.
-    fn keeps_registry(&self) -> bool {
-        self.routes.registry_queue().is_some_and(|queue| Rc::ptr_eq(&queue, self.queue))
+    /// The queue before the node that keeps the registry, if that is another than this.
+    fn other_registry(&self) -> Option<Rc<Queue>> {
+        self.routes.registry_queue().filter(|queue| !Rc::ptr_eq(queue, self.queue))
     }
 
     fn completion(&self) -> Completion<'a> {

@@ -44,10 +44,7 @@ impl OwnCommands {
         let keys = if prefixed.is_empty() { keys } else { &prefixed };
         let ticket = caller.replies.slots.next_ticket();
         let answer = caller.worker.limiter.reset(keys, now_us, &caller.mailbox, ticket);
-        if answer.is_none() {
-            self.long = Some(ticket);
-        }
-        place(caller, answer, muted);
+        self.place_long(caller, ticket, answer, muted);
     }
 
     fn inspect(&mut self, caller: &mut Caller, key: &[u8], most_entries: usize, now_us: u64, muted: bool) {
@@ -55,6 +52,10 @@ impl OwnCommands {
         let key = prefixed.as_deref().unwrap_or(key);
         let ticket = caller.replies.slots.next_ticket();
         let answer = caller.worker.limiter.inspect(key, most_entries, now_us, &caller.mailbox, ticket);
+        self.place_long(caller, ticket, answer, muted);
+    }
+
+    fn place_long(&mut self, caller: &mut Caller, ticket: u64, answer: Option<Answer>, muted: bool) {
         if answer.is_none() {
             self.long = Some(ticket);
         }

@@ -215,7 +215,7 @@ impl Ledger {
     }
 
     /// Redis has these.
-    pub fn written(&self, records: &[Record]) {
+    pub fn written<'a>(&self, records: impl IntoIterator<Item = &'a Record>) {
         for record in records {
             let hash = self.hasher.hash_one(&*record.key);
             self.change(hash, |shard| {
@@ -225,7 +225,7 @@ impl Ledger {
     }
 
     /// Whether Redis has these is not known. `writer` has them in flight no longer.
-    pub fn not_written(&self, records: &[Record], writer: Writer) {
+    pub fn not_written<'a>(&self, records: impl IntoIterator<Item = &'a Record>, writer: Writer) {
         for record in records {
             let hash = self.hasher.hash_one(&*record.key);
             self.change(hash, |shard| {

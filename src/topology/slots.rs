@@ -108,15 +108,12 @@ impl Slots {
         self.nodes = nodes;
     }
 
-    /// The same, but for a slot that the node at this address serves now.
+    /// The same, but for a slot that the node at this address serves now; unless that would be one too many.
     pub fn moved(&self, slot: Slot, addr: &HostPort) -> Self {
         let mut slots = self.clone();
-        let known = slots.nodes.iter().position(|node| node.addr == *addr);
-        if known.is_none() && slots.nodes.len() < MAX_NODES {
-            slots.nodes.push(Node { addr: addr.clone(), name: None, id: String::new() });
-        }
-        let index = known.unwrap_or(slots.nodes.len().saturating_sub(1));
-        if let (Some(owner), Ok(index)) = (slots.owners.get_mut(usize::from(slot.number())), u16::try_from(index)) {
+        let known = slots.nodes.iter().find(|node| node.addr == *addr).cloned();
+        let node = known.unwrap_or_else(|| Node { addr: addr.clone(), name: None, id: String::new() });
+        if let (Ok(index), Some(owner)) = (slots.index_of(node), slots.owners.get_mut(usize::from(slot.number()))) {
             *owner = index;
         }
         slots

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// How long one sentinel or node may take for all that it is asked at once, the way to it included.
-const ASK_TIMEOUT: Duration = Duration::from_millis(300);
+pub const ASK_TIMEOUT: Duration = Duration::from_millis(300);
 /// Most sentinels that are asked.
 const MAX_SENTINELS: usize = 16;
 /// Nodes of a cluster that are asked at once, and answers that are compared.
@@ -209,8 +209,11 @@ impl ClusterSource {
     }
 }
 
-/// What the attempt at an address comes to. An error names the address.
-async fn in_time<T>(addr: &HostPort, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+/// What the attempt at an address comes to within [`ASK_TIMEOUT`].
+///
+/// # Errors
+/// As the attempt, or it took too long. The error names the address.
+pub async fn in_time<T>(addr: &HostPort, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let outcome = timeout(ASK_TIMEOUT, attempt).await;
     let outcome = outcome.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer")));
     outcome.map_err(|error| io::Error::new(error.kind(), format!("{addr}: {error}")))

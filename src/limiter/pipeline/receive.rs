@@ -6,11 +6,11 @@ use super::redirect::MAX_HOPS;
 use crate::clock::now_us;
 use crate::limiter::job::{Job, Work};
 use crate::limiter::nodes::Kind;
+use crate::store::batch::Item;
 use crate::store::connection::{Error, Reply};
 use crate::store::ledger::{Record, Writer};
 use crate::store::redis::{ELSEWHERE, LimitReport, Report};
 use crate::topology::redirect::Redirect;
-use std::ops::Range;
 use tracing::{info, warn};
 
 impl Pipeline<'_> {
@@ -87,12 +87,9 @@ impl Pipeline<'_> {
         if !report.limits.contains(&LimitReport::Elsewhere) {
             return Vec::new();
         }
-        let is_elsewhere = |places| report.limits.get::<Range<usize>>(places);
-        let elsewhere: Vec<bool> = batch
-            .items()
-            .iter()
-            .map(|item| is_elsewhere(item.places()).is_some_and(|reports| reports.contains(&LimitReport::Elsewhere)))
-            .collect();
+        let reports_of = |item: &Item| report.limits.get(item.places()).unwrap_or_default();
+        let is_elsewhere = |item| reports_of(item).contains(&LimitReport::Elsewhere);
+        let elsewhere: Vec<bool> = batch.items().iter().map(is_elsewhere).collect();
         let mut jobs = job.split_off(|index| elsewhere.get(index) == Some(&true));
         jobs.iter_mut().for_each(|job| self.declare(job));
         jobs
@@ -107,16 +104,16 @@ impl Pipeline<'_> {
     fn on_recorded(&self, records: &[Record], writer: Writer, numbers: &[i64]) {
         let node = self.node;
         let is_elsewhere = |place: usize| numbers.get(place) == Some(&ELSEWHERE);
-        let (elsewhere, written): (Vec<_>, Vec<_>) =
-            records.iter().cloned().enumerate().partition(|(place, _)| is_elsewhere(*place));
-        let [elsewhere, written] =
-            [elsewhere, written].map(|records| records.into_iter().map(|(_, record)| record).collect::<Vec<_>>());
-        if !elsewhere.is_empty() {
-            node.ledger.not_written(&elsewhere, writer);
+        let of = |elsewhere: bool| {
+            let places = records.iter().enumerate().filter(move |(place, _)| is_elsewhere(*place) == elsewhere);
+            places.map(|(_, record)| record)
+        };
+        if numbers.contains(&ELSEWHERE) {
+            node.ledger.not_written(of(true), writer);
             self.redis.directory.doubt();
         }
-        self.queue.stats.written_back.add(written.len() as u64);
-        node.ledger.written(&written);
+        self.queue.stats.written_back.add(of(false).count() as u64);
+        node.ledger.written(of(false));
         if node.ledger.is_empty() {
             node.health.all_written();
         }

@@ -99,6 +99,10 @@ impl Pipeline<'_> {
 
     /// Has a job be asked a little later, of whoever counts for it then.
     pub(super) fn ask_later(&self, job: Job) {
+        if !matches!(job.work, Work::Ask { .. } | Work::Reset(_) | Work::Inspect(_)) {
+            // Nobody waits for it: it comes up again by itself.
+            return self.pass_on(job);
+        }
         let (routes, queue) = (self.routes.clone(), self.queue.clone());
         let left_us = job.next_due_us().map_or(0, |due_us| due_us.saturating_sub(now_us()));
         let pause = TRY_AGAIN.min(Duration::from_micros(left_us));

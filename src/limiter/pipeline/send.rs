@@ -8,7 +8,6 @@ use crate::limiter::nodes::Kind;
 use crate::limiter::queue::Queue;
 use crate::limiter::redis::Redis;
 use crate::store::redis::Names;
-use std::rc::Rc;
 
 /// By then Redis runs what it is sent, as a rule. If it does not, it has to ask itself what it was told to last.
 const MAX_STALL_US: i64 = 10_000;
@@ -16,11 +15,14 @@ const MAX_STALL_US: i64 = 10_000;
 impl Pipeline<'_> {
     /// Sends what is asked, as far as there is room on the way.
     pub(super) fn send(&mut self, now_us: u64) {
-        self.tend_registry(now_us);
+        let registry = self.other_registry();
+        if self.link.is_some() && registry.is_none() {
+            self.tend_registry(now_us);
+        }
         self.write_at_leisure(now_us);
         self.is_held = false;
         while self.link.is_some() && self.asked_in_flight() < self.limit.limit() {
-            let Some(job) = self.next_asked(now_us) else { return };
+            let Some(job) = self.next_asked(registry.as_deref(), now_us) else { return };
             for work in self.write_back.owed(self.node, &job.work, now_us) {
                 // A script that Redis has forgotten is sent again, and would come behind the question that it is to
                 // precede.
@@ -59,9 +61,6 @@ impl Pipeline<'_> {
 
     /// Registers what others of this worker's ask for, and reads the registry when that is due.
     fn tend_registry(&mut self, now_us: u64) {
-        if self.link.is_none() || !self.keeps_registry() {
-            return;
-        }
         if self.redis.registry.take_list_due(now_us) {
             self.register(Vec::new(), now_us);
         }
@@ -89,9 +88,9 @@ impl Pipeline<'_> {
     fn send_job(&mut self, mut job: Job, now_us: u64) {
         let due = self.redis.registry.due(job.work.counters(), now_us);
         if !due.is_empty() {
-            match self.routes.registry_queue() {
-                Some(queue) if !Rc::ptr_eq(&queue, self.queue) => queue.register(due),
-                _ => self.register_new(due, now_us),
+            match self.other_registry() {
+                Some(queue) => queue.register(due),
+                None => self.register_new(due, now_us),
             }
         }
         self.queue.stats.batches.add(1);
@@ -136,16 +135,16 @@ impl Pipeline<'_> {
         self.in_flight.push_back(job);
     }
 
-    fn next_asked(&mut self, now_us: u64) -> Option<Job> {
-        let Self { redis, routes, node, queue, in_flight, is_held, write_back, .. } = self;
-        let registry = routes.registry_queue().filter(|registry| !Rc::ptr_eq(registry, queue));
+    /// The next job, if it may go, with the registry before `registry` where that is another node's.
+    fn next_asked(&mut self, registry: Option<&Queue>, now_us: u64) -> Option<Job> {
+        let Self { redis, node, queue, in_flight, is_held, write_back, .. } = self;
         queue.next_if(|next| {
             let is_other = |job: &Job| job.work.lane().is_some_and(|lane| Some(lane) != next.work.lane());
             if in_flight.iter().any(is_other) {
                 return false;
             }
             *is_held = write_back.must_wait(&node.ledger, &next.work)
-                || registry.as_ref().is_some_and(|registry| awaits_registry(redis, registry, next, now_us));
+                || registry.is_some_and(|registry| awaits_registry(redis, registry, next, now_us));
             !*is_held
         })
     }

@@ -152,7 +152,8 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-fn longest_stall(stopped: &AtomicBool) -> Duration {
+/// The longest that this process was kept from running until `stopped`, beyond what it slept.
+pub fn longest_stall(stopped: &AtomicBool) -> Duration {
     const NAP: Duration = Duration::from_millis(1);
     let mut longest = Duration::ZERO;
     while !stopped.load(Relaxed) {

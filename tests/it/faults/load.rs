@@ -4,6 +4,7 @@
 //! k-th admission was made after the k-th smallest time of sending and before the k-th smallest time of receipt, and
 //! what is counted here as admitted within a window certainly was.
 
+use crate::common::load::longest_stall;
 use crate::common::{Decision, PATIENCE, RawClient, wait_until};
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -145,17 +146,6 @@ fn ask_until(
         thread::sleep(PAUSE);
     }
     samples
-}
-
-fn longest_stall(stopped: &AtomicBool) -> Duration {
-    const NAP: Duration = Duration::from_millis(1);
-    let mut longest = Duration::ZERO;
-    while !stopped.load(Relaxed) {
-        let start = Instant::now();
-        thread::sleep(NAP);
-        longest = longest.max(start.elapsed() - NAP);
-    }
-    longest
 }
 
 impl Observed {
