@@ -9,9 +9,11 @@
 //! store.
 
 pub mod log;
+pub mod policy_name;
 mod standing;
 
 use self::log::Log;
+pub use self::policy_name::PolicyName;
 pub use self::standing::{MAX_LISTED_ENTRIES, Standing};
 
 /// Longest key, in bytes.
@@ -64,6 +66,8 @@ pub enum Algorithm {
 /// What requests may cost: at most `max` (1 to [`MAX_LIMIT`]) in each `window`, by an algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limit {
+    /// Of which policy it is, if of any: each counts for itself.
+    pub policy: Option<PolicyName>,
     /// Highest total cost.
     pub max: u32,
     /// In which time.
@@ -73,9 +77,9 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// A limit that is counted by the sliding-window log.
+    /// A limit of no policy that is counted by the sliding-window log.
     pub const fn log(max: u32, window: Window) -> Self {
-        Self { max, window, algorithm: Algorithm::Log }
+        Self { policy: None, max, window, algorithm: Algorithm::Log }
     }
 
     /// The most that a state has room for. A request that costs more is never allowed.
@@ -87,9 +91,10 @@ impl Limit {
 
     /// What it counts in.
     pub const fn counter(&self) -> Counter {
-        match self.algorithm {
-            Algorithm::Log => Counter::Log(self.window),
-        }
+        let rule = match self.algorithm {
+            Algorithm::Log => Rule::Log(self.window),
+        };
+        Counter { policy: self.policy, rule }
     }
 
     /// Whether a request of this cost fits into the state.
@@ -121,12 +126,46 @@ impl Limit {
 /// What limits count in. For one key, limits of the same counter share a state, however high each of them is: a limit
 /// can be raised or lowered without a loss of history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Counter {
-    /// The log of this window.
-    Log(Window),
+pub struct Counter {
+    /// For which policy, if for any.
+    pub policy: Option<PolicyName>,
+    /// How.
+    pub rule: Rule,
 }
 
 impl Counter {
+    /// The log of a window, for no policy.
+    pub const fn log(window: Window) -> Self {
+        Self { policy: None, rule: Rule::Log(window) }
+    }
+
+    /// The counter whose states' names in Redis end so.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let (policy, rule) = match name.split_once(':') {
+            Some((policy, rule)) => (Some(PolicyName::new(policy)?), rule),
+            None => (None, name),
+        };
+        Some(Self { policy, rule: Rule::of_name(rule)? })
+    }
+
+    /// Appends the last part of its states' names in Redis, by which it is registered there too.
+    pub fn write_name(self, out: &mut Vec<u8>) {
+        if let Some(policy) = self.policy {
+            out.extend_from_slice(policy.as_str().as_bytes());
+            out.push(b':');
+        }
+        self.rule.write_name(out);
+    }
+}
+
+/// How something is counted, but for how much may be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Rule {
+    /// In the log of this window.
+    Log(Window),
+}
+
+impl Rule {
     /// The time in which what was counted passes.
     pub const fn window(self) -> Window {
         match self {
@@ -141,11 +180,15 @@ impl Counter {
         }
     }
 
-    /// Appends the last part of its states' names in Redis.
-    pub fn write_name(self, out: &mut Vec<u8>) {
+    /// Appends its own part of a counter's name.
+    fn write_name(self, out: &mut Vec<u8>) {
         match self {
             Self::Log(window) => log::write_name(window, out),
         }
+    }
+
+    fn of_name(name: &str) -> Option<Self> {
+        log::of_name(name).map(Self::Log)
     }
 
     /// How long a state that was kept alive for one entry certainly outlives it: further entries that are made within
@@ -162,18 +205,6 @@ impl Counter {
             Self::Log(window) => log::max_life_us(window),
         }
     }
-
-    /// The number that it is registered by in Redis.
-    pub const fn number(self) -> u64 {
-        match self {
-            Self::Log(window) => window.ms(),
-        }
-    }
-
-    /// The counter of this number.
-    pub fn of_number(number: u64) -> Option<Self> {
-        Window::from_ms(number).map(Self::Log)
-    }
 }
 
 /// What this process itself keeps of one key and counter, where no Redis does.
@@ -184,16 +215,16 @@ pub enum Tally {
 
 impl Tally {
     /// A tally that has counted one request.
-    pub fn new(counter: Counter, cost: u32, now_us: u64) -> Self {
-        match counter {
-            Counter::Log(window) => Self::Log(Log::new(window, cost, now_us)),
+    pub fn new(rule: Rule, cost: u32, now_us: u64) -> Self {
+        match rule {
+            Rule::Log(window) => Self::Log(Log::new(window, cost, now_us)),
         }
     }
 
-    /// What it counts for.
-    pub fn counter(&self) -> Counter {
+    /// How it counts.
+    pub fn rule(&self) -> Rule {
         match self {
-            Self::Log(log) => Counter::Log(log.window()),
+            Self::Log(log) => Rule::Log(log.window()),
         }
     }
 
@@ -237,11 +268,12 @@ impl Tally {
         }
     }
 
-    /// How it stands, with at most so many entries; `None` if nothing counts. It has the times of the clock that tells
-    /// `now_us`.
-    pub fn standing(&self, most: usize, now_us: u64) -> Option<Standing> {
+    /// How it stands as this policy's, with at most so many entries; `None` if nothing counts. It has the times of the
+    /// clock that tells `now_us`.
+    pub fn standing(&self, policy: Option<PolicyName>, most: usize, now_us: u64) -> Option<Standing> {
+        let counter = Counter { policy, rule: self.rule() };
         match self {
-            Self::Log(log) => log.standing(most, now_us),
+            Self::Log(log) => log.standing(counter, most, now_us),
         }
     }
 

@@ -2,7 +2,7 @@
 //! own, which begins with the first question.
 
 use crate::clock::now_us;
-use crate::limit::{MAX_LISTED_ENTRIES, Standing};
+use crate::limit::{MAX_LISTED_ENTRIES, PolicyName, Standing};
 use crate::limiter::Limiter;
 use crate::limiter::mailbox::{Answer, Mailbox, Refusal};
 use crate::shown::{self, Shown};
@@ -87,10 +87,10 @@ fn body(key: &[u8], standings: &[Standing]) -> Value {
 fn limit(standing: &Standing) -> Value {
     let newest: Vec<_> = standing.newest.iter().map(|(made_us, weight)| (made_us / 1000, weight)).collect();
     json!({
-        "policy": null,
-        "algorithm": standing.counter.algorithm(),
+        "policy": standing.counter.policy.map(PolicyName::as_str),
+        "algorithm": standing.counter.rule.algorithm(),
         "limit": null,
-        "window_ms": standing.counter.window().ms(),
+        "window_ms": standing.counter.rule.window().ms(),
         "used": standing.used,
         "oldest_ms": standing.oldest_us / 1000,
         "newest_ms": standing.newest_us / 1000,

@@ -37,6 +37,13 @@ pub(super) fn write_name(window: Window, out: &mut Vec<u8>) {
     out.extend_from_slice(window.ms().to_string().as_bytes());
 }
 
+/// The window of the log whose name ends so.
+pub(super) fn of_name(name: &str) -> Option<Window> {
+    let ms = name.parse().ok().and_then(Window::from_ms)?;
+    // One counter has one name: none that begins with a sign or with zeros.
+    name.starts_with(|first| matches!(first, '1'..='9')).then_some(ms)
+}
+
 /// How much longer than its newest entry counts a log lives at least that was just seen to.
 pub(super) const fn spare_us(window: Window) -> u64 {
     window.ms() / MIN_SPARE_PART * 1000
@@ -132,13 +139,13 @@ impl Log {
     }
 
     /// How it stands; `None` if nothing counts.
-    pub(super) fn standing(&self, most: usize, now_us: u64) -> Option<Standing> {
+    pub(super) fn standing(&self, counter: Counter, most: usize, now_us: u64) -> Option<Standing> {
         let (expired, weight) = self.expired(now_us);
         let (oldest, newest) = (self.entries.get(expired)?, self.entries.back()?);
         let entries = self.entries.len() - expired;
         let listed = self.entries.iter().rev().take(most.min(entries));
         Some(Standing {
-            counter: Counter::Log(self.window),
+            counter,
             now_us,
             used: self.used - weight,
             entries: entries as u64,

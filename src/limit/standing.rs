@@ -50,7 +50,7 @@ impl Standing {
     /// What was made before a clock stepped back counts for no longer than a window from when it would count for more than
     /// two.
     fn left_ms(&self, made_us: u64) -> u64 {
-        let window_us = self.counter.window().us();
+        let window_us = self.counter.rule.window().us();
         let made_us = made_us.min(self.now_us.saturating_add(window_us));
         us_to_ms_ceil(made_us.saturating_add(window_us).saturating_sub(self.now_us))
     }

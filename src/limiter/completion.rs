@@ -10,6 +10,7 @@ use super::redis::Redis;
 use crate::limit::{Ask, LimitState, decide};
 use crate::stats::Source;
 use crate::store::batch::Batch;
+use crate::store::connection::Reply;
 use crate::store::redis::{LimitReport, Report, entry_id};
 use crate::store::ttl_cache::TtlCache;
 use tracing::warn;
@@ -133,15 +134,21 @@ impl Completion<'_> {
 
     /// A reset, or a look at a key, has got as far as this reply says. What was asked meanwhile passes before the next
     /// piece, unless that is the only one. Gives the job back if this is the reply to something else.
-    pub fn advance(&self, mut job: Job, numbers: &[i64], now_us: u64) -> Option<Job> {
+    pub fn advance(&self, mut job: Job, reply: &Reply, now_us: u64) -> Option<Job> {
         let Self { redis, node, queue } = self;
         let is_listed = match &job.work {
             Work::Reset(reset) => reset.piece().is_some(),
             Work::Inspect(inspect) => inspect.glance().is_some(),
             _ => return Some(job),
         };
-        if !is_listed {
-            let Ok(listed) = redis.registry.listed(numbers, now_us) else { return Some(job) };
+        // What is in use is asked first, and then of each piece how it stands.
+        let numbers = match reply {
+            Reply::Integers(numbers) if is_listed => numbers.as_slice(),
+            Reply::Texts(_) if !is_listed => &[],
+            _ => return Some(job),
+        };
+        if let Reply::Texts(names) = reply {
+            let Ok(listed) = redis.registry.listed(names, now_us) else { return Some(job) };
             let Some(counters) = listed else {
                 queue.deliver_all(&job, Answer::Refused(Refusal::Windows(redis.registry.max())), now_us);
                 return None;

@@ -188,7 +188,7 @@ impl Fallback {
             shard.evicted += 1;
             let full_at_us = bucket.full_at_us();
             if full_at_us > now_us {
-                shard.overflow.note(hash_of(&bucket), bucket.counter.window(), full_at_us);
+                shard.overflow.note(hash_of(&bucket), bucket.counter.rule.window(), full_at_us);
             }
         }
         let Level { level, capacity, .. } = level;
@@ -240,14 +240,14 @@ impl Bucket {
 
     /// When it is full, if it is left alone.
     fn full_at_us(&self) -> u64 {
-        let window_us = self.counter.window().us();
+        let window_us = self.counter.rule.window().us();
         let full = Level { capacity: self.capacity, window_us, level: self.level };
         self.time_us.saturating_add(full.full_in_us())
     }
 
     /// For how many windows the bucket has been left alone. From 1 on it is full, whatever the limit.
     fn idle_windows(&self, now_us: u64) -> f64 {
-        now_us.saturating_sub(self.time_us) as f64 / self.counter.window().us() as f64
+        now_us.saturating_sub(self.time_us) as f64 / self.counter.rule.window().us() as f64
     }
 }
 

@@ -59,7 +59,7 @@ async fn reset_listed(routes: &Routes, keys: &[Vec<u8>]) -> Answer {
     let mut counters = redis.registry.counters();
     if counters.is_empty() {
         // Others are told of the keys all the same, by a script that may have to declare a log.
-        counters.push(Counter::Log(Window::MIN));
+        counters.push(Counter::log(Window::MIN));
     }
     let (mut had_state, mut refusal) = (0, None);
     for keys in keys.chunks(AT_ONCE) {

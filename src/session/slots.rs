@@ -1,7 +1,7 @@
 //! Replies that are not next in order, or not ready: what keeps a client's replies in the order of its requests.
 
 use super::expect::{ConnectionId, Expect};
-use crate::limit::Standing;
+use crate::limit::{PolicyName, Standing};
 use crate::limiter::mailbox::Answer;
 use crate::resp::reply::{self, Protocol};
 use bytes::{BufMut, BytesMut};
@@ -267,11 +267,13 @@ fn write_standings(output: &mut BytesMut, standings: &[Standing], lists_entries:
     let integer = |output: &mut BytesMut, value: u64| reply::integer(output, i64::try_from(value).unwrap_or(i64::MAX));
     reply::array(output, standings.len());
     for standing in standings {
-        reply::map(output, if lists_entries { 9 } else { 8 }, protocol);
+        reply::map(output, if lists_entries { 10 } else { 9 }, protocol);
+        reply::bulk(output, b"policy");
+        reply::bulk(output, standing.counter.policy.map_or("", PolicyName::as_str).as_bytes());
         reply::bulk(output, b"algorithm");
-        reply::bulk(output, standing.counter.algorithm().as_bytes());
+        reply::bulk(output, standing.counter.rule.algorithm().as_bytes());
         for (name, value) in [
-            ("window_ms", standing.counter.window().ms()),
+            ("window_ms", standing.counter.rule.window().ms()),
             ("used", standing.used),
             ("entries", standing.entries),
             ("oldest_ms", standing.oldest_us / 1000),

@@ -24,7 +24,8 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::limit::{
-    Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES, Standing, Tally, Verdict, decide,
+    Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES, PolicyName, Standing, Tally, Verdict,
+    decide,
 };
 use crate::shards::Shards;
 
@@ -92,12 +93,17 @@ pub struct Embedded {
 /// The log of one key and counter, by whatever algorithm.
 struct Log {
     key: Box<[u8]>,
+    policy: Option<PolicyName>,
     tally: Tally,
 }
 
 impl Log {
     fn is_of(&self, key: &[u8], counter: Counter) -> bool {
-        self.tally.counter() == counter && *self.key == *key
+        self.counter() == counter && *self.key == *key
+    }
+
+    fn counter(&self) -> Counter {
+        Counter { policy: self.policy, rule: self.tally.rule() }
     }
 }
 
@@ -165,16 +171,16 @@ impl Embedded {
         decide_by(&shard.states(&slots, ask, now_us), ask)
     }
 
-    /// How all windows of `key` stand that hold an entry which counts, the shortest first, with at most so many entries
+    /// How all counters of `key` stand that hold an entry which counts, in their order, with at most so many entries
     /// of each, and [`MAX_LISTED_ENTRIES`] of all.
     pub fn inspect(&self, key: &[u8], most_entries: usize, now_us: u64) -> Vec<Standing> {
         let hash = self.hasher.hash_one(key);
         let shard = self.shards.of(hash);
         let mut logs: Vec<&Log> = shard.logs.iter_hash(hash).filter(|log| *log.key == *key).collect();
-        logs.sort_unstable_by_key(|log| log.tally.counter());
+        logs.sort_unstable_by_key(|log| log.counter());
         let mut left = MAX_LISTED_ENTRIES;
         let standings = logs.iter().filter_map(|log| {
-            let standing = log.tally.standing(most_entries.min(left), now_us)?;
+            let standing = log.tally.standing(log.policy, most_entries.min(left), now_us)?;
             left -= standing.newest.len();
             Some(standing)
         });
@@ -323,7 +329,8 @@ impl Shard {
         }
         // Only now, for a table that grows moves the logs to other slots.
         for (limit, _) in ask.limits.iter().zip(slots).filter(|(_, slot)| slot.is_none()) {
-            let log = Log { key: ask.key.into(), tally: Tally::new(limit.counter(), ask.cost, now_us) };
+            let Counter { policy, rule } = limit.counter();
+            let log = Log { key: ask.key.into(), policy, tally: Tally::new(rule, ask.cost, now_us) };
             self.logs.insert_unique(hash, log, |log| hasher.hash_one(&*log.key));
         }
     }

@@ -12,7 +12,7 @@ pub struct Inspect {
     key: Vec<u8>,
     /// Most entries of a log that are listed.
     most_entries: usize,
-    /// What is in use, once Redis has said which, the shortest window first.
+    /// What is in use, once Redis has said which, in order.
     counters: Option<Vec<Counter>>,
     next_counter: usize,
     found: Vec<Standing>,
@@ -87,7 +87,7 @@ impl Inspect {
         self.counters.as_ref().is_some_and(|counters| self.next_counter >= counters.len())
     }
 
-    /// What was found, the shortest window first.
+    /// What was found, in the counters' order: what is no policy's first, and the shortest window of each first.
     pub fn take_found(&mut self) -> Vec<Standing> {
         std::mem::take(&mut self.found)
     }
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     fn counters(count: u64) -> Vec<Counter> {
-        (1..=count).rev().map(|number| Counter::of_number(number).unwrap()).collect()
+        (1..=count).rev().map(|number| Counter::of_name(&number.to_string()).unwrap()).collect()
     }
 
     #[test]
@@ -132,7 +132,8 @@ mod tests {
             inspect.glanced(&reply).unwrap();
         }
         assert_eq!(sizes, [(64, 1000), (64, 100), (22, 0)]);
-        let found: Vec<_> = inspect.take_found().iter().map(|found| (found.counter.number(), found.used)).collect();
+        let found: Vec<_> =
+            inspect.take_found().iter().map(|found| (found.counter.rule.window().ms(), found.used)).collect();
         assert_eq!(found, [(1, 900), (65, 100), (129, 0)]);
     }
 

@@ -10,7 +10,7 @@ use super::ledger::{Id, Record};
 use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
-use crate::limit::{Counter, Limit, LimitState, MAX_LIMIT};
+use crate::limit::{Counter, Limit, LimitState, MAX_LIMIT, us_to_ms_ceil};
 use crate::topology::slot::Slot;
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -171,7 +171,7 @@ impl RedisStore {
         let add_args = |run: &mut Run<'_>| {
             run.word(&self.reset_channel());
             run.number(piece.counters.len() as u64);
-            piece.counters.iter().for_each(|counter| run.number(counter.window().ms()));
+            piece.counters.iter().for_each(|counter| run.number(counter.rule.window().ms()));
             if piece.completes_its_keys {
                 piece.keys.iter().for_each(|key| run.word(key));
             }
@@ -187,7 +187,7 @@ impl RedisStore {
         let add_args = |run: &mut Run<'_>| {
             run.number(glance.most_entries as u64);
             run.number(glance.entries_left as u64);
-            glance.counters.iter().for_each(|counter| run.number(counter.window().ms()));
+            glance.counters.iter().for_each(|counter| run.number(counter.rule.window().ms()));
         };
         run_about(&self.inspect, Names::Declared, glance.counters.len(), add_names, add_args)
     }
@@ -199,7 +199,13 @@ impl RedisStore {
         run.word(&self.registry());
         run.number(max as u64);
         run.number(registry::SPARE_MS);
-        counters.iter().for_each(|counter| run.number(counter.number()));
+        let mut name = Vec::new();
+        for counter in counters {
+            name.clear();
+            counter.write_name(&mut name);
+            run.word(&name);
+            run.number(us_to_ms_ceil(counter.rule.max_life_us()));
+        }
         run
     }
 
@@ -262,7 +268,7 @@ impl RedisStore {
         run.number(record.cost.min(MAX_LIMIT.into()));
         run.number(record.admitted.into());
         run.number(record.id.asked().into());
-        run.number(record.counter.window().ms());
+        run.number(record.counter.rule.window().ms());
     }
 
     fn add_names(&self, run: &mut Run<'_>, name: &mut Vec<u8>, key: &[u8], counters: impl Iterator<Item = Counter>) {
@@ -436,7 +442,7 @@ mod tests {
             let base_len = name.len();
             for window in windows {
                 name.truncate(base_len);
-                Counter::of_number(window).unwrap().write_name(&mut name);
+                Counter::of_name(&window.to_string()).unwrap().write_name(&mut name);
                 prop_assert_eq!(Slot::of(&name), store.slot_of(&key), "{}", name.escape_ascii());
             }
         }

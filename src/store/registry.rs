@@ -1,4 +1,4 @@
-//! Which counters are in use (today: the windows of logs): a registry in Redis that the proxies keep between them, so
+//! Which counters are in use: a registry in Redis that the proxies keep between them, so
 //! that a reset finds a key's logs without a scan.
 //!
 //! A log is made only after its window was registered, on the same connection. What a process has registered it
@@ -132,16 +132,17 @@ impl Registry {
     ///
     /// # Errors
     /// It is the answer to something else.
-    pub fn listed(&self, reply: &[i64], now_us: u64) -> Result<Option<Vec<Counter>>, Error> {
+    pub fn listed(&self, reply: &[Vec<u8>], now_us: u64) -> Result<Option<Vec<Counter>>, Error> {
         let (count, listed) = reply.split_first().ok_or(Error::Unexpected)?;
-        self.set_full(*count);
+        let count = str::from_utf8(count).ok().and_then(|count| count.parse().ok()).ok_or(Error::Unexpected)?;
+        self.set_full(count);
         let mut known = self.lock();
         known.registered_us.retain(|_, at_us| at_us.is_some());
         known.make_room(self.max, now_us);
-        for counter in listed.iter().filter_map(|number| Counter::of_number(u64::try_from(*number).ok()?)) {
+        for counter in listed.iter().filter_map(|name| Counter::of_name(str::from_utf8(name).ok()?)) {
             known.registered_us.entry(counter).or_insert(None);
         }
-        let is_whole = usize::try_from(*count).is_ok_and(|count| count <= listed.len());
+        let is_whole = usize::try_from(count).is_ok_and(|count| count <= listed.len());
         Ok(is_whole.then(|| known.registered_us.keys().copied().collect()))
     }
 
@@ -224,7 +225,7 @@ impl Known {
 
 /// Whether a counter that was registered then is no longer.
 fn has_lapsed(counter: Counter, at_us: u64, now_us: u64) -> bool {
-    at_us.saturating_add(counter.max_life_us() + SPARE_MS * 1000) < now_us
+    at_us.saturating_add(counter.rule.max_life_us() + SPARE_MS * 1000) < now_us
 }
 
 #[cfg(test)]
@@ -233,11 +234,18 @@ mod tests {
     use crate::limit::{Limit, Window};
 
     fn window(ms: u64) -> Counter {
-        Counter::of_number(ms).unwrap()
+        Counter::of_name(&ms.to_string()).unwrap()
     }
 
     fn due(registry: &Registry, ms: &[u64], now_us: u64) -> Vec<u64> {
-        registry.due(ms.iter().map(|ms| window(*ms)), now_us).iter().map(|counter| counter.number()).collect()
+        registry.due(ms.iter().map(|ms| window(*ms)), now_us).iter().map(|counter| counter.rule.window().ms()).collect()
+    }
+
+    fn listed(registry: &Registry, names: &[&str], now_us: u64) -> Option<Vec<Counter>> {
+        let reply: Vec<_> = names.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let mut listed = registry.listed(&reply, now_us).unwrap()?;
+        listed.sort();
+        Some(listed)
     }
 
     fn refuses(registry: &Registry, ms: u64) -> bool {
@@ -279,12 +287,12 @@ mod tests {
         assert!(!refuses(&registry, 1) && !registry.take_list_due(5), "nobody is refused");
         assert!(refuses(&registry, 2) && refuses(&registry, 3));
         assert!(registry.take_list_due(5) && !registry.take_list_due(5), "it is asked once");
-        assert_eq!(registry.listed(&[2, 1, 3], 6).unwrap().unwrap().len(), 2);
+        assert_eq!(listed(&registry, &["2", "1", "3"], 6).unwrap().len(), 2);
         assert!(!refuses(&registry, 3), "another process has registered it");
         assert_eq!(due(&registry, &[3], 6), [3], "and this one does so too");
         assert!(refuses(&registry, 2) && !registry.take_list_due(LIST_EVERY_US), "not so soon again");
         assert!(registry.take_list_due(LIST_EVERY_US + 5));
-        registry.listed(&[1, 1], LIST_EVERY_US + 5).unwrap();
+        listed(&registry, &["1", "1"], LIST_EVERY_US + 5);
         assert!(!refuses(&registry, 2), "there is room again");
     }
 
@@ -292,13 +300,24 @@ mod tests {
     fn a_list_is_what_is_registered_and_what_this_process_knows_of() {
         let registry = Registry::new(10);
         registry.registered(&[window(1000), window(2000)], &[2, 1, 1], 5).unwrap();
-        let mut listed = registry.listed(&[2, 2000, 3000], 6).unwrap().unwrap();
-        listed.sort();
-        assert_eq!(listed, [1000, 2000, 3000].map(window), "the registry has lost one");
-        assert_eq!(registry.listed(&[11, 1, 2], 6).unwrap(), None, "there are more than it says");
-        let mut listed = registry.listed(&[4, -1, 0, i64::MAX, 4000], 6).unwrap().unwrap();
-        listed.sort();
-        assert_eq!(listed, [1000, 2000, 4000].map(window), "what is no window is no window");
+        let of = |ms: &[u64]| Some(ms.iter().map(|ms| window(*ms)).collect());
+        assert_eq!(listed(&registry, &["2", "2000", "3000"], 6), of(&[1000, 2000, 3000]), "the registry has lost one");
+        assert_eq!(listed(&registry, &["11", "1", "2"], 6), None, "there are more than it says");
+        let strange = ["8", "-1", "0", "+7", "08", "9223372036854775807", "a:b:1", ":1", "4000"];
+        assert_eq!(listed(&registry, &strange, 6), of(&[1000, 2000, 4000]), "what is no counter is none");
+        assert!(registry.listed(&[], 6).is_err() && registry.listed(&[b"x".to_vec()], 6).is_err());
+    }
+
+    #[test]
+    fn a_policy_s_counter_is_another_than_that_of_the_same_window() {
+        let registry = Registry::new(10);
+        registry.registered(&[window(1000)], &[1, 1], 5).unwrap();
+        let login = Counter::of_name("login:1000").unwrap();
+        assert_eq!(registry.due([window(1000), login].into_iter(), 6), [login]);
+        assert_eq!(listed(&registry, &["2", "1000", "login:1000"], 6), Some(vec![window(1000), login]));
+        let mut name = Vec::new();
+        login.write_name(&mut name);
+        assert_eq!(name, b"login:1000");
     }
 
     #[test]

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     fn counters(count: u64) -> Vec<Counter> {
-        (1..=count).map(|number| Counter::of_number(number).unwrap()).collect()
+        (1..=count).map(|number| Counter::of_name(&number.to_string()).unwrap()).collect()
     }
 
     /// Does a reset of keys of this length. The size of each piece: keys, windows, and whether it completes its keys.

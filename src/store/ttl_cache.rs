@@ -1,7 +1,7 @@
 //! Which logs in Redis are known to live long enough, so that the script need not ask for each entry that it makes.
 //!
 //! A run that makes an entry sees to it that the log lives longer than the entry counts, by how much its counter says
-//! ([`Counter::spare_us`](crate::limit::Counter::spare_us)). For that long, by Redis's own clock, further entries need
+//! ([`Rule::spare_us`](crate::limit::Rule::spare_us)). For that long, by Redis's own clock, further entries need
 //! not look. A log that is deleted meanwhile and begun again is new to the script, which then looks all the same.
 //!
 //! Each worker keeps what it has learnt in a table of fixed size, where a log takes the place of another whose hash falls
@@ -45,7 +45,7 @@ impl TtlCache {
     /// The logs of a check were looked at when an entry was made in each at `now_us`, Redis's clock.
     pub fn seen(&mut self, ask: &Ask<'_>, now_us: i64) {
         let hash = self.hash(ask);
-        let spare_us = ask.limits.iter().map(|limit| limit.counter().spare_us()).min().unwrap_or(0);
+        let spare_us = ask.limits.iter().map(|limit| limit.counter().rule.spare_us()).min().unwrap_or(0);
         let until_us = now_us.saturating_add_unsigned(spare_us);
         let place = self.place_of(hash);
         if let Some(slot) = self.slots.get_mut(place) {

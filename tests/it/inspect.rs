@@ -39,8 +39,11 @@ fn every_window_in_which_something_counts_is_told_of() {
             let [minute, hour] = reply.items() else { panic!("{reply:?}") };
             assert_eq!((counts(minute), counts(hour)), ([60_000, 1, 1], [3_600_000, 5, 3]));
             for window in [minute, hour] {
-                assert!(matches!(window, Reply::Map(pairs) if pairs.len() == 8) == is_resp3, "{window:?}");
-                assert_eq!(window.field("algorithm").text(), "log");
+                assert!(matches!(window, Reply::Map(pairs) if pairs.len() == 9) == is_resp3, "{window:?}");
+                assert_eq!(
+                    (window.field("policy").text(), window.field("algorithm").text()),
+                    (String::new(), "log".to_owned())
+                );
                 let [oldest_ms, newest_ms, next_ms, free_ms] =
                     ["oldest_ms", "newest_ms", "next_ms", "free_ms"].map(|name| window.field(name).integer());
                 assert!(before_ms <= oldest_ms && oldest_ms <= newest_ms && newest_ms <= after_ms, "{window:?}");

@@ -112,7 +112,7 @@ fn a_piece_of_a_reset_is_bounded() {
     let redis = RedisServer::start();
     let mut scripts = Scripts::on(&redis);
     let limits = [Limit::log(1_000_000, Window::from_ms(HOUR_MS).unwrap())];
-    let windows: Vec<_> = (1..=400).map(|second| Counter::Log(Window::from_ms(second * 1000).unwrap())).collect();
+    let windows: Vec<_> = (1..=400).map(|second| Counter::log(Window::from_ms(second * 1000).unwrap())).collect();
     let keys = keys(64);
     let mut reset = tollgate::store::reset::Reset::new(keys.iter().map(|key| key.as_bytes().to_vec()).collect());
     reset.set_counters([windows, vec![limits[0].counter()]].concat());

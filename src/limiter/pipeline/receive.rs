@@ -52,18 +52,19 @@ impl Pipeline<'_> {
                 // Its slot was on its way here, and is so no longer.
                 return self.pass_on(job);
             }
-            (Work::Reset(_) | Work::Inspect(_), Reply::Integers(numbers)) => {
+            (Work::Reset(_) | Work::Inspect(_), reply) => {
                 self.missed = 0;
-                if let Some(job) = self.completion().advance(job, &numbers, now_us) {
+                if let Some(job) = self.completion().advance(job, &reply, now_us) {
                     self.on_refused(job, &Error::Unexpected);
                 }
                 return;
             }
-            (Work::Register { counters, .. }, Reply::Integers(numbers)) => {
+            (Work::Register { counters, .. }, reply) => {
                 let registry = &self.redis.registry;
-                let outcome = match counters.as_slice() {
-                    [] => registry.listed(&numbers, job.sent_us).map(|_| ()),
-                    _ => registry.registered(counters, &numbers, job.sent_us),
+                let outcome = match reply {
+                    Reply::Texts(names) => registry.listed(&names, job.sent_us).map(|_| ()),
+                    Reply::Integers(numbers) => registry.registered(counters, &numbers, job.sent_us),
+                    _ => Err(Error::Unexpected),
                 };
                 if outcome.is_err() {
                     return self.on_refused(job, &Error::Unexpected);
@@ -73,7 +74,7 @@ impl Pipeline<'_> {
             (Work::Record { records, writer, .. }, Reply::Integers(numbers)) => {
                 self.on_recorded(records, *writer, &numbers);
             }
-            (Work::Reset(_) | Work::Inspect(_) | Work::Register { .. } | Work::Record { .. } | Work::Asking, _) => {
+            (Work::Record { .. } | Work::Asking, _) => {
                 return self.on_refused(job, &Error::Unexpected);
             }
         }

@@ -88,7 +88,7 @@ impl Series {
 
     /// Counts an admission with the one before, if it is close enough.
     pub(super) fn merge(&mut self, admission: &Owed) -> bool {
-        let step_us = self.counter.window().us() / PARTS;
+        let step_us = self.counter.rule.window().us() / PARTS;
         let is_close = |last: &&mut Owed| admission.last_us.saturating_sub(last.first_us) < step_us;
         let is_open = |last: &&mut Owed| !last.is_sealed && !admission.is_sealed;
         let last = self.admissions.back_mut().filter(is_open).filter(is_close);
@@ -102,7 +102,7 @@ impl Series {
 
     /// Drops what counts no longer.
     pub(super) fn expire(&mut self, now_us: u64) {
-        let window_us = self.counter.window().us();
+        let window_us = self.counter.rule.window().us();
         self.admissions.retain(|admission| admission.last_us + window_us > now_us);
     }
 

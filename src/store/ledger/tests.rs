@@ -34,7 +34,7 @@ fn what_was_admitted_is_owed_under_its_time_to_each_of_its_logs() {
     ledger.admitted(&ask(b"a", &both, 1), 1, 5_500_000);
     assert_eq!(ledger.len(), 3, "10 ms are less than a 64th of a second, 500 ms are more");
     let summed = |records: &[Record]| -> Vec<_> {
-        records.iter().map(|record| (record.counter.window().ms(), record.time_us, record.cost)).collect()
+        records.iter().map(|record| (record.counter.rule.window().ms(), record.time_us, record.cost)).collect()
     };
     assert_eq!(summed(&taken_of(&ledger, &ask(b"a", &both[1..], 1), writer, 5_600_000)), [(60_000, 5_500_000, 1)]);
     let rest = taken_of(&ledger, &ask(b"a", &both, 1), writer, 5_600_000);
@@ -105,8 +105,11 @@ fn a_log_is_owed_few_records_whatever_its_traffic_and_windows() {
         assert!(ledger.len() <= 3 * MAX_RECORDS, "{}", ledger.len());
     }
     let taken = taken_of(&ledger, &ask(b"a", &limits, 1), writer, 10_000_000);
-    let of_year: u64 =
-        taken.iter().filter(|record| record.counter.window().ms() == MAX_WINDOW_MS).map(|record| record.cost).sum();
+    let of_year: u64 = taken
+        .iter()
+        .filter(|record| record.counter.rule.window().ms() == MAX_WINDOW_MS)
+        .map(|record| record.cost)
+        .sum();
     assert!(of_year >= 100_000, "{of_year}");
     assert_eq!(ledger.dropped(), 0);
     let steady = Ledger::new(1_000_000);
@@ -193,7 +196,7 @@ struct Logs(HashMap<(u8, u64), HashMap<String, (u64, u64)>>);
 impl Logs {
     fn write(&mut self, records: &[Record]) {
         for record in records {
-            let log = self.0.entry((record.key[0], record.counter.window().ms())).or_default();
+            let log = self.0.entry((record.key[0], record.counter.rule.window().ms())).or_default();
             log.insert(format!("{:?}", record.id), (record.time_us, record.cost * u64::from(record.admitted)));
         }
     }

@@ -127,7 +127,7 @@ impl Scripts {
     #[track_caller]
     pub fn inspect(&mut self, key: &[u8], most_entries: usize, windows: Vec<Window>) -> Vec<Standing> {
         let mut inspect = Inspect::new(key.to_vec(), most_entries);
-        inspect.set_counters(windows.into_iter().map(Counter::Log).collect());
+        inspect.set_counters(windows.into_iter().map(Counter::log).collect());
         while let Some(glance) = inspect.glance().filter(|_| !inspect.is_done()) {
             let Reply::Integers(numbers) = self.run(|store| store.inspect(&glance)) else { panic!("no numbers") };
             inspect.glanced(&numbers).unwrap();
@@ -139,7 +139,7 @@ impl Scripts {
     #[track_caller]
     pub fn reset(&mut self, keys: &[&[u8]], windows: Vec<Window>) -> u64 {
         let (mut reset, names) = (Reset::new(keys.iter().map(|key| key.to_vec()).collect()), self.names);
-        reset.set_counters(windows.into_iter().map(Counter::Log).collect());
+        reset.set_counters(windows.into_iter().map(Counter::log).collect());
         while let Some(piece) = reset.piece().filter(|_| !reset.is_done()) {
             let Reply::Integers(live) = self.run(|store| store.reset(&piece, names)) else { panic!("no flags") };
             reset.piece_done(&live);
