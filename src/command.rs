@@ -8,7 +8,6 @@ pub(crate) mod docs;
 mod error;
 mod help;
 mod inspect;
-mod numbers;
 mod peek;
 mod reset;
 mod stats;

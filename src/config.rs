@@ -24,6 +24,7 @@ use std::str::FromStr;
 use std::thread::available_parallelism;
 use std::time::Duration;
 
+pub use crate::limit::FallbackMode;
 use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{ClusterAddr, HostPort, RedisAddr, SentinelAddr, Transport};
 pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
@@ -370,38 +371,13 @@ pub struct Fallback {
     pub max_keys: usize,
 }
 
-/// What a check is answered while Redis cannot be asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FallbackMode {
-    /// By a local token bucket.
-    Local,
-    /// Allowed.
-    Open,
-    /// Denied.
-    Closed,
-    /// `-UNAVAILABLE`.
-    Error,
-}
-
 impl Fallback {
     fn read(settings: &mut Settings) -> Self {
-        use FallbackMode::{Closed, Error, Local, Open};
         Self {
-            mode: settings.one_of("fallback.mode", Local, &[Local, Open, Closed, Error]),
+            mode: settings.one_of("fallback.mode", FallbackMode::Local, &FallbackMode::ALL),
             ratio: settings.parsed("fallback.ratio", 0.5, parse_ratio),
             max_keys: settings.int("fallback.max_keys", 1_000_000, 1..=1_000_000_000),
         }
-    }
-}
-
-impl fmt::Display for FallbackMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Local => "local",
-            Self::Open => "open",
-            Self::Closed => "closed",
-            Self::Error => "error",
-        })
     }
 }
 

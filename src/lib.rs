@@ -16,6 +16,7 @@ pub mod limiter;
 pub mod listen;
 pub mod log;
 pub mod net;
+pub(crate) mod quotas;
 pub mod resp;
 pub mod server;
 pub mod store;

@@ -11,10 +11,13 @@
 pub mod log;
 pub mod policy_name;
 mod standing;
+mod terms;
 
 use self::log::Log;
 pub use self::policy_name::PolicyName;
 pub use self::standing::{MAX_LISTED_ENTRIES, Standing};
+pub use self::terms::{FallbackMode, Terms};
+use std::fmt;
 
 /// Longest key, in bytes.
 pub const MAX_KEY_BYTES: usize = 1024;
@@ -56,6 +59,15 @@ impl Window {
     }
 }
 
+/// As it is written: in the largest unit of which it is a whole number.
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS_MS: [(u64, &str); 4] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")];
+        let (unit_ms, unit) = UNITS_MS.into_iter().find(|(ms, _)| self.ms.is_multiple_of(*ms)).unwrap_or((1, "ms"));
+        write!(f, "{}{unit}", self.ms / unit_ms)
+    }
+}
+
 /// By what rule a limit is counted, with the parameters that only this rule has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Algorithm {
@@ -66,8 +78,8 @@ pub enum Algorithm {
 /// What requests may cost: at most `max` (1 to [`MAX_LIMIT`]) in each `window`, by an algorithm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Limit {
-    /// Of which policy it is, if of any: each counts for itself.
-    pub policy: Option<PolicyName>,
+    /// On whose behalf it holds.
+    pub terms: Terms,
     /// Highest total cost.
     pub max: u32,
     /// In which time.
@@ -79,7 +91,7 @@ pub struct Limit {
 impl Limit {
     /// A limit of no policy that is counted by the sliding-window log.
     pub const fn log(max: u32, window: Window) -> Self {
-        Self { policy: None, max, window, algorithm: Algorithm::Log }
+        Self { terms: Terms::PLAIN, max, window, algorithm: Algorithm::Log }
     }
 
     /// The most that a state has room for. A request that costs more is never allowed.
@@ -94,7 +106,7 @@ impl Limit {
         let rule = match self.algorithm {
             Algorithm::Log => Rule::Log(self.window),
         };
-        Counter { policy: self.policy, rule }
+        Counter { policy: self.terms.policy, rule }
     }
 
     /// Whether a request of this cost fits into the state.
@@ -290,7 +302,7 @@ impl Tally {
 pub struct Ask<'a> {
     /// 1 to [`MAX_KEY_BYTES`] bytes, any bytes.
     pub key: &'a [u8],
-    /// 1 to [`MAX_LIMITS_PER_ASK`] limits, no counter twice.
+    /// 1 to [`MAX_LIMITS_PER_ASK`] limits of the same terms, no counter twice.
     pub limits: &'a [Limit],
     /// 1 to [`MAX_COST`].
     pub cost: u32,
@@ -302,7 +314,13 @@ impl Ask<'_> {
     pub fn never_fits(&self) -> Option<Verdict> {
         let mut limits = (0..).zip(self.limits);
         let (binding, limit) = limits.find(|(_, limit)| self.cost > limit.capacity())?;
-        Some(Verdict { limit: limit.capacity(), binding, ..Verdict::NOTHING_ASKED })
+        let is_shadow = limit.terms.is_shadow;
+        Some(Verdict { limit: limit.capacity(), binding, is_shadow, ..Verdict::NOTHING_ASKED })
+    }
+
+    /// On whose behalf it is asked.
+    pub fn terms(&self) -> Terms {
+        self.limits.first().map_or(Terms::PLAIN, |limit| limit.terms)
     }
 }
 
@@ -341,8 +359,10 @@ pub enum RetryAfter {
 /// The answer to an [`Ask`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the request may go ahead.
+    /// Whether the limits allow the request. Then, and only then, it is counted.
     pub allowed: bool,
+    /// Whether it may go ahead though they do not, because the policy is only tried out.
+    pub is_shadow: bool,
     /// Place, among the limits that were asked about, of the one that binds: it denies for longest or, when all allow,
     /// has least remaining. The first named wins a tie.
     pub binding: u8,
@@ -359,8 +379,14 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Whether the request may go ahead: what the client is told.
+    pub fn lets_pass(&self) -> bool {
+        self.allowed || self.is_shadow
+    }
+
     const NOTHING_ASKED: Self = Self {
         allowed: false,
+        is_shadow: false,
         binding: 0,
         limit: 0,
         remaining: 0,
@@ -393,6 +419,7 @@ fn decide_one(binding: u8, limit: &Limit, mut state: LimitState, cost: u32) -> V
     };
     Verdict {
         allowed: fits,
+        is_shadow: !fits && limit.terms.is_shadow,
         binding,
         limit: limit.capacity(),
         remaining: limit.remaining(&state),

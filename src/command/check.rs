@@ -2,10 +2,11 @@
 //! those of RL.PEEK.
 
 use super::docs::{Argument, Docs, KEY, Kind};
-use super::numbers::{parse_bounded, parse_window};
 use super::{CommandError, Keys, OwnCommand, Request, capped, check_key, quoted};
 use crate::config::Limits;
-use crate::limit::{Ask, Limit, MAX_COST, MAX_LIMIT, MAX_LIMITS_PER_ASK, Window};
+use crate::limit::{Ask, MAX_COST};
+use crate::quotas::Quotas;
+use crate::quotas::numbers::parse_bounded;
 use crate::resp::request::Args;
 
 pub static COMMAND: OwnCommand = OwnCommand {
@@ -46,31 +47,6 @@ pub const ARGUMENTS: &[Argument] = &[
     Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
 ];
 
-/// The quotas of one request, in place: no command allocates for them.
-#[derive(Debug, Clone, Copy)]
-pub struct Quotas {
-    items: [Limit; MAX_LIMITS_PER_ASK],
-    len: usize,
-}
-
-impl Quotas {
-    fn new() -> Self {
-        // What stands beyond `len` is never read; this is only a valid value.
-        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0 }
-    }
-
-    fn push(&mut self, quota: Limit) -> Result<(), CommandError> {
-        *self.items.get_mut(self.len).ok_or(CommandError::TooManyWindows)? = quota;
-        self.len += 1;
-        Ok(())
-    }
-
-    /// The quotas in the order they were named.
-    pub fn as_slice(&self) -> &[Limit] {
-        self.items.get(..self.len).unwrap_or_default()
-    }
-}
-
 /// The arguments of RL.CHECK or RL.PEEK.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckArgs<'a> {
@@ -90,7 +66,7 @@ impl<'a> CheckArgs<'a> {
             capped("limit", quota.max.into(), limits.limit.into(), "limits.max_limit")?;
             capped("window in milliseconds", quota.window.ms(), limits.window_ms, "limits.max_window_ms")?;
         }
-        capped("number of windows", parsed.quotas.len as u64, limits.windows as u64, "limits.max_windows")?;
+        capped("number of windows", parsed.quotas.len() as u64, limits.windows as u64, "limits.max_windows")?;
         capped("cost", parsed.cost.into(), limits.cost.into(), "limits.max_cost")?;
         Ok(parsed)
     }
@@ -98,26 +74,20 @@ impl<'a> CheckArgs<'a> {
     fn read(command: &'static OwnCommand, args: &Args<'a>) -> Result<Self, CommandError> {
         let (Some(key), true) = (args.get(1), args.len() >= 4) else { return Err(CommandError::Arity(command)) };
         check_key(key)?;
-        let mut quotas = Quotas::new();
+        let mut quotas = Quotas::default();
         let mut cost = None;
         let mut rest = args.from(2);
         while let Some(word) = rest.next() {
             let value = rest.next();
-            if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && quotas.len > 0 {
+            if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && !quotas.is_empty() {
                 let text = value.ok_or(CommandError::Arity(command))?;
                 cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
                 continue;
             }
-            if quotas.len > 0 && (cost.is_some() || word.first().is_some_and(u8::is_ascii_alphabetic)) {
+            if !quotas.is_empty() && (cost.is_some() || word.first().is_some_and(u8::is_ascii_alphabetic)) {
                 return Err(CommandError::Option(command, quoted(word)));
             }
-            let limit = parse_bounded(word, MAX_LIMIT).ok_or_else(|| no_limit(command, word, value))?;
-            let text = value.ok_or(CommandError::Arity(command))?;
-            let window = parse_window(text).ok_or_else(|| CommandError::Window(quoted(text)))?;
-            if quotas.as_slice().iter().any(|quota| quota.window == window) {
-                return Err(CommandError::WindowTwice(quoted(text)));
-            }
-            quotas.push(Limit::log(limit, window))?;
+            quotas.add(word, value).map_err(|error| CommandError::quota(command, error))?;
         }
         Ok(Self { key, quotas, cost: cost.unwrap_or(1) })
     }
@@ -125,14 +95,6 @@ impl<'a> CheckArgs<'a> {
     /// What is asked.
     pub fn check(&self) -> Ask<'_> {
         Ask { key: self.key, limits: self.quotas.as_slice(), cost: self.cost }
-    }
-}
-
-/// What to say of a `word` that is no limit, before a `value` that should be its window.
-fn no_limit(command: &'static OwnCommand, word: &[u8], value: Option<&[u8]>) -> CommandError {
-    match value.filter(|value| parse_window(word).is_some() && parse_bounded(value, MAX_LIMIT).is_some()) {
-        Some(value) => CommandError::LimitBehindWindow { command, window: quoted(word), limit: quoted(value) },
-        None => CommandError::Limit(quoted(word)),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{OwnCommand, docs};
 use crate::limit::{MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES};
+use crate::quotas::{ALLOWED_WINDOW, QuotaError};
 use crate::top::MAX_COUNT;
 use std::fmt;
 
@@ -51,6 +52,22 @@ pub enum CommandError {
     },
 }
 
+impl CommandError {
+    /// What is wrong with a limit and its window in the arguments of `command`.
+    pub fn quota(command: &'static OwnCommand, error: QuotaError<'_>) -> Self {
+        match error {
+            QuotaError::NoWindow => Self::Arity(command),
+            QuotaError::Limit(got) => Self::Limit(quoted(got)),
+            QuotaError::LimitBehindWindow { window, limit } => {
+                Self::LimitBehindWindow { command, window: quoted(window), limit: quoted(limit) }
+            }
+            QuotaError::Window(got) => Self::Window(quoted(got)),
+            QuotaError::WindowTwice(got) => Self::WindowTwice(quoted(got)),
+            QuotaError::TooMany => Self::TooManyWindows,
+        }
+    }
+}
+
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -63,11 +80,7 @@ impl fmt::Display for CommandError {
                 let (error, name) = (Self::Limit(window.clone()), command.name.to_uppercase());
                 write!(f, "{error}: the limit comes before its window, as in '{name} key {limit} {window}'")
             }
-            Self::Window(got) => write!(
-                f,
-                "ERR window must be an integer number of seconds, or an integer with a unit (ms, s, m, h, d), \
-                 between 1ms and 366d, not '{got}'"
-            ),
+            Self::Window(got) => write!(f, "ERR window must be {ALLOWED_WINDOW}, not '{got}'"),
             Self::WindowTwice(got) => write!(f, "ERR window '{got}' is named twice"),
             Self::TooManyWindows => write!(f, "ERR at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
             Self::Cost(got) => write!(f, "ERR cost must be an integer between 1 and {MAX_COST}, not '{got}'"),

@@ -1,9 +1,9 @@
 //! `RL.INSPECT key [ENTRIES n]`: how all that is counted for a key stands.
 
 use super::docs::{Argument, Docs, KEY, Kind};
-use super::numbers::parse_bounded;
 use super::{CommandError, Keys, OwnCommand, Request, check_key, quoted};
 use crate::limit::MAX_LISTED_ENTRIES;
+use crate::quotas::numbers::parse_bounded;
 use crate::resp::request::Args;
 
 pub static COMMAND: OwnCommand = OwnCommand {

@@ -1,8 +1,8 @@
 //! `RL.TOP [COUNT n] [ALLOWED] [HOUR]`: who is denied most, now.
 
 use super::docs::{Argument, Docs, Kind};
-use super::numbers::parse_bounded;
 use super::{CommandError, Keys, OwnCommand, Request, quoted};
+use crate::quotas::numbers::parse_bounded;
 use crate::resp::request::Args;
 use crate::top::{MAX_COUNT, Which};
 

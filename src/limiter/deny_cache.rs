@@ -226,6 +226,7 @@ impl Entry {
         let Denial { binding, limit, remaining, until_us, empty_at_us, .. } = self.denial;
         Verdict {
             allowed: false,
+            is_shadow: self.limits.first().is_some_and(|limit| limit.terms.is_shadow),
             binding,
             limit,
             remaining,

@@ -4,8 +4,9 @@
 use super::breaker::Breaker;
 use super::health::{Health, Subject};
 use super::replay::Replay;
-use crate::config::{Config, FallbackMode};
+use crate::config::Config;
 use crate::dial::Dialer;
+use crate::limit::FallbackMode;
 use crate::stats::Stats;
 use crate::store::ledger::Ledger;
 use ahash::RandomState;

@@ -5,9 +5,9 @@ use super::fallback::{self, Fallback};
 use super::mailbox::{Answer, Refusal};
 use super::node::{Node, Settings};
 use super::nodes::Directory;
-use crate::config::{self, Config, FallbackMode, RedisMode, Transport};
+use crate::config::{self, Config, RedisMode, Transport};
 use crate::dial::Dialer;
-use crate::limit::{Ask, Limit, LimitState, Verb, decide};
+use crate::limit::{Ask, FallbackMode, Limit, LimitState, Verb, decide};
 use crate::stats::{Stats, Times};
 use crate::store::ledger::Ledger;
 use crate::store::redis::{LimitReport, RedisStore};
@@ -68,13 +68,19 @@ impl Redis {
 
     /// The fallback's answer to a check, or to a peek, which takes nothing.
     pub(super) fn fall_back(&self, verb: Verb, ask: &Ask<'_>, now_us: u64) -> Answer {
-        Answer::Verdict(match (self.mode, verb) {
+        Answer::Verdict(match (self.mode_for(ask), verb) {
+            // What is only tried out keeps nobody from anything.
+            (FallbackMode::Error, _) if ask.terms().is_shadow => fallback::open(ask),
             (FallbackMode::Error, _) => return Answer::Refused(Refusal::Unavailable),
             (FallbackMode::Open, _) => fallback::open(ask),
             (FallbackMode::Closed, _) => fallback::closed(ask),
             (FallbackMode::Local, Verb::Check) => self.fallback.check(ask, now_us),
             (FallbackMode::Local, Verb::Peek) => self.fallback.peek(ask, now_us),
         })
+    }
+
+    fn mode_for(&self, ask: &Ask<'_>) -> FallbackMode {
+        ask.terms().fallback.unwrap_or(self.mode)
     }
 
     /// Keeps of an exact answer of `node` what will save asking or inform the fallback. `states` is how the limits stand
@@ -87,7 +93,7 @@ impl Redis {
         sent_us: u64,
         now_us: u64,
     ) {
-        if self.mode == FallbackMode::Local {
+        if self.mode_for(ask) == FallbackMode::Local {
             for (limit, state) in ask.limits.iter().zip(states) {
                 self.fallback.learn(ask.key, *limit, limit.remaining(state), now_us);
             }

@@ -92,12 +92,13 @@ pub fn verbatim(out: &mut BytesMut, text: &[u8], protocol: Protocol) {
 /// The six integers that answer RL.CHECK and RL.PEEK.
 pub fn verdict(out: &mut BytesMut, verdict: &Verdict) {
     let retry_after_ms = match verdict.retry_after {
+        _ if verdict.is_shadow => 0,
         RetryAfter::Now => 0,
         RetryAfter::Ms(ms) => i64::try_from(ms).unwrap_or(i64::MAX),
         RetryAfter::Never => -1,
     };
     out.reserve(96);
-    out.put_slice(if verdict.allowed { b"*6\r\n:1\r\n" } else { b"*6\r\n:0\r\n" });
+    out.put_slice(if verdict.lets_pass() { b"*6\r\n:1\r\n" } else { b"*6\r\n:0\r\n" });
     integer(out, i64::from(verdict.limit));
     integer(out, i64::from(verdict.remaining));
     integer(out, retry_after_ms);
