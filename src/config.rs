@@ -11,6 +11,7 @@ mod layers;
 mod limits;
 mod log;
 mod mode;
+mod policies;
 mod report;
 mod secret;
 mod tls;
@@ -25,16 +26,19 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 pub use crate::limit::FallbackMode;
+use crate::limit::PolicyName;
+use crate::policy::Layer;
 use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{ClusterAddr, HostPort, RedisAddr, SentinelAddr, Transport};
 pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
 use environment::Variables;
 pub use http::{Http, ReadyWhen};
 pub use layers::Flag;
-use layers::{Layer, Settings};
+use layers::{Layer as SettingsLayer, Settings};
 pub use limits::Limits;
 pub use log::{Log, LogFormat};
 pub use mode::RedisMode;
+pub use policies::read_policies;
 pub use tls::{ClientCerts, Tls};
 
 /// Everything that is configured. Only `main` sees it whole.
@@ -66,6 +70,8 @@ pub struct Config {
     pub embedded: Embedded,
     /// `[log]`: Tollgate's own log.
     pub log: Log,
+    /// `[policies]`: limits with names, and the file that they stand in, if there is one.
+    pub policies: Policies,
 }
 
 /// A valid configuration, and where each value of it came from.
@@ -118,6 +124,7 @@ pub fn load(
         deny_cache: DenyCache::read(&mut settings),
         embedded: Embedded::read(&mut settings),
         log: Log::read(&mut settings),
+        policies: Policies { file: settings.file_path(), of_file: settings.take_policies() },
     };
     if config.server.listen.is_empty() && config.tls.iter().all(|tls| tls.listen.is_empty()) {
         settings
@@ -145,10 +152,19 @@ fn check_embedded(settings: &mut Settings) {
     };
     let rule = format!("embedded.enabled = true ({embedded}) leaves no Redis behind");
     match addr.layer {
-        Layer::File => {}
+        SettingsLayer::File => {}
         layer if layer < embedded.layer => settings.warn("redis.addr", &format!("has no effect: {rule}")),
         _ => drop(settings.conflict::<()>("redis.addr", &rule)),
     }
+}
+
+/// `[policies]`: limits with names.
+#[derive(Debug, Clone, Default)]
+pub struct Policies {
+    /// The file of the configuration, if there is one.
+    pub file: Option<PathBuf>,
+    /// What it says of policies.
+    pub of_file: Vec<(PolicyName, Layer)>,
 }
 
 /// `[server]`: the listeners and what one client may use.

@@ -11,6 +11,7 @@ mod look_up;
 mod metrics;
 mod nodes;
 mod page;
+mod policies;
 mod readiness;
 mod respond;
 mod state;

@@ -384,7 +384,8 @@ impl Verdict {
         self.allowed || self.is_shadow
     }
 
-    const NOTHING_ASKED: Self = Self {
+    /// A denial that nobody was asked for.
+    pub const NOTHING_ASKED: Self = Self {
         allowed: false,
         is_shadow: false,
         binding: 0,

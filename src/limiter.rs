@@ -42,7 +42,7 @@ mod scatter;
 mod write_back;
 
 use crate::clock;
-use crate::limit::{Ask, Verb};
+use crate::limit::{Ask, Verb, Verdict};
 use crate::stats::{Source, Stats};
 use crate::store::inspect::Inspect;
 use crate::store::reset::Reset;
@@ -109,6 +109,15 @@ impl Limiter {
             answer.count(source, ask, &self.stats, now_us);
         }
         Some(answer)
+    }
+
+    /// Notes that a check is answered by its policy, whatever is counted.
+    pub fn answer_by_policy(&self, verb: Verb, ask: &Ask<'_>, verdict: Verdict, now_us: u64) -> Answer {
+        let answer = Answer::Verdict(verdict);
+        if verb == Verb::Check {
+            answer.count(Source::Policy, ask, &self.stats, now_us);
+        }
+        answer
     }
 
     fn ask_redis(

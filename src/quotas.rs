@@ -2,7 +2,7 @@
 
 pub(crate) mod numbers;
 
-use crate::limit::{Limit, MAX_LIMIT, MAX_LIMITS_PER_ASK, Window};
+use crate::limit::{Limit, MAX_LIMIT, MAX_LIMITS_PER_ASK, Terms, Window};
 use numbers::{parse_bounded, parse_window};
 use std::fmt;
 
@@ -91,9 +91,21 @@ impl Quotas {
         self.items.get(..self.len).unwrap_or_default()
     }
 
-    /// The same.
-    pub fn as_mut_slice(&mut self) -> &mut [Limit] {
-        self.items.get_mut(..self.len).unwrap_or_default()
+    /// These limits, of which those beyond [`MAX_LIMITS_PER_ASK`] are left out.
+    pub fn of(limits: &[Limit]) -> Self {
+        let mut quotas = Self::default();
+        for (item, limit) in quotas.items.iter_mut().zip(limits) {
+            *item = *limit;
+            quotas.len += 1;
+        }
+        quotas
+    }
+
+    /// The same limits by other terms.
+    pub fn under(&self, terms: Terms) -> Self {
+        let mut quotas = *self;
+        quotas.items.iter_mut().take(quotas.len).for_each(|limit| limit.terms = terms);
+        quotas
     }
 }
 
@@ -102,6 +114,23 @@ fn no_limit<'a>(word: &'a [u8], next: Option<&'a [u8]>) -> QuotaError<'a> {
     match next.filter(|next| parse_window(word).is_some() && parse_bounded(next, MAX_LIMIT).is_some()) {
         Some(next) => QuotaError::LimitBehindWindow { window: word, limit: next },
         None => QuotaError::Limit(word),
+    }
+}
+
+impl fmt::Display for QuotaError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
+        match self {
+            Self::NoWindow => f.write_str("each limit must be followed by its window, as in '10 1m'"),
+            Self::Limit(got) => write!(f, "limit must be an integer between 1 and {MAX_LIMIT}, not '{}'", quoted(got)),
+            Self::LimitBehindWindow { window, limit } => {
+                let (window, limit) = (quoted(window), quoted(limit));
+                write!(f, "the limit comes before its window, as in '{limit} {window}'")
+            }
+            Self::Window(got) => write!(f, "window must be {ALLOWED_WINDOW}, not '{}'", quoted(got)),
+            Self::WindowTwice(got) => write!(f, "window '{}' is named twice", quoted(got)),
+            Self::TooMany => write!(f, "at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::listen::{Listener, Listeners};
 use crate::log_limit::LogLimit;
 use crate::net::{Stream, set_keepalive};
 use crate::phase::{Phase, PhaseCell};
+use crate::policy::live::LivePolicies;
 use crate::resp::reply;
 use crate::session;
 use crate::stats::Stats;
@@ -98,10 +99,13 @@ impl Server {
         let all_listeners = listeners.iter().map(|(listener, _)| listener).chain(&http_listeners);
         backend.set_listeners(all_listeners.filter_map(|listener| listener.socket.local_addr().ok()).collect())?;
         let is_embedded = backend.is_embedded();
+        let policies = LivePolicies::default();
+        policies.update(|policies| policies.set_file(config.policies.of_file.clone()));
         let shared = Shared {
             auth: Auth::new(&config.auth)?,
             tls: config.tls.as_ref().map(Acceptor::load).transpose()?,
             config,
+            policies: Arc::new(policies),
             backend: Arc::new(backend),
             stats,
             top: TopOfAll::default(),

@@ -1,8 +1,11 @@
 //! Counters, for INFO and metrics. Each worker counts for itself, because one counter that threads share costs more than a check.
 
+use crate::limit::PolicyName;
 use crate::top::Top;
-use std::sync::Arc;
+use ahash::RandomState;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A count that one thread writes and any may read.
 #[derive(Debug, Default)]
@@ -133,6 +136,8 @@ pub enum Source {
     Fallback,
     /// Nobody need be asked: its cost is above the limit, or it would be of one window too many.
     Request,
+    /// The policy: its mode, or an override, says so whatever is counted.
+    Policy,
 }
 
 /// What a check comes to.
@@ -142,13 +147,15 @@ pub enum Outcome {
     Allowed,
     /// It is denied.
     Denied,
+    /// It is denied by what is only tried out, and may go ahead.
+    ShadowDenied,
     /// There is no answer but an error.
     Refused,
 }
 
 impl Source {
     /// All that there are.
-    pub const ALL: [Self; 4] = [Self::Store, Self::DenyCache, Self::Fallback, Self::Request];
+    pub const ALL: [Self; 5] = [Self::Store, Self::DenyCache, Self::Fallback, Self::Request, Self::Policy];
 
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
@@ -157,13 +164,24 @@ impl Source {
             Self::DenyCache => "deny_cache",
             Self::Fallback => "fallback",
             Self::Request => "request",
+            Self::Policy => "policy",
         }
     }
 }
 
 impl Outcome {
     /// All that there are.
-    pub const ALL: [Self; 3] = [Self::Allowed, Self::Denied, Self::Refused];
+    pub const ALL: [Self; 4] = [Self::Allowed, Self::Denied, Self::ShadowDenied, Self::Refused];
+
+    /// Its name in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Denied => "denied",
+            Self::ShadowDenied => "shadow_denied",
+            Self::Refused => "refused",
+        }
+    }
 }
 
 /// Checks by what they came to and who answered.
@@ -188,8 +206,62 @@ impl Checks {
         Source::ALL.into_iter().map(|source| self.read(source, outcome)).sum()
     }
 
+    /// Adds what `more` has counted and `less` has not. For the owner only.
+    pub fn merge(&self, more: &Self, less: &Self) {
+        for source in Source::ALL {
+            for outcome in Outcome::ALL {
+                if let Some(counter) = self.get(source, outcome) {
+                    counter.add(more.read(source, outcome).saturating_sub(less.read(source, outcome)));
+                }
+            }
+        }
+    }
+
     fn get(&self, source: Source, outcome: Outcome) -> Option<&Counter> {
         self.0.get(source as usize)?.get(outcome as usize)
+    }
+}
+
+/// Of the checks by one policy.
+#[derive(Debug, Default)]
+pub struct PolicyChecks {
+    /// By what they came to and who answered.
+    pub checks: Checks,
+    /// Those that were allowed with more than 80 % of the binding limit used.
+    pub near_limit: Counter,
+}
+
+impl PolicyChecks {
+    /// Adds what another has counted. For the owner only.
+    pub fn merge(&self, other: &Self) {
+        self.checks.merge(&other.checks, &Checks::default());
+        self.near_limit.add(other.near_limit.read());
+    }
+}
+
+/// Counts for each policy, of which there are a bounded number: a name that is no policy's counts nothing. Locked by the
+/// worker, and by whoever asks.
+#[derive(Debug, Default)]
+pub struct ByPolicy(Mutex<HashMap<PolicyName, PolicyChecks, RandomState>>);
+
+impl ByPolicy {
+    /// Counts a check. Only the worker whose it is may.
+    pub fn add(&self, policy: PolicyName, source: Source, outcome: Outcome, is_near: bool) {
+        let mut policies = self.lock();
+        let counts = policies.entry(policy).or_default();
+        counts.checks.add(source, outcome);
+        if is_near {
+            counts.near_limit.add(1);
+        }
+    }
+
+    /// Passes what was counted of each policy to `each`.
+    pub fn read(&self, mut each: impl FnMut(PolicyName, &PolicyChecks)) {
+        self.lock().iter().for_each(|(policy, counts)| each(*policy, counts));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<PolicyName, PolicyChecks, RandomState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,6 +284,8 @@ pub struct Stats {
     pub checks: Checks,
     /// Checks that were allowed with more than 80 % of the binding limit used.
     pub near_limit: Counter,
+    /// The same of those that name a policy, by policy.
+    pub by_policy: ByPolicy,
     /// The keys that were allowed and denied most.
     pub top: Top,
     /// Checks that Redis did not answer within the deadline.
@@ -238,7 +312,7 @@ pub struct Stats {
 
 impl Stats {
     /// The counts by name, in the order that INFO shows them.
-    pub fn all(&self) -> [(&'static str, u64); 18] {
+    pub fn all(&self) -> [(&'static str, u64); 19] {
         let Self { checks, .. } = self;
         [
             ("total_connections", self.connections.read()),
@@ -249,6 +323,7 @@ impl Stats {
             ("answers_by_fallback", self.by_fallback.read()),
             ("checks_allowed", checks.all(Outcome::Allowed)),
             ("checks_denied", checks.all(Outcome::Denied)),
+            ("checks_shadow_denied", checks.all(Outcome::ShadowDenied)),
             ("checks_denied_cached", checks.read(Source::DenyCache, Outcome::Denied)),
             ("checks_degraded_allowed", checks.read(Source::Fallback, Outcome::Allowed)),
             ("checks_degraded_denied", checks.read(Source::Fallback, Outcome::Denied)),

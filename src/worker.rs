@@ -9,6 +9,7 @@ use crate::limiter::Limiter;
 use crate::limiter::backend::Backend;
 use crate::log_limit::LogLimit;
 use crate::phase::PhaseCell;
+use crate::policy::live::{LivePolicies, PolicyView};
 use crate::resp::request::Parser;
 use crate::sched_batch::SchedBatch;
 use crate::stats::Stats;
@@ -35,6 +36,8 @@ pub struct Shared {
     pub auth: Auth,
     /// Performs the TLS handshake with clients that speak TLS.
     pub tls: Option<Acceptor>,
+    /// The limits that have names.
+    pub policies: Arc<LivePolicies>,
     /// Where limits are counted.
     pub backend: Arc<Backend>,
     /// Each worker's counters, and behind them those of the thread that serves HTTP.
@@ -69,6 +72,8 @@ pub struct Worker {
     pub shared: Arc<Shared>,
     /// This thread's counters.
     pub stats: Arc<Stats>,
+    /// This thread's copy of the limits that have names.
+    pub policies: PolicyView,
     /// This thread's way to the limiter.
     pub limiter: Limiter,
     /// Whether the sessions are to come to an end, which [`Worker::stop`] tells them. Not a token that threads share,
@@ -91,11 +96,23 @@ impl Worker {
     /// The worker of this thread.
     pub fn new(shared: Arc<Shared>, stats: Arc<Stats>) -> Self {
         let limiter = Limiter::new(shared.backend.clone(), stats.clone());
+        let policies = PolicyView::new(shared.policies.clone());
         let (stopping, stop) = (Cell::new(false), Notify::new());
         let busy_poll = BusyPoll::new(shared.config.server.busy_poll_us);
         let sched_batch = SchedBatch::of_this_thread(shared.config.server.sched_batch);
         let read_buffer = RefCell::new(vec![0; READ_BYTES]);
-        Self { shared, stats, limiter, busy_poll, sched_batch, read_buffer, stopping, stop, parser: RefCell::default() }
+        Self {
+            shared,
+            stats,
+            policies,
+            limiter,
+            busy_poll,
+            sched_batch,
+            read_buffer,
+            stopping,
+            stop,
+            parser: RefCell::default(),
+        }
     }
 
     /// The session of `client` is about to run.

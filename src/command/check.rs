@@ -4,14 +4,14 @@
 use super::docs::{Argument, Docs, KEY, Kind};
 use super::{CommandError, Keys, OwnCommand, Request, capped, check_key, quoted};
 use crate::config::Limits;
-use crate::limit::{Ask, MAX_COST};
+use crate::limit::{MAX_COST, policy_name};
 use crate::quotas::Quotas;
 use crate::quotas::numbers::parse_bounded;
 use crate::resp::request::Args;
 
 pub static COMMAND: OwnCommand = OwnCommand {
     name: "rl.check",
-    arity: -4,
+    arity: -3,
     flags: &["write", "fast"],
     categories: &["@write", "@fast"],
     keys: Keys { first: 1, last: 1, step: 1, flags: &["RW", "access", "update"] },
@@ -24,6 +24,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
         help: &[
             "At most <limit> may pass in any <window>: seconds, or a number with ms, s, m, h or d.",
             "Several windows are checked together, all or nothing. COST is what the request weighs (1).",
+            "With the name of a policy, its limits hold, and are counted apart.",
             "Reply: allowed, limit, remaining, retry_after_ms, reset_after_ms, degraded.",
         ],
         complexity: COMPLEXITY,
@@ -31,18 +32,26 @@ pub static COMMAND: OwnCommand = OwnCommand {
     },
 };
 
-pub const USAGE: &str = "key limit window [limit window ...] [COST n]";
+pub const USAGE: &str = "key limit window [limit window ...]|policy [COST n]";
 pub const COMPLEXITY: &str = "O(log(N)) for each window, N being the requests counted in it";
 pub const ARGUMENTS: &[Argument] = &[
     KEY,
     Argument {
-        name: "quota",
-        kind: Kind::Block(&[
-            Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
-            Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
+        name: "limits",
+        kind: Kind::OneOf(&[
+            Argument {
+                name: "quota",
+                kind: Kind::Block(&[
+                    Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
+                    Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
+                ]),
+                token: None,
+                flags: &["multiple"],
+            },
+            Argument { name: "policy", kind: Kind::Text, token: None, flags: &[] },
         ]),
         token: None,
-        flags: &["multiple"],
+        flags: &[],
     },
     Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
 ];
@@ -50,13 +59,18 @@ pub const ARGUMENTS: &[Argument] = &[
 /// The arguments of RL.CHECK or RL.PEEK.
 #[derive(Debug, Clone, Copy)]
 pub struct CheckArgs<'a> {
-    key: &'a [u8],
-    quotas: Quotas,
-    cost: u32,
+    /// Whether what may pass for it.
+    pub key: &'a [u8],
+    /// By these limits, or none, and
+    pub quotas: Quotas,
+    /// those of the policy of this name, if there is one.
+    pub policy: Option<&'a [u8]>,
+    /// What it costs.
+    pub cost: u32,
 }
 
 impl<'a> CheckArgs<'a> {
-    /// Reads `name key limit window [limit window ...] [COST n]`.
+    /// Reads `name key limit window [limit window ...] [COST n]`, or `name key policy [COST n]`.
     ///
     /// # Errors
     /// The first thing that is wrong, from left to right; then what is more than `limits` allow.
@@ -72,29 +86,31 @@ impl<'a> CheckArgs<'a> {
     }
 
     fn read(command: &'static OwnCommand, args: &Args<'a>) -> Result<Self, CommandError> {
-        let (Some(key), true) = (args.get(1), args.len() >= 4) else { return Err(CommandError::Arity(command)) };
+        let (Some(key), Some(first)) = (args.get(1), args.get(2)) else { return Err(CommandError::Arity(command)) };
         check_key(key)?;
+        let policy = Some(first).filter(|first| policy_name::is_valid(first));
         let mut quotas = Quotas::default();
         let mut cost = None;
-        let mut rest = args.from(2);
+        let mut rest = args.from(if policy.is_some() { 3 } else { 2 });
         while let Some(word) = rest.next() {
             let value = rest.next();
-            if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && !quotas.is_empty() {
+            let has_limits = policy.is_some() || !quotas.is_empty();
+            if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && has_limits {
                 let text = value.ok_or(CommandError::Arity(command))?;
                 cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
                 continue;
             }
-            if !quotas.is_empty() && (cost.is_some() || word.first().is_some_and(u8::is_ascii_alphabetic)) {
-                return Err(CommandError::Option(command, quoted(word)));
+            let is_word = word.first().is_some_and(u8::is_ascii_alphabetic);
+            match policy {
+                // A window follows it, so that it stands where a limit belongs.
+                Some(name) if cost.is_none() && !is_word => return Err(CommandError::Limit(quoted(name))),
+                _ if has_limits && (policy.is_some() || cost.is_some() || is_word) => {
+                    return Err(CommandError::Option(command, quoted(word)));
+                }
+                _ => quotas.add(word, value).map_err(|error| CommandError::quota(command, error))?,
             }
-            quotas.add(word, value).map_err(|error| CommandError::quota(command, error))?;
         }
-        Ok(Self { key, quotas, cost: cost.unwrap_or(1) })
-    }
-
-    /// What is asked.
-    pub fn check(&self) -> Ask<'_> {
-        Ask { key: self.key, limits: self.quotas.as_slice(), cost: self.cost }
+        Ok(Self { key, quotas, policy, cost: cost.unwrap_or(1) })
     }
 }
 
@@ -112,9 +128,8 @@ mod tests {
         let args = parser.args(line.as_bytes());
         let command = OwnCommand::of(args.name()).unwrap();
         let parsed = CheckArgs::read(command, &args).map_err(|error| error.to_string())?;
-        let check = parsed.check();
-        let quotas = check.limits.iter().map(|quota| (quota.max, quota.window.ms())).collect();
-        Ok((check.key.to_vec(), quotas, check.cost))
+        let quotas = parsed.quotas.as_slice().iter().map(|quota| (quota.max, quota.window.ms())).collect();
+        Ok((parsed.key.to_vec(), quotas, parsed.cost))
     }
 
     #[test]
@@ -131,6 +146,8 @@ mod tests {
             ("RL.CHECK k 1 10 COST 2 ", vec![(1, 10_000)], 2),
             ("RL.CHECK k 100.0 60.0 COST 1.0", vec![(100, 60_000)], 1),
             ("RL.CHECK k 1e3 1.0m cost 1e1", vec![(1000, 60_000)], 10),
+            ("RL.CHECK k login", vec![], 1),
+            ("RL.PEEK k a.b-C_9 COST 7", vec![], 7),
         ] {
             assert_eq!(parse(line), Ok((b"k".to_vec(), quotas, cost)), "{line}");
         }
@@ -147,7 +164,7 @@ mod tests {
         let limit = |got| format!("ERR limit must be an integer between 1 and 1000000000, not '{got}'");
         let cost = |got| format!("ERR cost must be an integer between 1 and 1000000, not '{got}'");
         let swapped = |got, right| format!("{}: the limit comes before its window, as in '{right}'", limit(got));
-        let usage = |name: &str| format!("{name} key limit window [limit window ...] [COST n]");
+        let usage = |name: &str| format!("{name} key limit window [limit window ...]|policy [COST n]");
         let arity = |name: &str| {
             format!("ERR wrong number of arguments for '{}' command: {}", name.to_lowercase(), usage(name))
         };
@@ -156,6 +173,13 @@ mod tests {
         for (line, error) in [
             ("RL.CHECK k 10", arity("RL.CHECK")),
             ("RL.PEEK", arity("RL.PEEK")),
+            ("RL.CHECK k", arity("RL.CHECK")),
+            ("RL.CHECK k login COST", arity("RL.CHECK")),
+            ("RL.CHECK k login 10 60", limit("login")),
+            ("RL.CHECK k many 1h", limit("many")),
+            ("RL.CHECK k login COST 5 6", option("6", "RL.CHECK")),
+            ("RL.CHECK k login login", option("login", "RL.CHECK")),
+            ("RL.CHECK k cost 5", limit("cost")),
             ("RL.CHECK k 10 60 5", arity("RL.CHECK")),
             ("RL.CHECK k 10 60 COST", arity("RL.CHECK")),
             ("RL.CHECK \"\" 10 60", "ERR key must be 1 to 1024 bytes long, not 0".to_owned()),

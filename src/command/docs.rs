@@ -34,6 +34,8 @@ pub(super) enum Kind {
     /// No value: the token alone.
     PureToken,
     Block(&'static [Argument]),
+    /// One of these.
+    OneOf(&'static [Argument]),
 }
 
 pub(super) const KEY: Argument = Argument { name: "key", kind: Kind::Key, token: None, flags: &[] };
@@ -168,6 +170,7 @@ fn write_arguments(out: &mut BytesMut, list: &[Argument], protocol: Protocol) {
             Kind::Integer => ("integer", None),
             Kind::PureToken => ("pure-token", None),
             Kind::Block(children) => ("block", Some(children)),
+            Kind::OneOf(children) => ("oneof", Some(children)),
         };
         let is_key = matches!(argument.kind, Kind::Key);
         let optional = [is_key, argument.token.is_some(), !argument.flags.is_empty(), children.is_some()];

@@ -11,11 +11,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use ::config::{File, FileFormat, Source, Value, ValueKind};
+use ::config::{File, FileFormat, Map, Source, Value, ValueKind};
 
 use super::environment::Variables;
-use super::report::{header, report, shown};
+use super::policies;
+use super::report::{header, report, shown, split};
 use super::secret;
+use crate::limit::PolicyName;
+use crate::policy::Layer as PolicyLayer;
 
 /// Keys whose value may stand in a file of its own, which `<key>_file` names.
 const SECRETS: [&str; 4] = ["auth.password", "http.token", "redis.addr", "redis.password"];
@@ -44,6 +47,7 @@ pub(super) struct Settings {
     in_force: Vec<InForce>,
     mistakes: Vec<String>,
     warnings: Vec<String>,
+    policies: Vec<(PolicyName, PolicyLayer)>,
 }
 
 /// The layers over the defaults, lowest first.
@@ -90,9 +94,10 @@ impl Settings {
     /// Adds a file. The `Err` is one that leaves nothing to read on with: it is not there, or not TOML.
     pub(super) fn add_file(&mut self, path: &Path) -> Result<(), String> {
         let source = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| format!("{source}: {error}"))?;
-        let table = File::from_str(&text, FileFormat::Toml).collect();
-        let table = table.map_err(|error| format!("{source}: {}", without_excerpt(&error.to_string())))?;
+        let mut table = read_toml(path)?;
+        if let Some(section) = table.remove(policies::SECTION) {
+            self.policies = policies::read(section, &source, &mut self.mistakes);
+        }
         for (key, value) in table {
             self.add_value(key, value, &source);
         }
@@ -282,6 +287,20 @@ impl Settings {
         top
     }
 
+    /// Where the file is, if there is one.
+    pub(super) fn file_path(&self) -> Option<PathBuf> {
+        (!self.file.is_empty()).then(|| self.file.clone().into())
+    }
+
+    /// The policies of the file.
+    pub(super) fn take_policies(&mut self) -> Vec<(PolicyName, PolicyLayer)> {
+        for (key, text) in policies::lines(&self.policies) {
+            let origin = Origin { layer: Layer::File, source: self.file.clone(), file: None };
+            self.show(&key, Some(text), Some(origin));
+        }
+        std::mem::take(&mut self.policies)
+    }
+
     /// Where the value of `key`, read before, comes from, if it is no default.
     pub(super) fn origin(&self, key: &str) -> Option<&Origin> {
         self.in_force.iter().find(|read| read.key == key)?.origin.as_ref()
@@ -324,7 +343,7 @@ impl Settings {
 
     /// What may stand where an unknown key stands.
     fn keys_beside(&self, unknown: &str) -> String {
-        let known = || self.in_force.iter().filter_map(|read| read.key.rsplit_once('.'));
+        let known = || self.in_force.iter().map(|read| split(&read.key));
         let is_around =
             |section: &str| unknown.strip_prefix(section).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         // A table of a list is read after the section that holds the list, and lies closer.
@@ -332,10 +351,23 @@ impl Settings {
             let keys: Vec<_> = known().filter(|(section, _)| *section == around).map(|(_, name)| name).collect();
             return format!("{} has {}", header(around), keys.join(", "));
         }
-        let mut sections: Vec<_> = known().map(|(section, _)| section).filter(|section| !is_listed(section)).collect();
+        let is_section = |section: &&str| !is_listed(section) && !section.starts_with(policies::SECTION);
+        let mut sections: Vec<_> = known().map(|(section, _)| section).filter(is_section).collect();
         sections.dedup();
+        sections.push(policies::SECTION);
         format!("the sections are {}", sections.join(", "))
     }
+}
+
+/// What stands in a file of TOML.
+///
+/// # Errors
+/// It cannot be read, or is no TOML.
+pub(super) fn read_toml(path: &Path) -> Result<Map<String, Value>, String> {
+    let source = path.display();
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{source}: {error}"))?;
+    let table = File::from_str(&text, FileFormat::Toml).collect();
+    table.map_err(|error| format!("{source}: {}", without_excerpt(&error.to_string())))
 }
 
 fn is_table(value: &Value) -> bool {

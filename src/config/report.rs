@@ -13,7 +13,7 @@ pub(super) fn report(in_force: &[InForce], warnings: &[String]) -> String {
     let mut report = String::new();
     let mut current = "";
     for InForce { key, value, origin } in in_force {
-        let (section, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let (section, name) = split(key);
         if section != current {
             // Writing to a String cannot fail.
             let _ = writeln!(report, "{}{}", if current.is_empty() { "" } else { "\n" }, header(section));
@@ -36,6 +36,14 @@ pub(super) fn report(in_force: &[InForce], warnings: &[String]) -> String {
         let _ = writeln!(report, "# warning: {warning}");
     }
     report
+}
+
+/// A key's section and its name there, which may stand in quotes, and then hold dots.
+pub(super) fn split(key: &str) -> (&str, &str) {
+    match key.rfind(".\"").filter(|_| key.ends_with('"')).or_else(|| key.rfind('.')) {
+        Some(at) => (key.get(..at).unwrap_or_default(), key.get(at + 1..).unwrap_or_default()),
+        None => ("", key),
+    }
 }
 
 /// The line that a section begins with in a file.
@@ -73,6 +81,11 @@ fn toml(value: &str) -> String {
     if is_number || matches!(value, "true" | "false") {
         return value.to_owned();
     }
+    basic_string(value)
+}
+
+/// A text in quotes.
+pub(super) fn basic_string(value: &str) -> String {
     let escaped = value.chars().map(|c| match c {
         '"' | '\\' => format!("\\{c}"),
         c if c.is_control() => format!("\\u{:04X}", u32::from(c)),

@@ -37,7 +37,8 @@ impl Totals {
         let checks = Times::of(stats.iter().map(|stats| &stats.check_latency));
         let waited = checks.count();
         Self {
-            allowed: outcome(Outcome::Allowed).saturating_sub(fallback(Outcome::Allowed)),
+            allowed: (outcome(Outcome::Allowed) + outcome(Outcome::ShadowDenied))
+                .saturating_sub(fallback(Outcome::Allowed) + fallback(Outcome::ShadowDenied)),
             denied: outcome(Outcome::Denied).saturating_sub(fallback(Outcome::Denied)),
             degraded: Outcome::ALL.into_iter().map(fallback).sum(),
             // The others were answered in the turn in which they were read.

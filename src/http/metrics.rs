@@ -1,12 +1,14 @@
-//! What `/metrics` tells. Labels are bounded: sources, nodes, results; never keys.
+//! What `/metrics` tells. Labels are bounded: policies, sources, nodes, results; never keys.
 
 use super::exposition::{Exposition, Format};
 use super::history::Totals;
 use super::nodes::{NodeView, nodes};
+use super::policies;
 use crate::descriptors;
 use crate::info::{self, process};
 use crate::stats::{Counter, Outcome, Source, Stats, sum};
 use crate::worker::Shared;
+use std::fmt::Display;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::SystemTime;
 
@@ -31,23 +33,30 @@ fn source_name(source: Source, is_embedded: bool) -> &'static str {
 }
 
 fn checks(shared: &Shared, out: &mut Exposition) {
-    let results = [("allowed", Outcome::Allowed), ("denied", Outcome::Denied), ("refused", Outcome::Refused)];
     let is_embedded = shared.backend.is_embedded();
+    let by_policy = policies::counts(shared);
     let mut checks = out.counter(
         "tollgate_checks",
-        "Checks by what they came to and who answered: redis, embedded, deny_cache (a denial repeated), fallback \
-         (degraded), request (its cost is above the limit, or it has a window too many).",
+        "Checks by policy (none for limits in the command), by what they came to (shadow_denied: denied by what is only \
+         tried out, and let pass) and by who answered: redis, embedded, deny_cache (a denial repeated), fallback \
+         (degraded), request (its cost is above the limit, or it has a window too many), policy (its mode, or an override).",
     );
     // Without a Redis there is neither of the other two.
-    let can_be = |source: &Source| !is_embedded || matches!(source, Source::Store | Source::Request);
-    for source in Source::ALL.into_iter().filter(can_be) {
-        for (result, outcome) in results {
-            let count: u64 = shared.stats.iter().map(|stats| stats.checks.read(source, outcome)).sum();
-            checks.sample(&[("result", &result), ("source", &source_name(source, is_embedded))], count);
+    let can_be = |source: &Source| !is_embedded || !matches!(source, Source::DenyCache | Source::Fallback);
+    for (policy, counts) in &by_policy {
+        for source in Source::ALL.into_iter().filter(can_be) {
+            for outcome in Outcome::ALL {
+                let labels: [(&str, &dyn Display); 3] =
+                    [("policy", policy), ("result", &outcome.name()), ("source", &source_name(source, is_embedded))];
+                checks.sample(&labels, counts.checks.read(source, outcome));
+            }
         }
     }
-    out.counter("tollgate_near_limit", "Checks allowed with more than 80 % of the limit used that binds.")
-        .sample(&[], sum(&shared.stats, |stats| &stats.near_limit));
+    let mut near = out
+        .counter("tollgate_near_limit", "Checks allowed with more than 80 % of the limit used that binds, by policy.");
+    for (policy, counts) in &by_policy {
+        near.sample(&[("policy", policy)], counts.near_limit.read());
+    }
     let totals = Totals::of(&shared.stats);
     out.histogram(
         "tollgate_check_duration_seconds",

@@ -2,6 +2,7 @@
 
 use super::history::History;
 use super::nodes::{NodeView, mode, nodes};
+use super::policies;
 use crate::clock::now_us;
 use crate::info;
 use crate::limiter::health::Change;
@@ -44,7 +45,7 @@ pub fn render(shared: &Shared, history: &History) -> Value {
             "unwritten": nodes.iter().map(|node| node.unwritten).sum::<usize>(),
             "dropped": nodes.iter().map(|node| node.dropped).sum::<u64>(),
         },
-        "policies": [],
+        "policies": policies::rows(shared),
         "top": { "denied": top(shared, false), "allowed": top(shared, true) },
         "history": points(history),
     })
@@ -126,7 +127,11 @@ fn answers(shared: &Shared) -> Value {
     let refused: u64 = Source::ALL.into_iter().map(|source| of(source, Outcome::Refused)).sum();
     json!({
         "allowed": of(Source::Store, Outcome::Allowed),
-        "denied": of(Source::Store, Outcome::Denied) + of(Source::Request, Outcome::Denied),
+        "allowed_by_policy": of(Source::Policy, Outcome::Allowed),
+        "shadow_denied": Source::ALL.into_iter().map(|source| of(source, Outcome::ShadowDenied)).sum::<u64>(),
+        "denied": of(Source::Store, Outcome::Denied)
+            + of(Source::Request, Outcome::Denied)
+            + of(Source::Policy, Outcome::Denied),
         "denied_cached": of(Source::DenyCache, Outcome::Denied),
         "degraded_allowed": of(Source::Fallback, Outcome::Allowed),
         "degraded_denied": of(Source::Fallback, Outcome::Denied),

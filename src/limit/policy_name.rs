@@ -14,6 +14,8 @@ use std::sync::{Mutex, PoisonError};
 
 /// Longest name, in bytes.
 pub const MAX_POLICY_NAME_BYTES: usize = 64;
+/// What follows the key in commands and is no policy.
+pub const RESERVED: [&str; 8] = ["and", "burst", "by", "conn", "cost", "full", "id", "prefetch"];
 /// Most different names in the life of a process.
 const MAX_NAMES: usize = 1 << 16;
 
@@ -54,6 +56,7 @@ pub fn is_valid(name: &[u8]) -> bool {
     (1..=MAX_POLICY_NAME_BYTES).contains(&name.len())
         && name.first().is_some_and(u8::is_ascii_alphabetic)
         && name.iter().all(is_of_name)
+        && !RESERVED.iter().any(|word| word.as_bytes().eq_ignore_ascii_case(name))
 }
 
 // Each name is kept once, so that where it stands tells it from all others.
@@ -105,7 +108,7 @@ mod tests {
         assert_ne!(PolicyName::new("login"), PolicyName::new("Login"));
         assert!(PolicyName::new("a") < PolicyName::new("b"));
         assert!(PolicyName::new(&"a".repeat(64)).is_some() && PolicyName::new("a_B.9-").is_some());
-        for name in ["", "9a", "_a", ".a", "a:b", "a b", "é", "aé", "a\n", "*", &"a".repeat(65)] {
+        for name in ["", "9a", "_a", ".a", "a:b", "a b", "é", "aé", "a\n", "*", "COST", "full", &"a".repeat(65)] {
             assert_eq!(PolicyName::new(name), None, "{name}");
         }
     }

@@ -30,17 +30,27 @@ impl Answer {
 
     /// Counts what a check came to that `source` has answered.
     pub(super) fn count(&self, source: Source, ask: &Ask<'_>, stats: &Stats, now_us: u64) {
-        let Self::Verdict(verdict) = self else { return stats.checks.add(source, Outcome::Refused) };
-        if verdict.allowed {
-            stats.checks.add(source, Outcome::Allowed);
-            if u64::from(verdict.remaining) * 5 < u64::from(verdict.limit) {
-                stats.near_limit.add(1);
+        let (mut outcome, mut is_near) = (Outcome::Refused, false);
+        if let Self::Verdict(verdict) = self {
+            outcome = match verdict {
+                Verdict { allowed: true, .. } => Outcome::Allowed,
+                Verdict { is_shadow: true, .. } => Outcome::ShadowDenied,
+                _ => Outcome::Denied,
+            };
+            if verdict.allowed {
+                is_near = u64::from(verdict.remaining) * 5 < u64::from(verdict.limit);
+                stats.top.allowed.add(ask.key, now_us);
+            } else {
+                log::denials::note(ask, verdict, source.name(), now_us);
+                stats.top.denied.add(ask.key, now_us);
             }
-            stats.top.allowed.add(ask.key, now_us);
-        } else {
-            stats.checks.add(source, Outcome::Denied);
-            log::denials::note(ask, verdict, source.name(), now_us);
-            stats.top.denied.add(ask.key, now_us);
+        }
+        stats.checks.add(source, outcome);
+        if is_near {
+            stats.near_limit.add(1);
+        }
+        if let Some(policy) = ask.terms().policy {
+            stats.by_policy.add(policy, source, outcome, is_near);
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use super::caller::Caller;
 use super::slots;
-use crate::command::{CheckArgs, OwnRequest, Request, docs};
+use crate::command::{CheckArgs, OwnRequest, Request, docs, quoted};
 use crate::info;
-use crate::limit::Verb;
+use crate::limit::{Ask, Verb};
 use crate::limiter::mailbox::Answer;
+use crate::policy::Ruling;
 use crate::resp::reply;
 use crate::top::Which;
 
@@ -65,11 +66,30 @@ impl OwnCommands {
 
 fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, muted: bool) {
     let ticket = caller.replies.slots.next_ticket();
-    let mut ask = parsed.check();
-    let prefixed = prefixed(caller, ask.key);
-    ask.key = prefixed.as_deref().unwrap_or(ask.key);
-    let answer = caller.worker.limiter.ask(verb, &ask, now_us, &caller.mailbox, ticket);
+    let prefixed = prefixed(caller, parsed.key);
+    let key = prefixed.as_deref().unwrap_or(parsed.key);
+    let policies = caller.worker.policies.get();
+    let ruling = match parsed.policy {
+        None => Some(policies.rule_plain(&parsed.quotas, now_us)),
+        Some(name) => policies.rule(name, key, now_us),
+    };
+    drop(policies);
+    let Some(Ruling { quotas, answer }) = ruling else { return refuse_policy(caller, parsed.policy, muted) };
+    let ask = Ask { key, limits: quotas.as_slice(), cost: parsed.cost };
+    let limiter = &caller.worker.limiter;
+    let answer = match answer {
+        Some(verdict) => Some(limiter.answer_by_policy(verb, &ask, verdict, now_us)),
+        None => limiter.ask(verb, &ask, now_us, &caller.mailbox, ticket),
+    };
     place(caller, answer, muted);
+}
+
+/// Says that there is no policy of the name.
+fn refuse_policy(caller: &mut Caller, policy: Option<&[u8]>, muted: bool) {
+    if !muted {
+        let name = quoted(policy.unwrap_or_default());
+        reply::error(caller.replies.tail(), &format!("ERR no such policy '{name}'"));
+    }
 }
 
 /// The keys of most answers: key, policy, count and error of each. No policy has a name yet.

@@ -47,7 +47,7 @@ fn metrics(tollgate: &Tollgate) -> BTreeMap<String, f64> {
 }
 
 fn checks(samples: &BTreeMap<String, f64>, result: &str, source: &str) -> f64 {
-    samples[&format!("tollgate_checks_total{{result=\"{result}\",source=\"{source}\"}}")]
+    samples[&format!("tollgate_checks_total{{policy=\"\",result=\"{result}\",source=\"{source}\"}}")]
 }
 
 fn state(tollgate: &Tollgate) -> Value {
@@ -360,7 +360,7 @@ fn metrics_count_what_came() {
     assert_eq!(checks(&now, "denied", "redis") + checks(&now, "denied", "deny_cache"), 2.0);
     assert_eq!(checks(&now, "denied", "request"), 1.0);
     // After the ninth and the tenth less than a fifth is left.
-    assert_eq!(now["tollgate_near_limit_total"], 2.0);
+    assert_eq!(now["tollgate_near_limit_total{policy=\"\"}"], 2.0);
     assert_eq!(now["tollgate_check_duration_seconds_count"], 13.0);
     assert!(now["tollgate_check_duration_seconds_sum"] > 0.0);
     assert!(now["tollgate_store_duration_seconds_count"] >= now["tollgate_store_batches_total"]);
