@@ -3,6 +3,8 @@
 // Clippy's settings allow these in test functions; the helpers beside them are as much of a test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "config/readme.rs"]
+mod readme;
 #[path = "config/secrets.rs"]
 mod secrets;
 #[path = "config/variables.rs"]
