@@ -119,9 +119,9 @@ fn samples_are_not_taken_in_step_with_who_asks() {
     }
     let listed = top(&worker, DENIED, START_US + SECOND_US);
     assert_eq!(listed.len(), 16);
-    for Entry { count, error, .. } in listed.iter() {
-        assert!((count - error..count + 2 * error).contains(&(1_000_000 / 16)), "{count}, {error}");
-    }
+    const EACH: u64 = 1_000_000 / 16;
+    // Taken in step, one of them would have all. By chance a count is off by 2 %, and hardly ever by 10.
+    assert!(listed.iter().all(|entry| entry.count.abs_diff(EACH) < EACH / 10), "{listed:?}");
 }
 
 #[test]
