@@ -94,6 +94,8 @@ pub enum Request<'a> {
     Top {
         /// Of which answers, and when.
         which: Which,
+        /// By which policy, or by none if this is empty; by whichever if nothing is said.
+        policy: Option<&'a [u8]>,
         /// How many keys, at most.
         count: usize,
     },

@@ -16,6 +16,7 @@
 
 mod sketch;
 
+use crate::limit::PolicyName;
 use ahash::RandomState;
 use sketch::Sketch;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -82,17 +83,17 @@ struct Period {
 }
 
 impl TopKeys {
-    /// Counts an answer on this key. Only the worker whose it is may.
+    /// Counts an answer on this key, by this policy if by any. Only the worker whose it is may.
     #[inline]
-    pub fn add(&self, key: &[u8], now_us: u64) {
+    pub fn add(&self, key: &[u8], policy: Option<PolicyName>, now_us: u64) {
         match self.skip.load(Relaxed) {
-            0 => self.look_at(key, now_us),
+            0 => self.look_at((key, policy), now_us),
             skip => self.skip.store(skip - 1, Relaxed),
         }
     }
 
     #[inline(never)]
-    fn look_at(&self, key: &[u8], now_us: u64) {
+    fn look_at(&self, key: (&[u8], Option<PolicyName>), now_us: u64) {
         let hash = HASHER.hash_one(key);
         let mut counts = self.lock();
         counts.turn(now_us);

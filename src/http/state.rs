@@ -5,6 +5,7 @@ use super::nodes::{NodeView, mode, nodes};
 use super::policies;
 use crate::clock::now_us;
 use crate::info;
+use crate::limit::PolicyName;
 use crate::limiter::health::Change;
 use crate::shown::Shown;
 use crate::stats::{Outcome, Source, Times, sum};
@@ -152,7 +153,7 @@ fn latency(history: &History) -> Value {
 fn top(shared: &Shared, allowed: bool) -> Value {
     let which = Which { allowed, hour: false };
     let listed = shared.top.read(shared.stats.iter().map(|stats| &stats.top), which, now_us());
-    let row = |entry: &Entry| json!({ "key": Shown(&entry.key).to_string(), "policy": null, "count": entry.count, "error": entry.error });
+    let row = |entry: &Entry| json!({ "key": Shown(&entry.key).to_string(), "policy": entry.policy.map(PolicyName::as_str), "count": entry.count, "error": entry.error });
     listed.entries.iter().take(MAX_KEYS).map(row).collect()
 }
 

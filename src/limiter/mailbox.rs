@@ -30,6 +30,7 @@ impl Answer {
 
     /// Counts what a check came to that `source` has answered.
     pub(super) fn count(&self, source: Source, ask: &Ask<'_>, stats: &Stats, now_us: u64) {
+        let policy = ask.terms().policy;
         let (mut outcome, mut is_near) = (Outcome::Refused, false);
         if let Self::Verdict(verdict) = self {
             outcome = match verdict {
@@ -39,17 +40,17 @@ impl Answer {
             };
             if verdict.allowed {
                 is_near = u64::from(verdict.remaining) * 5 < u64::from(verdict.limit);
-                stats.top.allowed.add(ask.key, now_us);
+                stats.top.allowed.add(ask.key, policy, now_us);
             } else {
                 log::denials::note(ask, verdict, source.name(), now_us);
-                stats.top.denied.add(ask.key, now_us);
+                stats.top.denied.add(ask.key, policy, now_us);
             }
         }
         stats.checks.add(source, outcome);
         if is_near {
             stats.near_limit.add(1);
         }
-        if let Some(policy) = ask.terms().policy {
+        if let Some(policy) = policy {
             stats.by_policy.add(policy, source, outcome, is_near);
         }
     }

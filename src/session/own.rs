@@ -4,11 +4,11 @@ use super::caller::Caller;
 use super::slots;
 use crate::command::{CheckArgs, OwnRequest, Request, docs, quoted};
 use crate::info;
-use crate::limit::{Ask, Verb};
+use crate::limit::{Ask, PolicyName, Verb};
 use crate::limiter::mailbox::Answer;
 use crate::policy::Ruling;
 use crate::resp::reply;
-use crate::top::Which;
+use crate::top::{Entry, Which};
 
 /// One client's.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ impl OwnCommands {
             Ok(Request::Reset(keys)) => self.reset(caller, keys, now_us, muted),
             Ok(Request::Inspect { key, entries }) => self.inspect(caller, key, entries.unwrap_or(0), now_us, muted),
             _ if muted => {}
-            Ok(Request::Top { which, count }) => top(caller, *which, *count, now_us),
+            Ok(Request::Top { which, policy, count }) => top(caller, *which, *policy, *count, now_us),
             Ok(Request::Stats) => stats(caller),
             Ok(Request::Help) => docs::help(caller.replies.tail()),
             Err(error) => reply::error(caller.replies.tail(), &error.to_string()),
@@ -92,16 +92,19 @@ fn refuse_policy(caller: &mut Caller, policy: Option<&[u8]>, muted: bool) {
     }
 }
 
-/// The keys of most answers: key, policy, count and error of each. No policy has a name yet.
-fn top(caller: &mut Caller, which: Which, count: usize, now_us: u64) {
+/// The keys of most answers, by this policy if only those are asked for: key, policy, count and error of each.
+fn top(caller: &mut Caller, which: Which, policy: Option<&[u8]>, count: usize, now_us: u64) {
     let shared = &caller.worker.shared;
     let listed = shared.top.read(shared.stats.iter().map(|stats| &stats.top), which, now_us);
     let out = caller.replies.tail();
-    reply::array(out, listed.entries.len().min(count));
-    for entry in listed.entries.iter().take(count) {
+    let name_of = |entry: &Entry| entry.policy.map_or("", PolicyName::as_str).as_bytes();
+    let is_asked_for = |entry: &&Entry| policy.is_none_or(|policy| name_of(entry) == policy);
+    let entries: Vec<_> = listed.entries.iter().filter(is_asked_for).take(count).collect();
+    reply::array(out, entries.len());
+    for entry in entries {
         reply::array(out, 4);
         reply::bulk(out, &entry.key);
-        reply::bulk(out, b"");
+        reply::bulk(out, name_of(entry));
         reply::integer(out, i64::try_from(entry.count).unwrap_or(i64::MAX));
         reply::integer(out, i64::try_from(entry.error).unwrap_or(i64::MAX));
     }

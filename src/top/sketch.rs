@@ -12,6 +12,8 @@
 //! 1 / (SETS x WAYS) of all. One set for all keys would make this certain, and each count a walk through a structure of
 //! linked buckets.
 
+use crate::limit::PolicyName;
+
 /// Sets, a power of two, and places in each.
 const SETS: usize = 128;
 const WAYS: usize = 8;
@@ -33,8 +35,10 @@ pub struct Sketch {
 #[derive(Debug, Clone, Default)]
 pub struct Entry {
     hash: u64,
-    /// The key, or what is kept of it: see [`kept`].
+    /// The key, or what is kept of it: see [`keep`].
     pub key: Vec<u8>,
+    /// The policy that it was asked about by, if by any: the same key by another is another.
+    pub policy: Option<PolicyName>,
     /// 0 where there is no key.
     pub count: u64,
     /// By so much the count may be too high.
@@ -48,15 +52,15 @@ impl Entry {
 }
 
 impl Sketch {
-    /// Counts a key, whose hash is this, so many times, of which one was seen.
-    pub fn add(&mut self, hash: u64, key: &[u8], weight: u64) {
+    /// Counts a key by a policy, which have this hash together, so many times, of which one was seen.
+    pub fn add(&mut self, hash: u64, (key, policy): (&[u8], Option<PolicyName>), weight: u64) {
         self.is_sampled |= weight > 1;
         self.total += weight;
         let Some(set) = self.set_of(hash) else { return };
         if let Some(entry) = set.iter_mut().find(|entry| entry.is_of(hash)) {
             entry.count += weight;
         } else if let Some(entry) = set.iter_mut().min_by_key(|entry| entry.count) {
-            (entry.hash, entry.error) = (hash, entry.count);
+            (entry.hash, entry.error, entry.policy) = (hash, entry.count, policy);
             entry.count += weight;
             keep(&mut entry.key, key, hash);
         }
@@ -122,6 +126,7 @@ fn merge_set(set: &mut [Entry; WAYS], other: &[Entry; WAYS], shared: impl Fn(u64
         let count = shared(other.count) + least;
         if let Some(entry) = set.iter_mut().min_by_key(|entry| entry.count).filter(|entry| entry.count < count) {
             (entry.hash, entry.count, entry.error) = (other.hash, count, shared(other.error) + least);
+            entry.policy = other.policy;
             entry.key.clone_from(&other.key);
         }
     }

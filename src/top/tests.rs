@@ -88,7 +88,7 @@ proptest! {
             exact.add(&key);
             // Slower than samples are taken at.
             let now_us = START_US + number * 100;
-            workers[seed.wrapping_add(number) as usize % worker_count].denied.add(&key, now_us);
+            workers[seed.wrapping_add(number) as usize % worker_count].denied.add(&key, None, now_us);
         }
         exact.assert_holds(&top(&workers, DENIED, START_US + 4 * SECOND_US), false);
     }
@@ -101,7 +101,7 @@ fn a_count_that_is_made_of_samples_says_how_far_off_it_may_be() {
     for number in 0..2_000_000_u64 {
         let key = format!("key:{}", zipf.next()).into_bytes();
         exact.add(&key);
-        workers[number as usize % 2].denied.add(&key, START_US + number);
+        workers[number as usize % 2].denied.add(&key, None, START_US + number);
     }
     let listed = top(&workers, DENIED, START_US + 2 * SECOND_US);
     assert!(listed.len() > 50, "{}", listed.len());
@@ -115,7 +115,7 @@ fn a_count_that_is_made_of_samples_says_how_far_off_it_may_be() {
 fn samples_are_not_taken_in_step_with_who_asks() {
     let worker = workers(1);
     for number in 0..1_000_000_u64 {
-        worker[0].denied.add(format!("k{}", number % 16).as_bytes(), START_US + number);
+        worker[0].denied.add(format!("k{}", number % 16).as_bytes(), None, START_US + number);
     }
     let listed = top(&worker, DENIED, START_US + SECOND_US);
     assert_eq!(listed.len(), 16);
@@ -127,7 +127,7 @@ fn samples_are_not_taken_in_step_with_who_asks() {
 #[test]
 fn the_last_minute_is_what_has_passed_of_this_and_the_rest_of_the_one_before() {
     let worker = workers(1);
-    let count = |times: u64, now_us: u64| (0..times).for_each(|_| worker[0].denied.add(b"k", now_us));
+    let count = |times: u64, now_us: u64| (0..times).for_each(|_| worker[0].denied.add(b"k", None, now_us));
     let read = |now_us: u64, hour: bool| {
         let listed = TopOfAll::default().read(worker.iter(), Which { allowed: false, hour }, now_us);
         let count = listed.entries.first().map_or(0, |entry| entry.count);
@@ -156,7 +156,7 @@ fn an_hour_of_many_keys_holds_its_error_too() {
     for number in 0..200_000_u64 {
         let key = format!("key:{}", zipf.next()).into_bytes();
         exact.add(&key);
-        workers[number as usize % 2].allowed.add(&key, START_US + number * (HOUR_US - MINUTE_US) / 200_000);
+        workers[number as usize % 2].allowed.add(&key, None, START_US + number * (HOUR_US - MINUTE_US) / 200_000);
     }
     exact.assert_holds(&top(&workers, Which { allowed: true, hour: true }, START_US + HOUR_US - 1), false);
     assert_eq!(top(&workers, DENIED, START_US).len(), 0);
@@ -165,7 +165,7 @@ fn an_hour_of_many_keys_holds_its_error_too() {
 #[test]
 fn nobody_is_listed_where_all_are_alike() {
     let worker = workers(1);
-    (0..100_000_u64).for_each(|number| worker[0].denied.add(&number.to_le_bytes(), START_US + number * 200));
+    (0..100_000_u64).for_each(|number| worker[0].denied.add(&number.to_le_bytes(), None, START_US + number * 200));
     assert_eq!(counts(&top(&worker, DENIED, START_US + 20 * SECOND_US)), []);
 }
 
@@ -175,7 +175,7 @@ fn long_keys_are_cut_and_none_is_taken_for_another() {
     let (mut one, mut other) = (vec![b'a'; 1024], vec![b'a'; 1024]);
     (one[1023], other[1023]) = (b'1', b'2');
     for (key, times) in [(&one, 3), (&other, 2), (&vec![b'b'; 128], 1)] {
-        (0..times).for_each(|_| worker[0].denied.add(key, START_US));
+        (0..times).for_each(|_| worker[0].denied.add(key, None, START_US));
     }
     let listed = top(&worker, DENIED, START_US);
     let [first, second, third] = &*listed else { panic!("{listed:?}") };
@@ -191,7 +191,7 @@ fn an_answer_is_given_again_for_a_moment() {
     let (worker, all) = (workers(1), TopOfAll::default());
     let read = |now_us| all.read(worker.iter(), DENIED, now_us).entries.len();
     assert_eq!(read(START_US), 0);
-    worker[0].denied.add(b"k", START_US);
+    worker[0].denied.add(b"k", None, START_US);
     assert_eq!(read(START_US + GOOD_FOR_US - 1), 0);
     assert_eq!(read(START_US + GOOD_FOR_US), 1);
 }

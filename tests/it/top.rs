@@ -58,7 +58,7 @@ fn who_is_denied_most_is_listed_first() {
 
 #[test]
 fn what_is_wrong_with_the_options_is_named() {
-    const USAGE: &str = "RL.TOP [COUNT n] [ALLOWED] [HOUR]";
+    const USAGE: &str = "RL.TOP [POLICY name] [COUNT n] [ALLOWED] [HOUR]";
     let count = |got| format!("ERR count must be an integer between 1 and 1000, not '{got}'");
     let option = |got| format!("ERR unknown option '{got}' for 'rl.top': {USAGE}");
     on_each_store(|client| {
@@ -70,13 +70,33 @@ fn what_is_wrong_with_the_options_is_named() {
             ("RL.TOP COUNT 5 COUNT 5", option("COUNT")),
             ("RL.TOP HOUR hour", option("hour")),
             ("RL.TOP ALLOWED DENIED", option("DENIED")),
-            // Policies have no names yet.
-            ("RL.TOP POLICY api", option("POLICY")),
+            ("RL.TOP POLICY a POLICY b", option("POLICY")),
             ("RL.STATS all", "ERR wrong number of arguments for 'rl.stats' command: RL.STATS".to_owned()),
         ] {
             assert_eq!(client.line(line), error(&text), "{line}");
         }
     });
+}
+
+#[test]
+fn a_key_by_a_policy_is_another_than_by_limits_or_by_another_policy() {
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("tollgate.toml");
+    fs::write(&file, "[policies]\nstrict = '1 1h'\ntried = '1 1h MODE shadow'\n").unwrap();
+    let tollgate = Tollgate::builder().arg("--embedded").arg("--config").arg(file.to_str().unwrap()).start();
+    let mut client = tollgate.client();
+    for (line, checks) in [("RL.CHECK k strict", 5), ("RL.CHECK k tried", 4), ("RL.CHECK k 1 1h", 3)] {
+        (0..checks).for_each(|_| _ = client.decide(line));
+    }
+    let row = |policy: &str, count: i64| {
+        Reply::Array(vec![Reply::bulk("k"), Reply::bulk(policy), Reply::Integer(count), Reply::Integer(0)])
+    };
+    wait_for_top(&mut client, "RL.TOP", &[row("strict", 4), row("tried", 3), row("", 2)]);
+    wait_for_top(&mut client, "RL.TOP POLICY tried COUNT 5", &[row("tried", 3)]);
+    assert_eq!(client.cmd(&["RL.TOP", "POLICY", "", "ALLOWED"]), Reply::Array(vec![row("", 1)]));
+    wait_for_top(&mut client, "RL.TOP POLICY other", &[]);
+    let figures = ["checks_denied", "checks_shadow_denied"].map(|name| figure(&mut client, name));
+    assert_eq!(figures, [6, 3]);
 }
 
 /// A transaction is answered at once: a thousand of these in one would be more than memory is for.
