@@ -171,6 +171,11 @@ impl Policies {
         }
     }
 
+    /// What holds for a key in place of policies' limits, with each policy's name.
+    pub fn overrides_of(&self, key: &[u8], now_us: u64) -> Vec<(PolicyName, &Override)> {
+        self.iter().filter_map(|policy| Some((policy.name, policy.override_of(key, now_us)?))).collect()
+    }
+
     /// Puts a change into force.
     pub fn apply(&mut self, change: Change) {
         let Change { target, entry } = change;

@@ -2,9 +2,10 @@
 //! own, which begins with the first question.
 
 use crate::clock::now_us;
-use crate::limit::{MAX_LISTED_ENTRIES, PolicyName, Standing};
+use crate::limit::{Limit, MAX_LISTED_ENTRIES, PolicyName, Standing};
 use crate::limiter::Limiter;
 use crate::limiter::mailbox::{Answer, Mailbox, Refusal};
+use crate::policy::Policies;
 use crate::shown::{self, Shown};
 use crate::stats::Stats;
 use crate::worker::Shared;
@@ -47,11 +48,14 @@ impl LookUp {
             }
             answer = inspect(limiter, &key).await;
         }
+        let policies = shared.policies.get();
         match answer {
-            Answer::Standings(standings, _) if standings.is_empty() => {
+            Answer::Standings(standings, _)
+                if standings.is_empty() && policies.overrides_of(&key, now_us()).is_empty() =>
+            {
                 error(StatusCode::NOT_FOUND, "nothing is counted for this key")
             }
-            Answer::Standings(standings, _) => (StatusCode::OK, body(&key, &standings)),
+            Answer::Standings(standings, _) => (StatusCode::OK, body(&key, &standings, &policies)),
             Answer::Refused(refusal @ (Refusal::Unavailable | Refusal::Unusable)) => {
                 error(StatusCode::SERVICE_UNAVAILABLE, &refusal.to_string())
             }
@@ -78,18 +82,27 @@ fn error(status: StatusCode, text: &str) -> (StatusCode, Value) {
     (status, json!({ "error": text }))
 }
 
-fn body(key: &[u8], standings: &[Standing]) -> Value {
-    let limits: Vec<_> = standings.iter().map(limit).collect();
-    json!({ "key": Shown(key).to_string(), "limits": limits, "override": null, "penalty": null, "leases": [] })
+fn body(key: &[u8], standings: &[Standing], policies: &Policies) -> Value {
+    let now_us = now_us();
+    let limits: Vec<_> = standings.iter().map(|standing| limit(standing, limit_of(standing, key, policies))).collect();
+    let overrides = policies.overrides_of(key, now_us).into_iter();
+    let overrides: Vec<_> = overrides.map(|(policy, found)| format!("{policy}: {}", found.rule)).collect();
+    let overrides = (!overrides.is_empty()).then(|| overrides.join(", "));
+    json!({ "key": Shown(key).to_string(), "limits": limits, "override": overrides, "penalty": null, "leases": [] })
 }
 
-/// What was asked with is not kept, so the limit itself is not known.
-fn limit(standing: &Standing) -> Value {
+/// How much may be counted, if a policy says so: of limits that stood in a command nothing is kept.
+fn limit_of(standing: &Standing, key: &[u8], policies: &Policies) -> Option<u32> {
+    let ruling = policies.rule(standing.counter.policy?.as_str().as_bytes(), key, now_us())?;
+    ruling.quotas.as_slice().iter().find(|limit| limit.counter() == standing.counter).map(Limit::capacity)
+}
+
+fn limit(standing: &Standing, most: Option<u32>) -> Value {
     let newest: Vec<_> = standing.newest.iter().map(|(made_us, weight)| (made_us / 1000, weight)).collect();
     json!({
         "policy": standing.counter.policy.map(PolicyName::as_str),
         "algorithm": standing.counter.rule.algorithm(),
-        "limit": null,
+        "limit": most,
         "window_ms": standing.counter.rule.window().ms(),
         "used": standing.used,
         "oldest_ms": standing.oldest_us / 1000,

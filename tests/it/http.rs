@@ -6,10 +6,12 @@ use crate::common::{
 };
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 const DEFAULT: &str = "Bearer secret";
 const SHOP: &str = "Basic c2hvcDpzaG9wLXNlY3JldA==";
@@ -491,7 +493,12 @@ fn before_a_cluster_each_node_is_told_of_with_its_slots() {
 #[test]
 fn a_key_is_looked_up() {
     let mut redis = RedisServer::start();
-    let started = |builder: Builder| with_http(builder).expect_log("redis").start();
+    let dir = TempDir::new().unwrap();
+    let file = dir.path().join("tollgate.toml");
+    let policy = "[policies.login]\nlimits = '5 1m'\n[policies.login.overrides]\nvip = '9 1m'\nbad = 'block'";
+    fs::write(&file, policy).unwrap();
+    let config = file.to_str().unwrap();
+    let started = |builder: Builder| with_http(builder).arg("--config").arg(config).expect_log("redis").start();
     let before_redis = started(Tollgate::builder().redis(&redis));
     let embedded = started(Tollgate::builder().arg("--embedded"));
     for (tollgate, store) in [(&before_redis, "redis"), (&embedded, "embedded")] {
@@ -516,8 +523,18 @@ fn a_key_is_looked_up() {
         for path in ["/api/key", "/api/key?key=", "/api/key?kay=a", &too_long] {
             assert_eq!(get(tollgate, path).status, 400, "{path:.20}");
         }
+        for (key, limit, overrides) in [("k", 5, Value::Null), ("vip", 9, "login: 9 1m".into())] {
+            client.decide(&format!("RL.CHECK {key} login"));
+            let found: Value = serde_json::from_str(&get(tollgate, &format!("/api/key?key={key}")).body).unwrap();
+            assert_eq!((&found["limits"][0]["policy"], &found["limits"][0]["limit"]), (&"login".into(), &limit.into()));
+            assert_eq!(found["override"], overrides);
+        }
+        let found: Value = serde_json::from_str(&get(tollgate, "/api/key?key=bad").body).unwrap();
+        assert_eq!((&found["override"], &found["limits"]), (&"login: block".into(), &Value::Array(vec![])));
         // Looking counts nothing.
         assert_eq!(checks(&metrics(tollgate), "allowed", store), 2.0);
+        let by_policy = format!("tollgate_checks_total{{policy=\"login\",result=\"allowed\",source=\"{store}\"}}");
+        assert_eq!(metrics(tollgate)[&by_policy], 2.0);
     }
     redis.kill();
     wait_until(PATIENCE, || state(&before_redis)["state"]["exact"] == false);
