@@ -5,7 +5,8 @@
 --        [2] unix time in us
 --        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: of 8
 --        bits, 1 if an earlier run saw that its logs, if they are still there, live as long as any entry counts that
---        is made until [2], and 2 if the batch may have run before; number of checks, at most 1024, and cost of one,
+--        is made until [2], 2 if the batch may have run before, and 4 if it is to be told when more is free; number of
+--        checks, at most 1024, and cost of one,
 --        and for each window its limit, all of 32 bits, and its length in ms, a double. That is read in a tenth of the
 --        time that text takes;
 --        then the logs, if they are no KEYS
@@ -20,6 +21,11 @@
 --          empty_in_us  until the newest entry expires, those just made included; 0 if there is none
 --          covered      with fits_in_us: weight that will have expired by then, or somewhat less. Whatever fits once
 --                       this much has expired, and does not fit before the check does, fits at the same time. Else 0
+--        and, for each log of each item that is to be told when more is free
+--          -1 - place
+--          next_in_us   until so many of the oldest entries have expired, those just made included, that more is free
+--                       under the limit than now; 0 if there is none
+--          0, 0         so that it is as long
 --        Where all were admitted the newest entry is the one just made. Should the clock have stepped back it may not
 --        be; a call for each check, to learn that, is not made.
 --        `used` may be too much where entries are heavier than 1 and more have expired than may be read (decide.lua),
@@ -30,7 +36,8 @@
 --        more than the oldest entry to expire costs 1 more if t is there, and 1 for each 100 entries. For an item that
 --        is admitted though one of its logs has expired as a whole, 1 call; for one that may have run before, 1 for the
 --        names of its members, of which there are as many as checks. What is read and forgotten one by one is bounded
---        (decide.lua).
+--        (decide.lua). To tell when more is free costs 1 call for each window, and more only where a limit was lowered and
+--        t is there.
 --
 -- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
 -- for the others. So a batch that runs again because its answer was lost finds what it made, and answers what it did.
@@ -69,7 +76,9 @@ end
 local number, at = 0, 0
 for arg = 3, last_arg, 2 do
   local question = read_question(ARGV[arg + 1])
-  local checks, cost, lasts = question.checks, question.cost, question.lasts
+  local checks, cost, lasts, is_full = question.checks, question.cost, question.lasts, question.is_full
+  -- More than `used` is replied where fewer checks than these are admitted.
+  local tells_below = is_full and math.huge or checks
   for _ = 1, ARGV[arg] do
     local admitted, fault = measure(question, at)
     local known, member = 0, nil
@@ -109,10 +118,15 @@ for arg = 3, last_arg, 2 do
             keep_alive(key, window, used == 0)
           end
         end
-        if admitted < checks then
+        if admitted < tells_below then
           local left, has_t = window.oldest ~= 0 and window.left or 0, excess or added > 1
           seldom = seldom or define_seldom()
-          seldom.append_denial(place, window, cost, used + added, left, has_t, true)
+          if admitted < checks then
+            seldom.append_denial(place, window, cost, used + added, left, has_t, true)
+          end
+          if is_full then
+            seldom.append_next(place, window, used + added, left, has_t)
+          end
         end
       else
         reply[place + 1] = fault

@@ -8,9 +8,9 @@
 
 local reply = { now_us }
 
--- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, whether it was asked before, and a
--- window for each quota }. Most items of a batch ask the same of other keys, so that what was read before need not be
--- read again.
+-- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, whether it was asked before, whether it is
+-- to be told when more is free, and a window for each quota }. Most items of a batch ask the same of other keys, so that
+-- what was read before need not be read again.
 local questions = {}
 local function read_question(packed)
   local question = questions[packed]
@@ -19,7 +19,10 @@ local function read_question(packed)
   end
   local flags, checks, cost, at = struct.unpack('<BI4I4', packed)
   local lasts = flags % 2 == 1 and now_us <= tonumber(ARGV[2])
-  question = { checks = checks, cost = cost, lasts = lasts, is_resent = flags >= 2 }
+  question = { checks = checks, cost = cost, lasts = lasts }
+  if flags > 1 then
+    question.is_resent, question.is_full = flags % 4 >= 2, flags >= 4
+  end
   while at <= #packed do
     local limit, window_ms
     limit, window_ms, at = struct.unpack('<I4d', packed, at)
@@ -157,6 +160,27 @@ local function define_seldom()
     reply_size = n + 4
   end
 
+  -- Replies of a log, keys[place], until when more is free under the limit than now. The rest as append_denial has it,
+  -- which comes first where both are said.
+  local function append_next(place, window, total, kept, has_t)
+    local key, next_in_us, is_measured = keys[place], 0, window.oldest ~= 0
+    if total > 0 and not (is_measured and window.over) then
+      -- More than the limit is used where that was lowered.
+      local needed = is_measured and window.vague and 1 or math.max(1, total + 1 - window.limit)
+      local rank = kept + needed - 1
+      if has_t then
+        rank = needed == 1 and kept + 1 or walk(key, kept + 1, needed)
+      end
+      rank = string.format('%d', rank)
+      local score = call('ZRANGE', key, rank, rank, 'REV', 'WITHSCORES')[2]
+      local time_us = score and math.min(now_us + window.us, -score) or now_us
+      next_in_us = math.max(0, time_us + window.us - now_us)
+    end
+    local n = reply_size
+    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = -place, next_in_us, 0, 0
+    reply_size = n + 4
+  end
+
   -- The weight with which an item of this id was counted when its batch ran before, or 0. If it was, what its windows
   -- say is made so that as many of its checks are admitted as then, though something may have expired since, and
   -- something else been counted under a higher limit.
@@ -184,7 +208,7 @@ local function define_seldom()
     return weight
   end
 
-  return { measure_expired = measure_expired, append_denial = append_denial, recall = recall }
+  return { measure_expired = measure_expired, append_denial = append_denial, append_next = append_next, recall = recall }
 end
 
 -- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for; or nil, and what is

@@ -9,16 +9,22 @@
 local at = 0
 for arg = 3, last_arg, 2 do
   local question = read_question(ARGV[arg + 1])
+  local is_full = question.is_full
   for _ = 1, ARGV[arg] do
     local admitted, fault = measure(question, at)
     for i = 1, #question do
       local place, window = at + i, question[i]
       reply[place + 1] = fault or window.used
-      if admitted == 0 then
+      if admitted == 0 or is_full and admitted then
         local is_plain = window.oldest == 0
         local kept, has_t = is_plain and 0 or window.gone + window.left, not is_plain and window.excess
         seldom = seldom or define_seldom()
-        seldom.append_denial(place, window, question.cost, window.used, kept, has_t, false)
+        if admitted == 0 then
+          seldom.append_denial(place, window, question.cost, window.used, kept, has_t, false)
+        end
+        if is_full then
+          seldom.append_next(place, window, window.used, kept, has_t)
+        end
       end
     end
     at = at + #question

@@ -1,5 +1,5 @@
 //! The limiter's vocabulary: what is asked (an [`Ask`] under some [`Limit`]s), what a store says of each limit (a
-//! [`LimitState`]), and what is answered (a [`Verdict`]).
+//! [`LimitState`]), and what is answered (a [`Verdict`], or in full a [`Breakdown`]).
 //!
 //! How a limit is counted is its [`Algorithm`]'s business, each of which has a module of its own below. Everybody else
 //! asks the [`Limit`], or its [`Counter`], which passes the question on: what a request does to a state, how the state
@@ -8,11 +8,13 @@
 //! embedded store and the fallback cannot disagree about which limit binds. Nothing here knows a protocol, a clock or a
 //! store.
 
+mod breakdown;
 pub mod log;
 pub mod policy_name;
 mod standing;
 mod terms;
 
+pub use self::breakdown::{Breakdown, Form, LimitFigures, Reason, decide_in_full};
 use self::log::Log;
 pub use self::policy_name::PolicyName;
 pub use self::standing::{MAX_LISTED_ENTRIES, Standing};
@@ -118,6 +120,17 @@ impl Limit {
     pub fn remaining(&self, state: &LimitState) -> u32 {
         // At most the capacity, which is a u32.
         u32::try_from(u64::from(self.capacity()).saturating_sub(state.used)).unwrap_or(self.capacity())
+    }
+
+    /// When a request of this cost is worth trying again, if that is only up to this limit.
+    pub fn retry_after(&self, state: &LimitState, cost: u32) -> RetryAfter {
+        if self.fits(state, cost) {
+            RetryAfter::Now
+        } else if cost > self.capacity() {
+            RetryAfter::Never
+        } else {
+            RetryAfter::Ms(us_to_ms_ceil(state.fits_in_us).max(1))
+        }
     }
 
     /// Turns a state into what it is after a request was counted at the same moment.
@@ -247,6 +260,13 @@ impl Tally {
         }
     }
 
+    /// Until more is free under the limit than now, in microseconds; 0 if nothing is used.
+    pub fn next_in_us(&self, limit: &Limit, now_us: u64) -> u64 {
+        match self {
+            Self::Log(log) => log.next_in_us(limit.max, now_us),
+        }
+    }
+
     /// Counts a request.
     pub fn count(&mut self, cost: u32, now_us: u64) {
         match self {
@@ -343,6 +363,22 @@ pub struct LimitState {
     pub fits_in_us: u64,
     /// Until nothing is used, if nothing more is. 0 when nothing is.
     pub empty_in_us: u64,
+    /// Until more is free than now; 0 when nothing is used. Known only to who asks in full.
+    pub next_in_us: u64,
+}
+
+impl LimitState {
+    /// The state some time later, by when nothing more was used nor set free: at most until
+    /// [`next_in_us`](Self::next_in_us).
+    pub fn later(self, elapsed_us: u64) -> Self {
+        let left = |in_us: u64| in_us.saturating_sub(elapsed_us);
+        Self {
+            fits_in_us: left(self.fits_in_us),
+            empty_in_us: left(self.empty_in_us),
+            next_in_us: left(self.next_in_us),
+            ..self
+        }
+    }
 }
 
 /// When the same request is worth trying again.
@@ -409,18 +445,14 @@ pub fn decide(limits: &[Limit], states: &[LimitState], cost: u32) -> Verdict {
 }
 
 fn decide_one(binding: u8, limit: &Limit, mut state: LimitState, cost: u32) -> Verdict {
-    let fits = limit.fits(&state, cost);
-    let retry_after = if fits {
+    let retry_after = limit.retry_after(&state, cost);
+    let allowed = retry_after == RetryAfter::Now;
+    if allowed {
         limit.count(&mut state, cost);
-        RetryAfter::Now
-    } else if cost > limit.capacity() {
-        RetryAfter::Never
-    } else {
-        RetryAfter::Ms(us_to_ms_ceil(state.fits_in_us).max(1))
-    };
+    }
     Verdict {
-        allowed: fits,
-        is_shadow: !fits && limit.terms.is_shadow,
+        allowed,
+        is_shadow: !allowed && limit.terms.is_shadow,
         binding,
         limit: limit.capacity(),
         remaining: limit.remaining(&state),

@@ -42,7 +42,7 @@ mod scatter;
 mod write_back;
 
 use crate::clock;
-use crate::limit::{Ask, Verb, Verdict};
+use crate::limit::{Ask, Breakdown, Form, Verb, Verdict};
 use crate::stats::{Source, Stats};
 use crate::store::inspect::Inspect;
 use crate::store::reset::Reset;
@@ -99,11 +99,19 @@ impl Limiter {
 
     /// Asks whether what is asked may pass. What can be known here is answered at once; else the answer comes into the
     /// mailbox, under `ticket`, within the deadline.
-    pub fn ask(&self, verb: Verb, ask: &Ask<'_>, now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
-        let (source, answer) = match (ask.never_fits(), &*self.backend) {
-            (Some(verdict), _) => (Source::Request, Answer::Verdict(verdict)),
-            (None, Backend::Embedded(embedded)) => (Source::Store, ask_embedded(embedded, verb, ask, now_us)),
-            (None, Backend::Redis(redis)) => self.ask_redis(redis, verb, ask, now_us, mailbox, ticket)?,
+    pub fn ask(
+        &self,
+        verb: Verb,
+        (ask, form): (&Ask<'_>, Form),
+        now_us: u64,
+        mailbox: &Rc<Mailbox>,
+        ticket: u64,
+    ) -> Option<Answer> {
+        let (source, answer) = match (ask.never_fits(), form, &*self.backend) {
+            (Some(verdict), Form::Short, _) => (Source::Request, Answer::Verdict(verdict)),
+            (Some(verdict), Form::Full, _) => (Source::Request, Answer::in_full(Breakdown::of_unasked(ask, verdict))),
+            (None, _, Backend::Embedded(embedded)) => (Source::Store, ask_embedded(embedded, verb, ask, form, now_us)),
+            (None, _, Backend::Redis(redis)) => self.ask_redis(redis, verb, (ask, form), now_us, mailbox, ticket)?,
         };
         if verb == Verb::Check {
             answer.count(source, ask, &self.stats, now_us);
@@ -112,8 +120,11 @@ impl Limiter {
     }
 
     /// Notes that a check is answered by its policy, whatever is counted.
-    pub fn answer_by_policy(&self, verb: Verb, ask: &Ask<'_>, verdict: Verdict, now_us: u64) -> Answer {
-        let answer = Answer::Verdict(verdict);
+    pub fn answer_by_policy(&self, verb: Verb, (ask, form): (&Ask<'_>, Form), verdict: Verdict, now_us: u64) -> Answer {
+        let answer = match form {
+            Form::Short => Answer::Verdict(verdict),
+            Form::Full => Answer::in_full(Breakdown::by_policy(ask, verdict)),
+        };
         if verb == Verb::Check {
             answer.count(Source::Policy, ask, &self.stats, now_us);
         }
@@ -124,7 +135,7 @@ impl Limiter {
         &self,
         redis: &Redis,
         verb: Verb,
-        ask: &Ask<'_>,
+        (ask, form): (&Ask<'_>, Form),
         now_us: u64,
         mailbox: &Rc<Mailbox>,
         ticket: u64,
@@ -136,7 +147,7 @@ impl Limiter {
         let route = routes.queue_of(ask.key);
         let Some((queue, slot)) = route.as_ref().filter(|(queue, _)| queue.takes_more()) else {
             self.stats.by_fallback.add(1);
-            let answer = redis.fall_back(verb, ask, now_us);
+            let answer = redis.fall_back(verb, ask, form, now_us);
             if verb == Verb::Check && answer.is_admission() {
                 // Of a slot that nobody serves, any node's will do: whoever serves it later is handed what it holds.
                 let queue = route.map(|(queue, _)| queue).or_else(|| routes.first());
@@ -144,11 +155,16 @@ impl Limiter {
             }
             return Some((Source::Fallback, answer));
         };
-        if let Some(verdict) = redis.deny_cache.lookup(ask, now_us) {
+        let denial = match form {
+            Form::Short => redis.deny_cache.lookup(ask, now_us).map(Answer::Verdict),
+            Form::Full => redis.deny_cache.lookup_in_full(ask, now_us).map(Answer::in_full),
+        };
+        if let Some(denial) = denial {
             self.stats.by_deny_cache.add(1);
-            return Some((Source::DenyCache, Answer::Verdict(verdict)));
+            return Some((Source::DenyCache, denial));
         }
-        queue.ask(&redis.store, verb, ask, *slot, Waiter::new(mailbox, ticket, now_us + redis.timeout_us));
+        let waiter = Waiter { form, ..Waiter::new(mailbox, ticket, now_us + redis.timeout_us) };
+        queue.ask(&redis.store, verb, ask, *slot, waiter);
         None
     }
 

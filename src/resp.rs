@@ -1,8 +1,10 @@
-//! RESP as bytes: requests read ([`request`]), replies written ([`reply`]), other values passed by ([`scan`]).
+//! RESP as bytes: requests read ([`request`]), replies written ([`reply`], and [`breakdown`] for one of many parts),
+//! other values passed by ([`scan`]).
 //!
 //! Requests are arrays of bulk strings or inline lines, nothing nested, so they are read in place, without a value
 //! being built for any of them. This module knows no command.
 
+pub(crate) mod breakdown;
 pub(crate) mod reply;
 pub mod request;
 pub mod scan;

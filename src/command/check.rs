@@ -1,10 +1,10 @@
-//! `RL.CHECK key limit window [limit window ...] [COST n]`: may this request go ahead? And its arguments, which are also
+//! `RL.CHECK key limit window [limit window ...] [COST n] [FULL]`: may this request go ahead? And its arguments, which are also
 //! those of RL.PEEK.
 
 use super::docs::{Argument, Docs, KEY, Kind};
 use super::{CommandError, Keys, OwnCommand, Request, capped, check_key, quoted};
 use crate::config::Limits;
-use crate::limit::{MAX_COST, policy_name};
+use crate::limit::{Form, MAX_COST, policy_name};
 use crate::quotas::Quotas;
 use crate::quotas::numbers::parse_bounded;
 use crate::resp::request::Args;
@@ -26,13 +26,14 @@ pub static COMMAND: OwnCommand = OwnCommand {
             "Several windows are checked together, all or nothing. COST is what the request weighs (1).",
             "With the name of a policy, its limits hold, and are counted apart.",
             "Reply: allowed, limit, remaining, retry_after_ms, reset_after_ms, degraded.",
+            "FULL has it be a map, with the reason, when more is free, and the same for each window.",
         ],
         complexity: COMPLEXITY,
         arguments: ARGUMENTS,
     },
 };
 
-pub const USAGE: &str = "key limit window [limit window ...]|policy [COST n]";
+pub const USAGE: &str = "key limit window [limit window ...]|policy [COST n] [FULL]";
 pub const COMPLEXITY: &str = "O(log(N)) for each window, N being the requests counted in it";
 pub const ARGUMENTS: &[Argument] = &[
     KEY,
@@ -54,6 +55,7 @@ pub const ARGUMENTS: &[Argument] = &[
         flags: &[],
     },
     Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
+    Argument { name: "full", kind: Kind::PureToken, token: Some("FULL"), flags: &["optional"] },
 ];
 
 /// The arguments of RL.CHECK or RL.PEEK.
@@ -67,10 +69,13 @@ pub struct CheckArgs<'a> {
     pub policy: Option<&'a [u8]>,
     /// What it costs.
     pub cost: u32,
+    /// How much the answer is to say.
+    pub form: Form,
 }
 
 impl<'a> CheckArgs<'a> {
-    /// Reads `name key limit window [limit window ...] [COST n]`, or `name key policy [COST n]`.
+    /// Reads `name key limit window [limit window ...] [COST n] [FULL]`, or `name key policy [COST n] [FULL]`, the options
+    /// in any order.
     ///
     /// # Errors
     /// The first thing that is wrong, from left to right; then what is more than `limits` allow.
@@ -90,27 +95,32 @@ impl<'a> CheckArgs<'a> {
         check_key(key)?;
         let policy = Some(first).filter(|first| policy_name::is_valid(first));
         let mut quotas = Quotas::default();
-        let mut cost = None;
+        let (mut cost, mut form) = (None, Form::Short);
         let mut rest = args.from(if policy.is_some() { 3 } else { 2 });
         while let Some(word) = rest.next() {
-            let value = rest.next();
             let has_limits = policy.is_some() || !quotas.is_empty();
+            if word.eq_ignore_ascii_case(b"full") && form == Form::Short && has_limits {
+                form = Form::Full;
+                continue;
+            }
+            let value = rest.next();
             if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && has_limits {
                 let text = value.ok_or(CommandError::Arity(command))?;
                 cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
                 continue;
             }
+            let has_options = cost.is_some() || form == Form::Full;
             let is_word = word.first().is_some_and(u8::is_ascii_alphabetic);
             match policy {
                 // A window follows it, so that it stands where a limit belongs.
-                Some(name) if cost.is_none() && !is_word => return Err(CommandError::Limit(quoted(name))),
-                _ if has_limits && (policy.is_some() || cost.is_some() || is_word) => {
+                Some(name) if !has_options && !is_word => return Err(CommandError::Limit(quoted(name))),
+                _ if has_limits && (policy.is_some() || has_options || is_word) => {
                     return Err(CommandError::Option(command, quoted(word)));
                 }
                 _ => quotas.add(word, value).map_err(|error| CommandError::quota(command, error))?,
             }
         }
-        Ok(Self { key, quotas, policy, cost: cost.unwrap_or(1) })
+        Ok(Self { key, quotas, policy, cost: cost.unwrap_or(1), form })
     }
 }
 
@@ -154,6 +164,24 @@ mod tests {
     }
 
     #[test]
+    fn full_stands_among_the_options_in_any_order() {
+        for (line, cost, form) in [
+            ("RL.CHECK k 10 60", 1, Form::Short),
+            ("RL.CHECK k 10 60 FULL", 1, Form::Full),
+            ("RL.CHECK k 10 60 20 1h full COST 5", 5, Form::Full),
+            ("rl.peek k login cost 5 Full", 5, Form::Full),
+            ("rl.check k login FULL", 1, Form::Full),
+        ] {
+            let line = format!("{line}\r\n");
+            let mut parser = Parser::default();
+            parser.parse(line.as_bytes(), request::Limits::of_bulk(1024)).unwrap().unwrap();
+            let args = parser.args(line.as_bytes());
+            let parsed = CheckArgs::read(&COMMAND, &args).unwrap();
+            assert_eq!((parsed.cost, parsed.form), (cost, form), "{line}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_named() {
         let window = |got| {
             format!(
@@ -164,7 +192,7 @@ mod tests {
         let limit = |got| format!("ERR limit must be an integer between 1 and 1000000000, not '{got}'");
         let cost = |got| format!("ERR cost must be an integer between 1 and 1000000, not '{got}'");
         let swapped = |got, right| format!("{}: the limit comes before its window, as in '{right}'", limit(got));
-        let usage = |name: &str| format!("{name} key limit window [limit window ...]|policy [COST n]");
+        let usage = |name: &str| format!("{name} {USAGE}");
         let arity = |name: &str| {
             format!("ERR wrong number of arguments for '{}' command: {}", name.to_lowercase(), usage(name))
         };
@@ -206,6 +234,13 @@ mod tests {
             ("RL.CHECK k 10 60 FOO", option("FOO", "RL.CHECK")),
             ("RL.CHECK k 10 60 FOO 5", option("FOO", "RL.CHECK")),
             ("RL.PEEK k 10 60 COST 1 COST 2", option("COST", "RL.PEEK")),
+            ("RL.PEEK k 10 60 FULL COST 1 full", option("full", "RL.PEEK")),
+            ("RL.CHECK k 10 60 FULL 20 1m", option("20", "RL.CHECK")),
+            ("RL.CHECK k login FULL 20 1m", option("20", "RL.CHECK")),
+            ("RL.CHECK k 10 60 FULL COST", arity("RL.CHECK")),
+            ("RL.CHECK k 10 60 COST FULL", cost("FULL")),
+            ("RL.CHECK k 10 FULL", window("FULL")),
+            ("RL.CHECK k FULL 10 60", limit("FULL")),
         ] {
             assert_eq!(parse(line), Err(error), "{line}");
         }

@@ -60,7 +60,9 @@ impl LookUp {
                 error(StatusCode::SERVICE_UNAVAILABLE, &refusal.to_string())
             }
             Answer::Refused(refusal) => error(StatusCode::CONFLICT, &refusal.to_string()),
-            Answer::Verdict(_) | Answer::Reset(_) => error(StatusCode::INTERNAL_SERVER_ERROR, "that was not asked"),
+            Answer::Verdict(_) | Answer::Breakdown(_) | Answer::Reset(_) => {
+                error(StatusCode::INTERNAL_SERVER_ERROR, "that was not asked")
+            }
         }
     }
 }

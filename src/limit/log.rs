@@ -20,6 +20,8 @@ const KEEP_CAPACITY: usize = 16;
 
 /// The state after a request was counted at the same moment.
 pub(super) fn count(state: &mut LimitState, cost: u32, window: Window) {
+    let oldest_in_us = if state.used == 0 { window.us() } else { state.next_in_us };
+    state.next_in_us = oldest_in_us.min(window.us());
     state.used += u64::from(cost);
     // After a step back of the clock an older entry can outlive the one just made.
     state.empty_in_us = state.empty_in_us.max(window.us());
@@ -135,7 +137,15 @@ impl Log {
         let empty_in_us = self.entries.back().map_or(0, |newest| self.expires_us(newest).saturating_sub(now_us));
         let surplus = (used + u64::from(cost)).saturating_sub(u64::from(limit));
         let fits_in_us = if surplus > 0 { self.frees_in_us(expired, surplus, now_us) } else { 0 };
-        LimitState { used, fits_in_us, empty_in_us }
+        LimitState { used, fits_in_us, empty_in_us, next_in_us: 0 }
+    }
+
+    /// Until more is free under this limit than now; 0 if nothing counts. More is used than the limit where that was
+    /// lowered.
+    pub(super) fn next_in_us(&self, limit: u32, now_us: u64) -> u64 {
+        let (expired, weight) = self.expired(now_us);
+        let surplus = (self.used - weight + 1).saturating_sub(u64::from(limit)).max(1);
+        if self.entries.len() > expired { self.frees_in_us(expired, surplus, now_us) } else { 0 }
     }
 
     /// How it stands; `None` if nothing counts.

@@ -8,7 +8,7 @@ use super::redis::Redis;
 use super::resets;
 use crate::clock::now_us;
 use crate::config::Config;
-use crate::limit::{Ask, Verb};
+use crate::limit::{Ask, Form, Verb};
 use crate::stats::Stats;
 use crate::store::embedded::Embedded;
 use std::fmt::Display;
@@ -164,12 +164,12 @@ async fn tend_node(redis: &Redis, node: Arc<Node>) {
 }
 
 /// What the embedded log answers.
-pub(super) fn ask_embedded(embedded: &Embedded, verb: Verb, ask: &Ask<'_>, now_us: u64) -> Answer {
-    match verb {
-        Verb::Check => match embedded.check(ask, now_us) {
-            Ok(verdict) => Answer::Verdict(verdict),
-            Err(full) => Answer::Refused(Refusal::Full(full)),
-        },
-        Verb::Peek => Answer::Verdict(embedded.peek(ask, now_us)),
-    }
+pub(super) fn ask_embedded(embedded: &Embedded, verb: Verb, ask: &Ask<'_>, form: Form, now_us: u64) -> Answer {
+    let answer = match (verb, form) {
+        (Verb::Check, Form::Short) => embedded.check(ask, now_us).map(Answer::Verdict),
+        (Verb::Check, Form::Full) => embedded.check_in_full(ask, now_us).map(Answer::in_full),
+        (Verb::Peek, Form::Short) => Ok(Answer::Verdict(embedded.peek(ask, now_us))),
+        (Verb::Peek, Form::Full) => Ok(Answer::in_full(embedded.peek_in_full(ask, now_us))),
+    };
+    answer.unwrap_or_else(|full| Answer::Refused(Refusal::Full(full)))
 }

@@ -7,7 +7,7 @@ use super::mailbox::{Answer, Refusal};
 use super::node::Node;
 use super::queue::Queue;
 use super::redis::Redis;
-use crate::limit::{Ask, LimitState, decide};
+use crate::limit::{Ask, Form, LimitState, decide, decide_in_full};
 use crate::stats::Source;
 use crate::store::batch::Batch;
 use crate::store::connection::Reply;
@@ -31,7 +31,7 @@ impl Completion<'_> {
         while let Some(waiter) = waiters.list.get_mut(waiters.expired).filter(|waiter| waiter.due_us <= until_us) {
             let answer = match work {
                 Work::Ask { verb, batch, .. } => match batch.items().get(waiter.item) {
-                    Some(item) => self.redis.fall_back(*verb, &batch.ask_of(item), now_us),
+                    Some(item) => self.redis.fall_back(*verb, &batch.ask_of(item), waiter.form, now_us),
                     None => Answer::Refused(self.node.health.refusal()),
                 },
                 _ => Answer::Refused(self.node.health.refusal()),
@@ -91,7 +91,7 @@ impl Completion<'_> {
             let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get_mut(places)) else {
                 continue;
             };
-            let answer = decide_next(&batch.ask_of(item), reports, states, job.work.counts());
+            let answer = decide_next(&batch.ask_of(item), waiter.form, reports, states, job.work.counts());
             if let (true, Some(admitted)) = (answer.is_admission(), admitted.get_mut(waiter.item)) {
                 *admitted += 1;
             }
@@ -119,7 +119,7 @@ impl Completion<'_> {
             if is_counted && !item.has_fresh_ttl && !job.resent {
                 ttl_cache.seen(&ask, *redis_now_us);
             }
-            self.redis.learn(self.node, &ask, (states, reports), job.sent_us, now_us);
+            self.redis.learn(self.node, &ask, item.form, (states, reports), job.sent_us, now_us);
             if let Some(granted) = granted_late.get(index)
                 && job.work.counts()
             {
@@ -204,17 +204,20 @@ impl Completion<'_> {
 }
 
 /// Decides the next check of an item by where its limits stand, and counts it there if it `counts`.
-fn decide_next(ask: &Ask<'_>, reports: &[LimitReport], states: &mut [LimitState], counts: bool) -> Answer {
+fn decide_next(ask: &Ask<'_>, form: Form, reports: &[LimitReport], states: &mut [LimitState], counts: bool) -> Answer {
     if let Some(refusal) = refusal_of(reports) {
         return Answer::Refused(refusal);
     }
-    let verdict = decide(ask.limits, states, ask.cost);
-    if verdict.allowed && counts {
+    let answer = match form {
+        Form::Short => Answer::Verdict(decide(ask.limits, states, ask.cost)),
+        Form::Full => Answer::in_full(decide_in_full(ask.limits, states, ask.cost)),
+    };
+    if answer.is_admission() && counts {
         for (state, limit) in states.iter_mut().zip(ask.limits) {
             limit.count(state, ask.cost);
         }
     }
-    Answer::Verdict(verdict)
+    answer
 }
 
 /// Why an item was not decided.

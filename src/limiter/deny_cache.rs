@@ -8,7 +8,8 @@
 //! A denial is certain until `until`, as entries only join a log, or expire when they were to. Only forgetting the
 //! key (a reset) ends it early; hence [`forget`](DenyCache::forget) and [`clear`](DenyCache::clear), and `max_hold`
 //! for a key that was deleted without Tollgate's knowledge. What a denial says besides (remaining, reset) goes stale
-//! when something cheaper is admitted; hence [`admitted`](DenyCache::admitted).
+//! when something cheaper is admitted; hence [`admitted`](DenyCache::admitted). What is told in full says besides when
+//! more is free of each limit, and so is answered from here until that changes only.
 //!
 //! The table is set-associative, as a processor's cache is: the key alone chooses a bucket of four places, so that a
 //! key's denials are found or forgotten at the price of one bucket, and memory is bounded without a list of use.
@@ -18,7 +19,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
-use crate::limit::{Ask, Limit, RetryAfter, Verdict, us_to_ms_ceil};
+use crate::limit::{
+    Ask, Breakdown, Limit, LimitState, MAX_LIMITS_PER_ASK, RetryAfter, Verdict, decide_in_full, us_to_ms_ceil,
+};
 
 /// Places in a bucket.
 const WAYS: usize = 4;
@@ -79,6 +82,16 @@ struct Entry {
     cost: u32,
     denial: Denial,
     hold_until_us: u64,
+    /// How each limit stands, if that is known: a box, so that it costs little where it is not.
+    full: Option<Box<States>>,
+}
+
+/// How the limits of a denied check stood, in their order.
+struct States {
+    list: Box<[LimitState]>,
+    at_us: u64,
+    /// When the first of them has more free: then what is told would be less than is true.
+    until_us: u64,
 }
 
 impl DenyCache {
@@ -99,6 +112,16 @@ impl DenyCache {
 
     /// The answer to `check`, if it is known to be a denial.
     pub fn lookup(&self, ask: &Ask<'_>, now_us: u64) -> Option<Verdict> {
+        self.find(ask, now_us, |entry| Some(entry.verdict(now_us)))
+    }
+
+    /// The same, told in full, if that is known too.
+    pub fn lookup_in_full(&self, ask: &Ask<'_>, now_us: u64) -> Option<Breakdown> {
+        self.find(ask, now_us, |entry| entry.breakdown(ask.cost, now_us))
+    }
+
+    #[inline]
+    fn find<T>(&self, ask: &Ask<'_>, now_us: u64, tell: impl Fn(&Entry) -> Option<T>) -> Option<T> {
         let hash = self.hasher.hash_one(ask.key);
         let shard = self.occupied_shard(hash)?;
         let mut places = shard.lock();
@@ -107,8 +130,10 @@ impl DenyCache {
             if entry.hold_until_us <= now_us {
                 *way = None;
                 shard.held.fetch_sub(1, Ordering::Relaxed);
-            } else if entry.answers(ask) {
-                return Some(entry.verdict(now_us));
+            } else if entry.answers(ask)
+                && let Some(told) = tell(entry)
+            {
+                return Some(told);
             }
         }
         None
@@ -117,6 +142,11 @@ impl DenyCache {
     /// Remembers that `check`, sent to the store at `sent_us`, was denied. Unless its key, or a key of the same
     /// shard, was forgotten since.
     pub fn insert(&self, ask: &Ask<'_>, denial: Denial, sent_us: u64, now_us: u64) {
+        self.insert_in_full(ask, denial, &[], sent_us, now_us);
+    }
+
+    /// The same of a check that was answered in full: `states` is how its limits stand. There are none where it was not.
+    pub fn insert_in_full(&self, ask: &Ask<'_>, denial: Denial, states: &[LimitState], sent_us: u64, now_us: u64) {
         let hash = self.hasher.hash_one(ask.key);
         let hold_until_us = denial.until_us.min(now_us.saturating_add(self.max_hold_us));
         let Some(shard) = self.shard(hash).filter(|_| hold_until_us > now_us) else { return };
@@ -124,7 +154,9 @@ impl DenyCache {
         if places.forgotten_us.is_some_and(|forgotten_us| sent_us <= forgotten_us) {
             return;
         }
-        let entry = Entry { key: ask.key.into(), limits: ask.limits.into(), cost: ask.cost, denial, hold_until_us };
+        let full = States::new(states, sent_us).map(Box::new);
+        let entry =
+            Entry { key: ask.key.into(), limits: ask.limits.into(), cost: ask.cost, denial, hold_until_us, full };
         if places.put(hash, entry) {
             shard.held.fetch_add(1, Ordering::Relaxed);
         }
@@ -235,6 +267,22 @@ impl Entry {
             reset_after_ms: us_to_ms_ceil(empty_at_us.saturating_sub(now_us)),
             degraded: false,
         }
+    }
+
+    fn breakdown(&self, cost: u32, now_us: u64) -> Option<Breakdown> {
+        let states = self.full.as_ref().filter(|states| now_us < states.until_us)?;
+        let elapsed_us = now_us.saturating_sub(states.at_us);
+        let mut later = [LimitState::default(); MAX_LIMITS_PER_ASK];
+        later.iter_mut().zip(&states.list).for_each(|(later, state)| *later = state.later(elapsed_us));
+        Some(decide_in_full(&self.limits, later.get(..states.list.len())?, cost))
+    }
+}
+
+impl States {
+    /// How the limits stood at a time, if there are any.
+    fn new(states: &[LimitState], at_us: u64) -> Option<Self> {
+        let next_in_us = states.iter().map(|state| state.next_in_us).filter(|next_in_us| *next_in_us > 0).min()?;
+        Some(Self { list: states.into(), at_us, until_us: at_us.saturating_add(next_in_us) })
     }
 }
 

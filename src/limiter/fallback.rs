@@ -34,7 +34,9 @@ use std::array;
 use ahash::RandomState;
 use hashbrown::HashTable;
 
-use crate::limit::{Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, Verdict, decide, us_to_ms_ceil};
+use crate::limit::{
+    Ask, Breakdown, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, Verdict, decide, decide_in_full, us_to_ms_ceil,
+};
 use crate::shards::Shards;
 use overflow::Overflow;
 
@@ -85,20 +87,39 @@ struct Level {
     level: u128,
 }
 
+/// The levels of a check's limits, in their order, then anything.
+type Levels = [Level; MAX_LIMITS_PER_ASK];
+
 /// The verdict on any ask while all are admitted unasked, as if their windows were empty. A cost that exceeds a
 /// limit is denied still.
 pub fn open(ask: &Ask<'_>) -> Verdict {
-    decide_degraded(ask, |_| LimitState::default())
+    decide_degraded(&states_of(ask, |_| LimitState::default()), ask)
+}
+
+/// The same, told in full.
+pub fn open_in_full(ask: &Ask<'_>) -> Breakdown {
+    decide_degraded_in_full(&states_of(ask, |_| LimitState::default()), ask)
 }
 
 /// The verdict on any ask while all are denied: as if their windows had been filled just now, so the longest
 /// window binds, and is worth waiting for.
 pub fn closed(ask: &Ask<'_>) -> Verdict {
-    decide_degraded(ask, |limit| LimitState {
+    decide_degraded(&states_of(ask, just_filled), ask)
+}
+
+/// The same, told in full.
+pub fn closed_in_full(ask: &Ask<'_>) -> Breakdown {
+    decide_degraded_in_full(&states_of(ask, just_filled), ask)
+}
+
+fn just_filled(limit: &Limit) -> LimitState {
+    let window_us = limit.window.us();
+    LimitState {
         used: u64::from(limit.capacity()),
-        fits_in_us: limit.window.us(),
-        empty_in_us: limit.window.us(),
-    })
+        fits_in_us: window_us,
+        empty_in_us: window_us,
+        next_in_us: window_us,
+    }
 }
 
 impl Fallback {
@@ -112,6 +133,17 @@ impl Fallback {
 
     /// Decides by the buckets, and takes the cost from each if all have it.
     pub fn check(&self, ask: &Ask<'_>, now_us: u64) -> Verdict {
+        self.run(ask, now_us).0
+    }
+
+    /// The same, told in full.
+    pub fn check_in_full(&self, ask: &Ask<'_>, now_us: u64) -> Breakdown {
+        let (verdict, levels) = self.run(ask, now_us);
+        break_down(verdict, &levels, ask)
+    }
+
+    #[inline]
+    fn run(&self, ask: &Ask<'_>, now_us: u64) -> (Verdict, Levels) {
         let hash = self.hasher.hash_one(ask.key);
         let mut shard = self.shards.of(hash);
         let levels = self.levels(&shard, hash, ask, now_us);
@@ -121,14 +153,24 @@ impl Fallback {
                 self.set(&mut shard, hash, ask.key, limit.counter(), level.less(ask.cost), now_us);
             }
         }
-        verdict
+        (verdict, levels)
     }
 
     /// What [`check`](Self::check) would answer; takes nothing.
     pub fn peek(&self, ask: &Ask<'_>, now_us: u64) -> Verdict {
+        decide_by(&self.look(ask, now_us), ask)
+    }
+
+    /// The same, told in full.
+    pub fn peek_in_full(&self, ask: &Ask<'_>, now_us: u64) -> Breakdown {
+        let levels = self.look(ask, now_us);
+        break_down(decide_by(&levels, ask), &levels, ask)
+    }
+
+    fn look(&self, ask: &Ask<'_>, now_us: u64) -> Levels {
         let hash = self.hasher.hash_one(ask.key);
         let shard = self.shards.of(hash);
-        decide_by(&self.levels(&shard, hash, ask, now_us), ask)
+        self.levels(&shard, hash, ask, now_us)
     }
 
     /// An exact answer said that `remaining` is left of `limit` for `key`: so much is what an outage begins with.
@@ -163,7 +205,7 @@ impl Fallback {
     }
 
     /// The levels of the check's windows, in the limits' order, then anything.
-    fn levels(&self, shard: &Shard, hash: u64, ask: &Ask<'_>, now_us: u64) -> [Level; MAX_LIMITS_PER_ASK] {
+    fn levels(&self, shard: &Shard, hash: u64, ask: &Ask<'_>, now_us: u64) -> Levels {
         let level = |limit: &Limit| {
             let full = Level::full(*limit, self.ratio);
             let same = |bucket: &Bucket| bucket.is_of(ask.key, limit.counter());
@@ -287,6 +329,11 @@ impl Level {
         self.reaches_in_us(self.units(self.capacity))
     }
 
+    /// Until it has one whole token more than now.
+    fn next_in_us(&self) -> u64 {
+        self.reaches_in_us(self.units(self.tokens().saturating_add(1).min(self.capacity)))
+    }
+
     /// Whole tokens.
     fn tokens(&self) -> u32 {
         // Never more than the capacity.
@@ -306,15 +353,12 @@ impl Level {
             self.reaches_in_us(self.units(cost))
         };
         let used = u64::from(limit.saturating_sub(self.tokens()));
-        LimitState { used, fits_in_us, empty_in_us: self.full_in_us() }
+        LimitState { used, fits_in_us, empty_in_us: self.full_in_us(), next_in_us: self.next_in_us() }
     }
 }
 
-fn decide_by(levels: &[Level; MAX_LIMITS_PER_ASK], ask: &Ask<'_>) -> Verdict {
-    let mut of_limits = levels.iter();
-    let verdict = decide_degraded(ask, |limit| {
-        of_limits.next().map_or_else(LimitState::default, |level| level.state(limit.capacity(), ask.cost))
-    });
+fn decide_by(levels: &Levels, ask: &Ask<'_>) -> Verdict {
+    let verdict = decide_degraded(&states_by(levels, ask), ask);
     match levels.get(usize::from(verdict.binding)) {
         // Where a request is counted the rule resets after a window, as a log does; a bucket is full sooner.
         Some(level) if verdict.allowed => {
@@ -324,13 +368,47 @@ fn decide_by(levels: &[Level; MAX_LIMITS_PER_ASK], ask: &Ask<'_>) -> Verdict {
     }
 }
 
+/// What the buckets, which had these levels before, say in full of a check of this verdict.
+fn break_down(verdict: Verdict, levels: &Levels, ask: &Ask<'_>) -> Breakdown {
+    let mut breakdown = decide_degraded_in_full(&states_by(levels, ask), ask);
+    breakdown.verdict = verdict;
+    for (figures, level) in breakdown.limits.iter_mut().zip(levels).filter(|_| verdict.allowed) {
+        // As `decide_by` has it.
+        let level = level.less(ask.cost);
+        figures.next_ms = us_to_ms_ceil(level.next_in_us());
+        figures.reset_after_ms = us_to_ms_ceil(level.full_in_us());
+    }
+    breakdown
+}
+
+fn states_by(levels: &Levels, ask: &Ask<'_>) -> States {
+    let mut of_limits = levels.iter();
+    states_of(ask, |limit| {
+        of_limits.next().map_or_else(LimitState::default, |level| level.state(limit.capacity(), ask.cost))
+    })
+}
+
+/// The states of a check's limits, in their order, then anything.
+type States = [LimitState; MAX_LIMITS_PER_ASK];
+
+fn states_of(ask: &Ask<'_>, mut state: impl FnMut(&Limit) -> LimitState) -> States {
+    array::from_fn(|index| ask.limits.get(index).map_or_else(LimitState::default, &mut state))
+}
+
 /// Decides by the state of each limit.
-fn decide_degraded(ask: &Ask<'_>, mut state: impl FnMut(&Limit) -> LimitState) -> Verdict {
-    let states: [LimitState; MAX_LIMITS_PER_ASK] =
-        array::from_fn(|index| ask.limits.get(index).map_or_else(LimitState::default, &mut state));
-    // A check has no more windows than there are states.
-    let states = states.get(..ask.limits.len()).unwrap_or(&states);
-    Verdict { degraded: true, ..decide(ask.limits, states, ask.cost) }
+fn decide_degraded(states: &States, ask: &Ask<'_>) -> Verdict {
+    Verdict { degraded: true, ..decide(ask.limits, of_ask(states, ask), ask.cost) }
+}
+
+fn decide_degraded_in_full(states: &States, ask: &Ask<'_>) -> Breakdown {
+    let mut breakdown = decide_in_full(ask.limits, of_ask(states, ask), ask.cost);
+    breakdown.verdict.degraded = true;
+    breakdown
+}
+
+/// The states of a check's limits, of which it has no more than there are states.
+fn of_ask<'a>(states: &'a States, ask: &Ask<'_>) -> &'a [LimitState] {
+    states.get(..ask.limits.len()).unwrap_or(states)
 }
 
 #[cfg(test)]

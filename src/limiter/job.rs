@@ -1,7 +1,7 @@
 //! What is asked of Redis at once, and who waits for the answer.
 
 use super::mailbox::Mailbox;
-use crate::limit::{Counter, Verb};
+use crate::limit::{Counter, Form, Verb};
 use crate::store::batch::Batch;
 use crate::store::inspect::Inspect;
 use crate::store::ledger::{Record, Writer};
@@ -21,6 +21,8 @@ pub struct Waiter {
     pub due_us: u64,
     /// Which item of the batch the question is part of.
     pub item: usize,
+    /// How much the answer is to say.
+    pub form: Form,
     /// The fallback has admitted it meanwhile.
     pub admitted_here: bool,
 }
@@ -28,7 +30,7 @@ pub struct Waiter {
 impl Waiter {
     /// Who has just asked.
     pub fn new(mailbox: &Rc<Mailbox>, ticket: u64, due_us: u64) -> Self {
-        Self { mailbox: mailbox.clone(), ticket, due_us, item: 0, admitted_here: false }
+        Self { mailbox: mailbox.clone(), ticket, due_us, item: 0, form: Form::Short, admitted_here: false }
     }
 }
 

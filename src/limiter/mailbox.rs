@@ -1,6 +1,6 @@
 //! How answers that take time reach the session that asked.
 
-use crate::limit::{Ask, Standing, Verdict};
+use crate::limit::{Ask, Breakdown, Standing, Verdict};
 use crate::log;
 use crate::stats::{Outcome, Source, Stats};
 use crate::store::embedded::Full;
@@ -14,6 +14,8 @@ use std::task::{Context, Waker};
 pub enum Answer {
     /// Of a check or a peek.
     Verdict(Verdict),
+    /// The same, in full.
+    Breakdown(Box<Breakdown>),
     /// Of a reset: how many of the keys had any state.
     Reset(u64),
     /// Of a look at a key: how its counters stand, and whether their entries are to be told of.
@@ -23,16 +25,30 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// One in full.
+    pub fn in_full(breakdown: Breakdown) -> Self {
+        Self::Breakdown(Box::new(breakdown))
+    }
+
     /// Whether it lets a request through.
     pub fn is_admission(&self) -> bool {
-        matches!(self, Self::Verdict(Verdict { allowed: true, .. }))
+        self.verdict().is_some_and(|verdict| verdict.allowed)
+    }
+
+    /// The verdict, if it is one.
+    fn verdict(&self) -> Option<&Verdict> {
+        match self {
+            Self::Verdict(verdict) => Some(verdict),
+            Self::Breakdown(breakdown) => Some(&breakdown.verdict),
+            Self::Reset(_) | Self::Standings(..) | Self::Refused(_) => None,
+        }
     }
 
     /// Counts what a check came to that `source` has answered.
     pub(super) fn count(&self, source: Source, ask: &Ask<'_>, stats: &Stats, now_us: u64) {
         let policy = ask.terms().policy;
         let (mut outcome, mut is_near) = (Outcome::Refused, false);
-        if let Self::Verdict(verdict) = self {
+        if let Some(verdict) = self.verdict() {
             outcome = match verdict {
                 Verdict { allowed: true, .. } => Outcome::Allowed,
                 Verdict { is_shadow: true, .. } => Outcome::ShadowDenied,

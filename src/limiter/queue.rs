@@ -9,7 +9,7 @@
 use super::job::{Job, Waiter, Work};
 use super::mailbox::Answer;
 use super::node::Node;
-use crate::limit::{Ask, Counter, Verb};
+use crate::limit::{Ask, Counter, Form, Verb};
 use crate::stats::{Source, Stats};
 use crate::store::batch::{Batch, load_of};
 use crate::store::redis::RedisStore;
@@ -90,6 +90,9 @@ impl Queue {
         }
         if let Some(Job { work: Work::Ask { batch, .. }, waiters, .. }) = jobs.back_mut() {
             let item = batch.add(ask);
+            if waiter.form == Form::Full {
+                batch.ask_in_full(item);
+            }
             waiters.list.push(Waiter { item, ..waiter });
         }
         self.on_asked();

@@ -7,7 +7,7 @@ use super::node::{Node, Settings};
 use super::nodes::Directory;
 use crate::config::{self, Config, RedisMode, Transport};
 use crate::dial::Dialer;
-use crate::limit::{Ask, FallbackMode, Limit, LimitState, Verb, decide};
+use crate::limit::{Ask, FallbackMode, Form, Limit, LimitState, Verb, decide};
 use crate::stats::{Stats, Times};
 use crate::store::ledger::Ledger;
 use crate::store::redis::{LimitReport, RedisStore};
@@ -67,10 +67,11 @@ impl Redis {
     }
 
     /// The fallback's answer to a check, or to a peek, which takes nothing.
-    pub(super) fn fall_back(&self, verb: Verb, ask: &Ask<'_>, now_us: u64) -> Answer {
+    pub(super) fn fall_back(&self, verb: Verb, ask: &Ask<'_>, form: Form, now_us: u64) -> Answer {
+        if form == Form::Full {
+            return self.fall_back_in_full(verb, ask, now_us);
+        }
         Answer::Verdict(match (self.mode_for(ask), verb) {
-            // What is only tried out keeps nobody from anything.
-            (FallbackMode::Error, _) if ask.terms().is_shadow => fallback::open(ask),
             (FallbackMode::Error, _) => return Answer::Refused(Refusal::Unavailable),
             (FallbackMode::Open, _) => fallback::open(ask),
             (FallbackMode::Closed, _) => fallback::closed(ask),
@@ -79,16 +80,31 @@ impl Redis {
         })
     }
 
+    fn fall_back_in_full(&self, verb: Verb, ask: &Ask<'_>, now_us: u64) -> Answer {
+        Answer::in_full(match (self.mode_for(ask), verb) {
+            (FallbackMode::Error, _) => return Answer::Refused(Refusal::Unavailable),
+            (FallbackMode::Open, _) => fallback::open_in_full(ask),
+            (FallbackMode::Closed, _) => fallback::closed_in_full(ask),
+            (FallbackMode::Local, Verb::Check) => self.fallback.check_in_full(ask, now_us),
+            (FallbackMode::Local, Verb::Peek) => self.fallback.peek_in_full(ask, now_us),
+        })
+    }
+
     fn mode_for(&self, ask: &Ask<'_>) -> FallbackMode {
-        ask.terms().fallback.unwrap_or(self.mode)
+        match ask.terms().fallback.unwrap_or(self.mode) {
+            // What is only tried out keeps nobody from anything.
+            FallbackMode::Error if ask.terms().is_shadow => FallbackMode::Open,
+            mode => mode,
+        }
     }
 
     /// Keeps of an exact answer of `node` what will save asking or inform the fallback. `states` is how the limits stand
-    /// after the item's admissions, `reports` what the script said of them, asked at `sent_us`.
+    /// after the item's admissions, `reports` what the script said of them, asked in this form at `sent_us`.
     pub(super) fn learn(
         &self,
         node: &Node,
         ask: &Ask<'_>,
+        form: Form,
         (states, reports): (&[LimitState], &[LimitReport]),
         sent_us: u64,
         now_us: u64,
@@ -121,7 +137,8 @@ impl Redis {
                 empty_at_us: sent_us + state.empty_in_us,
                 max_cost,
             };
-            self.deny_cache.insert(ask, denial, sent_us, now_us);
+            let told = if form == Form::Full { states } else { &[] };
+            self.deny_cache.insert_in_full(ask, denial, told, sent_us, now_us);
         }
     }
 

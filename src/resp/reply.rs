@@ -91,19 +91,27 @@ pub fn verbatim(out: &mut BytesMut, text: &[u8], protocol: Protocol) {
 
 /// The six integers that answer RL.CHECK and RL.PEEK.
 pub fn verdict(out: &mut BytesMut, verdict: &Verdict) {
-    let retry_after_ms = match verdict.retry_after {
-        _ if verdict.is_shadow => 0,
-        RetryAfter::Now => 0,
-        RetryAfter::Ms(ms) => i64::try_from(ms).unwrap_or(i64::MAX),
-        RetryAfter::Never => -1,
-    };
     out.reserve(96);
     out.put_slice(if verdict.lets_pass() { b"*6\r\n:1\r\n" } else { b"*6\r\n:0\r\n" });
     integer(out, i64::from(verdict.limit));
     integer(out, i64::from(verdict.remaining));
-    integer(out, retry_after_ms);
+    integer(out, verdict_retry_after_ms(verdict));
     integer(out, i64::try_from(verdict.reset_after_ms).unwrap_or(i64::MAX));
     out.put_slice(if verdict.degraded { b":1\r\n" } else { b":0\r\n" });
+}
+
+/// What of a verdict is told about when to try again: at once where it only would have been denied.
+pub fn verdict_retry_after_ms(verdict: &Verdict) -> i64 {
+    if verdict.is_shadow { 0 } else { retry_after_ms(verdict.retry_after) }
+}
+
+/// When to try again as the replies have it: -1 stands for never.
+pub fn retry_after_ms(retry_after: RetryAfter) -> i64 {
+    match retry_after {
+        RetryAfter::Now => 0,
+        RetryAfter::Ms(ms) => i64::try_from(ms).unwrap_or(i64::MAX),
+        RetryAfter::Never => -1,
+    }
 }
 
 fn line(out: &mut BytesMut, kind: u8, text: &[u8]) {

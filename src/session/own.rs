@@ -78,8 +78,8 @@ fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, mut
     let ask = Ask { key, limits: quotas.as_slice(), cost: parsed.cost };
     let limiter = &caller.worker.limiter;
     let answer = match answer {
-        Some(verdict) => Some(limiter.answer_by_policy(verb, &ask, verdict, now_us)),
-        None => limiter.ask(verb, &ask, now_us, &caller.mailbox, ticket),
+        Some(verdict) => Some(limiter.answer_by_policy(verb, (&ask, parsed.form), verdict, now_us)),
+        None => limiter.ask(verb, (&ask, parsed.form), now_us, &caller.mailbox, ticket),
     };
     place(caller, answer, muted);
 }

@@ -3,6 +3,7 @@
 use super::expect::{ConnectionId, Expect};
 use crate::limit::{PolicyName, Standing};
 use crate::limiter::mailbox::Answer;
+use crate::resp::breakdown;
 use crate::resp::reply::{self, Protocol};
 use bytes::{BufMut, BytesMut};
 use std::collections::VecDeque;
@@ -256,6 +257,7 @@ impl Slots {
 pub fn write_answer(output: &mut BytesMut, answer: &Answer, protocol: Protocol) {
     match answer {
         Answer::Verdict(verdict) => reply::verdict(output, verdict),
+        Answer::Breakdown(breakdown) => breakdown::write(output, breakdown, protocol),
         Answer::Reset(count) => reply::integer(output, i64::try_from(*count).unwrap_or(i64::MAX)),
         Answer::Standings(standings, lists_entries) => write_standings(output, standings, *lists_entries, protocol),
         Answer::Refused(refusal) => reply::error(output, &refusal.to_string()),

@@ -3,7 +3,7 @@
 //! A run of identical checks of one key is joined into one item, which the script decides in one step. Only a run:
 //! were a later check joined past a different one of the same key, they would be decided out of order.
 
-use crate::limit::{Ask, Limit};
+use crate::limit::{Ask, Form, Limit};
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::ops::Range;
@@ -19,6 +19,8 @@ pub struct Item {
     pub count: u32,
     /// Its logs are known to live long enough.
     pub has_fresh_ttl: bool,
+    /// How much is to be said of it: in full if that is asked of one of its checks.
+    pub form: Form,
 }
 
 impl Item {
@@ -86,16 +88,25 @@ impl Batch {
             cost: ask.cost,
             count: 1,
             has_fresh_ttl: false,
+            form: Form::Short,
         });
         self.load += load_of(ask);
         new_index
+    }
+
+    /// Has an item be answered in full, which takes the script a call more for each limit.
+    pub fn ask_in_full(&mut self, item: usize) {
+        if let Some(item) = self.items.get_mut(item).filter(|item| item.form == Form::Short) {
+            item.form = Form::Full;
+            self.load += item.limits.len();
+        }
     }
 
     /// A batch of this item alone.
     pub fn of_one(&self, item: &Item) -> Self {
         let mut batch = Self::default();
         batch.add(&self.ask_of(item));
-        batch.items.iter_mut().for_each(|one| one.count = item.count);
+        batch.items.iter_mut().for_each(|one| (one.count, one.form) = (item.count, item.form));
         batch
     }
 

@@ -24,8 +24,8 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::limit::{
-    Ask, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES, PolicyName, Standing, Tally, Verdict,
-    decide,
+    Ask, Breakdown, Counter, Form, Limit, LimitState, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES, PolicyName, Standing,
+    Tally, Verdict, decide, decide_in_full,
 };
 use crate::shards::Shards;
 
@@ -120,6 +120,9 @@ struct Shard {
 /// changes.
 type Slots = [Option<usize>; MAX_LIMITS_PER_ASK];
 
+/// How a check's limits stand, in their order, then anything.
+type States = [LimitState; MAX_LIMITS_PER_ASK];
+
 impl Embedded {
     /// A store of at most `max_keys` logs (pairs of key and window) with `max_entries` entries in all.
     pub fn new(max_keys: usize, max_entries: usize) -> Self {
@@ -143,14 +146,28 @@ impl Embedded {
     /// # Errors
     /// [`Full`] when it would be allowed but there is no room to count it.
     pub fn check(&self, ask: &Ask<'_>, now_us: u64) -> Result<Verdict, Full> {
+        self.run(ask, Form::Short, now_us).map(|(verdict, _)| verdict)
+    }
+
+    /// The same, told in full.
+    ///
+    /// # Errors
+    /// As those of [`check`](Self::check).
+    pub fn check_in_full(&self, ask: &Ask<'_>, now_us: u64) -> Result<Breakdown, Full> {
+        self.run(ask, Form::Full, now_us).map(|(_, states)| decide_in_full(ask.limits, of_ask(&states, ask), ask.cost))
+    }
+
+    #[inline]
+    fn run(&self, ask: &Ask<'_>, form: Form, now_us: u64) -> Result<(Verdict, States), Full> {
         let hash = self.hasher.hash_one(ask.key);
         let mut shard = self.shards.of(hash);
         let mut slots = shard.find(hash, ask);
         let pruned = shard.prune(&slots, now_us);
-        let verdict = decide_by(&shard.states(&slots, ask, now_us), ask);
+        let states = shard.states(&slots, ask, form, now_us);
+        let verdict = decide(ask.limits, of_ask(&states, ask), ask.cost);
         if !verdict.allowed {
             self.release(0, pruned);
-            return Ok(verdict);
+            return Ok((verdict, states));
         }
         if self.reserve(&mut shard, hash, ask, &slots, now_us, pruned).is_err() {
             self.release(0, pruned);
@@ -160,15 +177,24 @@ impl Embedded {
             self.reserve(&mut shard, hash, ask, &slots, now_us, 0)?;
         }
         shard.count(hash, ask, &slots, now_us, &self.hasher);
-        Ok(verdict)
+        Ok((verdict, states))
     }
 
     /// What [`check`](Self::check) would answer, were there room. Changes nothing.
     pub fn peek(&self, ask: &Ask<'_>, now_us: u64) -> Verdict {
+        decide(ask.limits, of_ask(&self.look(ask, Form::Short, now_us), ask), ask.cost)
+    }
+
+    /// The same, told in full.
+    pub fn peek_in_full(&self, ask: &Ask<'_>, now_us: u64) -> Breakdown {
+        decide_in_full(ask.limits, of_ask(&self.look(ask, Form::Full, now_us), ask), ask.cost)
+    }
+
+    fn look(&self, ask: &Ask<'_>, form: Form, now_us: u64) -> States {
         let hash = self.hasher.hash_one(ask.key);
         let shard = self.shards.of(hash);
         let slots = shard.find(hash, ask);
-        decide_by(&shard.states(&slots, ask, now_us), ask)
+        shard.states(&slots, ask, form, now_us)
     }
 
     /// How all counters of `key` stand that hold an entry which counts, in their order, with at most so many entries
@@ -311,11 +337,14 @@ impl Shard {
         pruned
     }
 
-    fn states(&self, slots: &Slots, ask: &Ask<'_>, now_us: u64) -> [LimitState; MAX_LIMITS_PER_ASK] {
+    fn states(&self, slots: &Slots, ask: &Ask<'_>, form: Form, now_us: u64) -> States {
         let mut states = [LimitState::default(); MAX_LIMITS_PER_ASK];
         for ((state, slot), limit) in states.iter_mut().zip(slots).zip(ask.limits) {
             if let Some(log) = slot.and_then(|slot| self.logs.get_bucket(slot)) {
                 *state = log.tally.state(limit, ask.cost, now_us);
+                if form == Form::Full {
+                    state.next_in_us = log.tally.next_in_us(limit, now_us);
+                }
             }
         }
         states
@@ -367,9 +396,9 @@ impl Shard {
     }
 }
 
-fn decide_by(states: &[LimitState; MAX_LIMITS_PER_ASK], ask: &Ask<'_>) -> Verdict {
-    // A check has no more windows than there are states.
-    decide(ask.limits, states.get(..ask.limits.len()).unwrap_or(states), ask.cost)
+/// The states of a check's limits, of which it has no more than there are states.
+fn of_ask<'a>(states: &'a States, ask: &Ask<'_>) -> &'a [LimitState] {
+    states.get(..ask.limits.len()).unwrap_or(states)
 }
 
 /// Adds `more` to a count unless that would lift it above `max`.

@@ -10,7 +10,7 @@ use super::ledger::{Id, Record};
 use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
-use crate::limit::{Counter, Limit, LimitState, MAX_LIMIT, us_to_ms_ceil};
+use crate::limit::{Counter, Form, Limit, LimitState, MAX_LIMIT, us_to_ms_ceil};
 use crate::topology::slot::Slot;
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -245,7 +245,8 @@ impl RedisStore {
                 let Some(first) = alike.first() else { continue };
                 let ask = batch.ask_of(first);
                 question.clear();
-                question.push(u8::from(first.has_fresh_ttl) + 2 * u8::from(resent));
+                let is_full = first.form == Form::Full;
+                question.push(u8::from(first.has_fresh_ttl) + 2 * u8::from(resent) + 4 * u8::from(is_full));
                 question.extend_from_slice(&first.count.to_le_bytes());
                 question.extend_from_slice(&ask.cost.to_le_bytes());
                 ask.limits.iter().for_each(|limit| limit.pack(&mut question));
@@ -346,6 +347,7 @@ fn asks_the_same(batch: &Batch, one: &Item, other: &Item) -> bool {
     let (ask, another) = (batch.ask_of(one), batch.ask_of(other));
     one.count == other.count
         && one.has_fresh_ttl == other.has_fresh_ttl
+        && one.form == other.form
         && ask.cost == another.cost
         && ask.limits == another.limits
 }
@@ -358,8 +360,9 @@ pub fn entry_id(batch_id: &str, index: usize) -> String {
 /// Above any weight or time there is, in microseconds; where a script's numbers end, whose sums must not overflow.
 const MAX_AMOUNT: i64 = 1 << 53;
 
-/// Integers that the scripts reply for each limit of an item of which a check is denied.
-const DENIAL_FIELDS: usize = 4;
+/// Integers that the scripts reply for each limit of an item of which a check is denied, and for each limit of one that is
+/// asked in full.
+const RECORD_FIELDS: usize = 4;
 
 impl Report {
     /// Reads the reply to a batch of so many states. Whatever the numbers are, sums of some of them are far from
@@ -370,17 +373,23 @@ impl Report {
     pub fn read(reply: Reply, states: usize) -> Result<Self, Error> {
         let Reply::Integers(numbers) = reply else { return Err(Error::Unexpected) };
         let Some((redis_now_us, numbers)) = numbers.split_first() else { return Err(Error::Unexpected) };
-        let Some((used, denials)) = numbers.split_at_checked(states) else { return Err(Error::Unexpected) };
+        let Some((used, records)) = numbers.split_at_checked(states) else { return Err(Error::Unexpected) };
         let mut limits: Vec<LimitReport> = used.iter().map(|used| read_used(*used)).collect();
-        let (denials, rest) = denials.as_chunks::<DENIAL_FIELDS>();
+        let (records, rest) = records.as_chunks::<RECORD_FIELDS>();
         if !rest.is_empty() {
             return Err(Error::Unexpected);
         }
-        for [place, fits_in_us, empty_in_us, covered] in denials {
-            let answer = usize::try_from(*place).ok().and_then(|place| limits.get_mut(place));
+        for [place, first, empty_in_us, covered] in records {
+            // A negative place says that it is told when more is free, and is otherwise as far from -1 as another from 0.
+            let (place, is_next) = if *place < 0 { (-1 - *place, true) } else { (*place, false) };
+            let answer = usize::try_from(place).ok().and_then(|place| limits.get_mut(place));
             let Some(LimitReport::State { state, covered: known }) = answer else { return Err(Error::Unexpected) };
-            (state.fits_in_us, state.empty_in_us, *known) =
-                (amount(*fits_in_us), amount(*empty_in_us), amount(*covered));
+            if is_next {
+                state.next_in_us = amount(*first);
+            } else {
+                (state.fits_in_us, state.empty_in_us, *known) =
+                    (amount(*first), amount(*empty_in_us), amount(*covered));
+            }
         }
         Ok(Self { redis_now_us: (*redis_now_us).clamp(0, MAX_AMOUNT), limits })
     }
@@ -453,5 +462,18 @@ mod tests {
         let report = Report::read(Reply::Integers(vec![7, 3, -1, -2]), 3).unwrap();
         assert_eq!(report.limits[0].state().used, 3);
         assert_eq!(report.limits[1..], [LimitReport::WrongType, LimitReport::Elsewhere]);
+    }
+
+    #[test]
+    fn records_say_of_which_limit_they_are_and_what_they_tell() {
+        let read = |records: &[i64]| Report::read(Reply::Integers([&[7, 3, 4], records].concat()), 2);
+        let report = read(&[1, 30, 40, 2, -1, 50, 0, 0, -2, 60, 0, 0]).unwrap();
+        let state =
+            |used, fits_in_us, empty_in_us, next_in_us| LimitState { used, fits_in_us, empty_in_us, next_in_us };
+        assert_eq!(report.limits[0], LimitReport::State { state: state(3, 0, 0, 50), covered: 0 });
+        assert_eq!(report.limits[1], LimitReport::State { state: state(4, 30, 40, 60), covered: 2 });
+        for wrong in [&[2, 0, 0, 0][..], &[-3, 0, 0, 0], &[i64::MIN, 0, 0, 0], &[i64::MAX, 0, 0, 0], &[0, 0, 0]] {
+            assert!(read(wrong).is_err(), "{wrong:?}");
+        }
     }
 }

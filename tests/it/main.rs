@@ -24,6 +24,7 @@ mod ends;
 mod exactness;
 mod fallback;
 mod faults;
+mod full;
 mod handshake;
 mod healthcheck;
 mod hostile;

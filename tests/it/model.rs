@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
-use tollgate::limit::{Ask, Counter, Limit, Standing, Verb, Verdict, Window};
+use tollgate::limit::{Ask, Breakdown, Counter, Form, Limit, LimitFigures, Standing, Verb, Verdict, Window};
 use tollgate::store::embedded::Embedded;
 use tollgate::store::ledger::{Id, Record};
 use tollgate::store::redis::Names;
@@ -25,6 +25,7 @@ struct Question {
     /// Places among the windows and limits; no place twice.
     limits: Vec<(usize, u32)>,
     cost: u32,
+    form: Form,
 }
 
 #[derive(Debug, Clone)]
@@ -51,9 +52,11 @@ impl Question {
 fn questions() -> impl Strategy<Value = Question> {
     let places = proptest::sample::subsequence(vec![0, 1, 2, 3], 1..=3).prop_shuffle();
     let cost = prop_oneof![4 => Just(1u32), 1 => 2..5u32];
-    (0..KEYS.len(), places, proptest::collection::vec(1..12u32, 3), cost).prop_map(|(key, places, limits, cost)| {
+    let form = prop_oneof![Just(Form::Short), Just(Form::Full)];
+    let all = (0..KEYS.len(), places, proptest::collection::vec(1..12u32, 3), cost, form);
+    all.prop_map(|(key, places, limits, cost, form)| {
         let limits = places.into_iter().zip(limits).map(|(place, limit)| (place, limit.max(cost))).collect();
-        Question { key, limits, cost }
+        Question { key, limits, cost, form }
     })
 }
 
@@ -82,8 +85,34 @@ fn in_common(standing: &Standing) -> (Counter, u64, u64, u64, u64) {
 
 /// What a client is told, as far as it must be exact. After a step back of the clock the scripts may take a window
 /// for empty a little early or late: its newest entry is not looked for where that would cost every check a call.
-fn told(decision: Verdict, stepped_back: bool) -> Verdict {
-    if stepped_back { Verdict { reset_after_ms: 0, ..decision } } else { decision }
+fn told(decision: Breakdown, form: Form, stepped_back: bool) -> (Verdict, Vec<LimitFigures>) {
+    let Breakdown { mut verdict, mut limits, .. } = decision;
+    if form == Form::Short {
+        limits.clear();
+    }
+    if stepped_back {
+        verdict.reset_after_ms = 0;
+        limits.iter_mut().for_each(|figures| figures.reset_after_ms = 0);
+    }
+    (verdict, limits)
+}
+
+/// What is free under a limit at a time.
+fn free(embedded: &Embedded, key: &[u8], limit: Limit, at_us: u64) -> u32 {
+    let verdict = embedded.peek(&Ask { key, limits: &[limit], cost: 1 }, at_us);
+    verdict.remaining + u32::from(verdict.allowed)
+}
+
+/// Whether the figures are true of the store, from when they were told on: each limit has as much free as they say, until
+/// it has more.
+fn come_true(embedded: &Embedded, key: &[u8], told: &Breakdown, now_us: u64) -> bool {
+    told.limits.iter().all(|figures| {
+        let at =
+            |later_ms: u64| free(embedded, key, Limit::log(figures.limit, figures.window), now_us + later_ms * 1000);
+        let (now, next_ms) = (at(0), figures.next_ms);
+        let comes_true = if next_ms == 0 { now == figures.limit } else { at(next_ms - 1) == now && at(next_ms) > now };
+        now == figures.remaining && comes_true
+    })
 }
 
 fn run(scripts: Scripts, windows: &Windows, backwards: bool) {
@@ -103,23 +132,32 @@ fn run(scripts: Scripts, windows: &Windows, backwards: bool) {
                     let checks: Vec<_> = questions
                         .iter()
                         .zip(&limits)
-                        .map(|(question, limits)| Ask {
-                            key: KEYS[question.key].as_bytes(),
-                            limits,
-                            cost: question.cost,
+                        .map(|(question, limits)| {
+                            let check = Ask { key: KEYS[question.key].as_bytes(), limits, cost: question.cost };
+                            (check, question.form)
                         })
                         .collect();
-                    for (check, by_redis) in checks.iter().zip(scripts.decide(Verb::Check, &checks)) {
-                        let by_model = embedded.check(check, now_us).unwrap();
-                        prop_assert_eq!(told(by_redis, stepped_back), told(by_model, stepped_back), "{:?}", check);
+                    for ((check, form), by_redis) in checks.iter().zip(scripts.decide_in_forms(Verb::Check, &checks)) {
+                        let by_model = embedded.check_in_full(check, now_us).unwrap();
+                        prop_assert!(
+                            stepped_back || come_true(&embedded, check.key, &by_model, now_us),
+                            "{:?}",
+                            by_model
+                        );
+                        let [by_redis, by_model] =
+                            [by_redis, by_model].map(|told_by| told(told_by, *form, stepped_back));
+                        prop_assert_eq!(by_redis, by_model, "{:?}", check);
                     }
                 }
                 Step::Peek(question) => {
                     let limits = question.limits(windows);
                     let check = Ask { key: KEYS[question.key].as_bytes(), limits: &limits, cost: question.cost };
-                    let by_redis = scripts.decide_one(Verb::Peek, &check);
-                    let by_model = embedded.peek(&check, now_us);
-                    prop_assert_eq!(told(by_redis, stepped_back), told(by_model, stepped_back), "peek {:?}", check);
+                    let form = question.form;
+                    let by_redis = scripts.decide_in_forms(Verb::Peek, &[(check, form)]).remove(0);
+                    let by_model = embedded.peek_in_full(&check, now_us);
+                    prop_assert_eq!(by_model.verdict, embedded.peek(&check, now_us));
+                    let [by_redis, by_model] = [by_redis, by_model].map(|told_by| told(told_by, form, stepped_back));
+                    prop_assert_eq!(by_redis, by_model, "peek {:?}", check);
                 }
                 Step::Reset(key) => {
                     let key = KEYS[key].as_bytes();

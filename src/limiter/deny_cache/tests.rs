@@ -29,6 +29,29 @@ fn a_denial_counts_down_until_it_ends() {
 }
 
 #[test]
+fn what_is_known_in_full_is_told_until_more_is_free() {
+    let cache = DenyCache::new(100, HOLD_US);
+    let limits = [limit_of(10, 1_000), limit_of(50, 60_000)];
+    let ask = Ask { key: b"k", limits: &limits, cost: 1 };
+    let state = |used, fits_in_us, empty_in_us, next_in_us| LimitState { used, fits_in_us, empty_in_us, next_in_us };
+    let states = [state(10, 90_000, 95_000, 90_000), state(10, 0, 9_000_000, 40_000)];
+    let denial = Denial { remaining: 0, ..denial(91_000, 1) };
+    cache.insert(&ask, denial, 0, 2_000);
+    assert_eq!(cache.lookup_in_full(&ask, 2_000), None, "nobody asked for it");
+    cache.insert_in_full(&ask, denial, &states, 1_000, 2_000);
+    assert_eq!(cache.entries(), 1);
+    let told = cache.lookup_in_full(&ask, 21_000).unwrap();
+    assert_eq!(Some(told.verdict), cache.lookup(&ask, 21_000));
+    let figures = told.limits.iter().map(|of| (of.remaining, of.retry_after, of.next_ms, of.reset_after_ms));
+    assert_eq!(figures.collect::<Vec<_>>(), [(0, RetryAfter::Ms(70), 70, 75), (40, RetryAfter::Now, 20, 8_980)]);
+    assert!(cache.lookup_in_full(&ask, 40_999).is_some());
+    assert_eq!(cache.lookup_in_full(&ask, 41_000), None, "by then the other limit has more free");
+    assert!(cache.lookup(&ask, 41_000).is_some(), "which makes no difference to the verdict");
+    cache.admitted(b"k");
+    assert_eq!(cache.lookup_in_full(&ask, 21_000), None);
+}
+
+#[test]
 fn no_denial_is_held_longer_than_it_may() {
     let cache = DenyCache::new(100, HOLD_US);
     let ask = Ask { key: b"k", limits: &[limit_of(10, 60_000)], cost: 1 };

@@ -1,5 +1,5 @@
 use super::*;
-use crate::limit::{MAX_WINDOW_MS, RetryAfter, Window};
+use crate::limit::{MAX_WINDOW_MS, Reason, RetryAfter, Window};
 use proptest::prelude::*;
 
 fn limit_of(max: u32, window_ms: u64) -> Limit {
@@ -89,6 +89,28 @@ fn open_admits_and_closed_denies_all() {
     assert!(!denied.allowed && denied.degraded);
     assert_eq!((denied.limit, denied.remaining, denied.reset_after_ms), (5, 0, 60_000));
     assert_eq!(denied.retry_after, RetryAfter::Ms(60_000));
+}
+
+#[test]
+fn in_full_each_bucket_says_when_it_has_a_token_more() {
+    let fallback = Fallback::new(0.5, 100);
+    // Tokens come every 200 ms, and every 6 s.
+    let limits = [limit_of(10, 1_000), limit_of(20, 60_000)];
+    let told = |told: Breakdown| {
+        told.limits.iter().map(|of| (of.remaining, of.retry_after, of.next_ms, of.reset_after_ms)).collect::<Vec<_>>()
+    };
+    let untouched = fallback.peek_in_full(&ask(b"k", &limits, 1), 0);
+    assert_eq!(told(untouched), [(4, RetryAfter::Now, 200, 200), (9, RetryAfter::Now, 6_000, 6_000)]);
+    let allowed = fallback.check_in_full(&ask(b"k", &limits, 5), 0);
+    assert!(allowed.verdict.allowed && allowed.verdict.degraded);
+    assert_eq!(told(allowed), [(0, RetryAfter::Now, 200, 1_000), (5, RetryAfter::Now, 6_000, 30_000)]);
+    let denied = fallback.check_in_full(&ask(b"k", &limits, 2), 50_000);
+    assert!(!denied.verdict.allowed && denied.reason == Reason::Limit);
+    assert_eq!(told(denied.clone()), [(0, RetryAfter::Ms(350), 150, 950), (5, RetryAfter::Now, 5_950, 29_950)]);
+    assert_eq!(denied.verdict, fallback.peek(&ask(b"k", &limits, 2), 50_000));
+    // A full bucket has no more to come.
+    let full = fallback.peek_in_full(&ask(b"k", &limits, 6), 60_000_000);
+    assert_eq!(told(full), [(5, RetryAfter::Ms(1_000), 0, 0), (10, RetryAfter::Now, 0, 0)]);
 }
 
 #[test]

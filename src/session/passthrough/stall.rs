@@ -5,7 +5,7 @@
 //! waits for what takes its time by nature (BLPOP).
 
 use crate::clock::now_us;
-use crate::limit::{Ask, Limit, Verb, Window};
+use crate::limit::{Ask, Form, Limit, Verb, Window};
 use crate::limiter::node::Node;
 use crate::session::caller::Caller;
 use crate::session::expect::ConnectionId;
@@ -68,5 +68,5 @@ fn ask_whether_redis_answers(caller: &Caller) {
     let limits = [Limit::log(1, Window::MIN)];
     let ask = Ask { key: b"", limits: &limits, cost: 1 };
     // No slot has this ticket: only whether there is an answer counts.
-    caller.worker.limiter.ask(Verb::Peek, &ask, now_us(), &caller.mailbox, u64::MAX);
+    caller.worker.limiter.ask(Verb::Peek, (&ask, Form::Short), now_us(), &caller.mailbox, u64::MAX);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tollgate::config;
 use tollgate::dial::Dialer;
-use tollgate::limit::{Ask, Counter, LimitState, Standing, Verb, Verdict, Window, decide};
+use tollgate::limit::{Ask, Breakdown, Counter, Form, LimitState, Standing, Verb, Verdict, Window, decide_in_full};
 use tollgate::store::batch::Batch;
 use tollgate::store::connection::{Connection, Error, Reply};
 use tollgate::store::inspect::Inspect;
@@ -105,7 +105,20 @@ impl Scripts {
     /// The decisions on checks or peeks of one batch.
     #[track_caller]
     pub fn decide(&mut self, verb: Verb, checks: &[Ask<'_>]) -> Vec<Verdict> {
-        let (batch, items) = batch_of(checks);
+        let asked: Vec<_> = checks.iter().map(|check| (*check, Form::Short)).collect();
+        self.decide_in_forms(verb, &asked).into_iter().map(|breakdown| breakdown.verdict).collect()
+    }
+
+    /// The same; of what is asked in full all figures are true.
+    #[track_caller]
+    pub fn decide_in_forms(&mut self, verb: Verb, asked: &[(Ask<'_>, Form)]) -> Vec<Breakdown> {
+        let checks: Vec<_> = asked.iter().map(|(check, _)| *check).collect();
+        let (mut batch, items) = batch_of(&checks);
+        for ((_, form), item) in asked.iter().zip(&items) {
+            if *form == Form::Full {
+                batch.ask_in_full(*item);
+            }
+        }
         let (id, names) = (self.store.next_batch_id(), self.names);
         let answers = match verb {
             Verb::Check => self.answers(&batch, &id, false),
@@ -114,7 +127,7 @@ impl Scripts {
                 Report::read(reply, batch.states()).unwrap()
             }
         };
-        decisions(verb, checks, &batch, &items, &answers)
+        breakdowns(verb, &checks, &batch, &items, &answers)
     }
 
     /// The same on one.
@@ -157,6 +170,10 @@ pub fn batch_of(checks: &[Ask<'_>]) -> (Batch, Vec<usize>) {
 
 /// The decisions on checks or peeks by what the script said of their batch.
 pub fn decisions(verb: Verb, checks: &[Ask<'_>], batch: &Batch, items: &[usize], answers: &Report) -> Vec<Verdict> {
+    breakdowns(verb, checks, batch, items, answers).into_iter().map(|breakdown| breakdown.verdict).collect()
+}
+
+fn breakdowns(verb: Verb, checks: &[Ask<'_>], batch: &Batch, items: &[usize], answers: &Report) -> Vec<Breakdown> {
     let mut windows = answers.limits.iter();
     let mut states: Vec<Vec<LimitState>> = Vec::new();
     for item in batch.items() {
@@ -165,8 +182,8 @@ pub fn decisions(verb: Verb, checks: &[Ask<'_>], batch: &Batch, items: &[usize],
     }
     let decide_one = |(check, item): (&Ask<'_>, &usize)| {
         let states = &mut states[*item];
-        let decision = decide(check.limits, states, check.cost);
-        if decision.allowed && verb == Verb::Check {
+        let decision = decide_in_full(check.limits, states, check.cost);
+        if decision.verdict.allowed && verb == Verb::Check {
             states.iter_mut().zip(check.limits).for_each(|(state, limit)| limit.count(state, check.cost));
         }
         decision
