@@ -35,6 +35,17 @@ impl Answer {
         self.verdict().is_some_and(|verdict| verdict.allowed)
     }
 
+    /// How many bytes of memory it takes beside its own.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Self::Verdict(_) | Self::Reset(_) | Self::Refused(_) => 0,
+            Self::Breakdown(breakdown) => size_of::<Breakdown>() + size_of_val(&*breakdown.limits),
+            Self::Standings(standings, _) => {
+                standings.iter().map(|standing| size_of_val(standing) + size_of_val(&*standing.newest)).sum()
+            }
+        }
+    }
+
     /// The verdict, if it is one.
     fn verdict(&self) -> Option<&Verdict> {
         match self {

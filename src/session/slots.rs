@@ -30,6 +30,7 @@ impl Slot {
     fn ready_bytes(&self) -> usize {
         match self {
             Self::Ready(bytes) => bytes.len(),
+            Self::Answered(answer, _) => answer.heap_bytes(),
             _ => 0,
         }
     }
@@ -48,7 +49,7 @@ pub struct Slots {
     behind_ordered: u64,
     /// How many the limiter has yet to answer.
     deciding: usize,
-    /// Bytes that are ready in all slots but the last, which may still grow.
+    /// Bytes that are ready in all slots but the last, which may still grow: replies, and answers yet to be written.
     ready_bytes: usize,
 }
 
@@ -234,7 +235,11 @@ impl Slots {
             Slot::Muted => Slot::Ready(BytesMut::new()),
             _ => return,
         };
+        let bytes = slot.ready_bytes();
         self.deciding -= 1;
+        if ticket + 1 < self.next_ticket() {
+            self.ready_bytes += bytes;
+        }
     }
 
     /// Moves what is ready and next in order to `output`.
@@ -295,5 +300,32 @@ fn write_standings(output: &mut BytesMut, standings: &[Standing], lists_entries:
                 integer(output, *weight);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limit::{Counter, Rule, Window};
+
+    /// Looks at keys, each of a thousand entries, whose answers wait for one before them, were taken for nothing.
+    #[test]
+    fn answers_that_wait_are_counted() {
+        const ENTRIES: usize = 1000;
+        let counter = Counter { policy: None, rule: Rule::Log(Window::MIN) };
+        let newest = vec![(0, 1); ENTRIES];
+        let (used, entries) = (ENTRIES as u64, ENTRIES as u64);
+        let standing = Standing { counter, now_us: 0, used, entries, oldest_us: 0, newest_us: 0, newest };
+        let answer = Answer::Standings([standing].into(), true);
+        let mut slots = Slots::default();
+        (0..4).for_each(|_| slots.push_deciding(false, Protocol::Resp2));
+        let before = slots.waiting_bytes();
+        for (count, ticket) in (1..).zip([3, 1, 2]) {
+            slots.answer(ticket, answer.clone());
+            assert!(slots.waiting_bytes() >= before + count * 16 * ENTRIES, "{count}");
+        }
+        slots.answer(0, Answer::Reset(1));
+        slots.drain(&mut BytesMut::new());
+        assert_eq!((slots.is_empty(), slots.ready_bytes), (true, 0));
     }
 }
