@@ -135,18 +135,19 @@ impl Policies {
         switch.map_or(own, |switch| switch.mode)
     }
 
-    /// What is to be done about a check by limits that stand in the command.
-    pub fn rule_plain(&self, quotas: &Quotas, now_us: u64) -> Ruling {
-        let answer = match self.switch(now_us) {
-            None | Some(Switch { mode: Mode::Enforce, .. }) => None,
-            Some(Switch { mode: Mode::Shadow, .. }) => {
+    /// What is to be done about a check by limits that stand in the command; `None` if it is to be asked as it stands.
+    pub fn rule_plain(&self, quotas: &Quotas, now_us: u64) -> Option<Ruling> {
+        let Switch { mode, until } = self.switch(now_us)?;
+        let answered = |answer| Some(Ruling { quotas: *quotas, answer: Some(answer) });
+        match mode {
+            Mode::Enforce => None,
+            Mode::Shadow => {
                 let terms = Terms { is_shadow: true, ..Terms::PLAIN };
-                return Ruling { quotas: quotas.under(terms), answer: None };
+                Some(Ruling { quotas: quotas.under(terms), answer: None })
             }
-            Some(Switch { mode: Mode::Off, .. }) => Some(OFF),
-            Some(Switch { mode: Mode::Block, until }) => Some(blocked(quotas, until, now_us)),
-        };
-        Ruling { quotas: *quotas, answer }
+            Mode::Off => answered(OFF),
+            Mode::Block => answered(blocked(quotas, until, now_us)),
+        }
     }
 
     /// What is to be done about a check of a key by the policy of this name, if there is one.

@@ -6,7 +6,6 @@ use crate::command::{CheckArgs, OwnRequest, Request, docs, quoted};
 use crate::info;
 use crate::limit::{Ask, PolicyName, Verb};
 use crate::limiter::mailbox::Answer;
-use crate::policy::Ruling;
 use crate::resp::reply;
 use crate::top::{Entry, Which};
 
@@ -70,11 +69,15 @@ fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, mut
     let key = prefixed.as_deref().unwrap_or(parsed.key);
     let policies = caller.worker.policies.get();
     let ruling = match parsed.policy {
-        None => Some(policies.rule_plain(&parsed.quotas, now_us)),
+        None => policies.rule_plain(&parsed.quotas, now_us),
         Some(name) => policies.rule(name, key, now_us),
     };
     drop(policies);
-    let Some(Ruling { quotas, answer }) = ruling else { return refuse_policy(caller, parsed.policy, muted) };
+    let (quotas, answer) = match (&ruling, parsed.policy) {
+        (Some(ruling), _) => (&ruling.quotas, ruling.answer),
+        (None, None) => (&parsed.quotas, None),
+        (None, Some(name)) => return refuse_policy(caller, name, muted),
+    };
     let ask = Ask { key, limits: quotas.as_slice(), cost: parsed.cost };
     let limiter = &caller.worker.limiter;
     let answer = match answer {
@@ -85,9 +88,9 @@ fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, mut
 }
 
 /// Says that there is no policy of the name.
-fn refuse_policy(caller: &mut Caller, policy: Option<&[u8]>, muted: bool) {
+fn refuse_policy(caller: &mut Caller, name: &[u8], muted: bool) {
     if !muted {
-        let name = quoted(policy.unwrap_or_default());
+        let name = quoted(name);
         reply::error(caller.replies.tail(), &format!("ERR no such policy '{name}'"));
     }
 }
