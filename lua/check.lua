@@ -5,10 +5,10 @@
 --        [2] unix time in us
 --        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: of 8
 --        bits, 1 if an earlier run saw that its logs, if they are still there, live as long as any entry counts that
---        is made until [2], 2 if the batch may have run before, and 4 if it is to be told when more is free; number of
---        checks, at most 1024, and cost of one,
---        and for each window its limit, all of 32 bits, and its length in ms, a double. That is read in a tenth of the
---        time that text takes;
+--        is made until [2], 2 if the batch may have run before, 4 if it is to be told when more is free, and 8 if a limit
+--        is counted otherwise (items.lua has the rest of what such an item asks, and what is replied); number of checks,
+--        at most 1024, and cost of one, and for each window its limit, all of 32 bits, and its length in ms, a double.
+--        That is read in a tenth of the time that text takes;
 --        then the logs, if they are no KEYS
 -- Reply  integers: now_us; for each log
 --          used         weight in the window before the item; -1 for all windows of an item if one of its keys holds
@@ -73,13 +73,35 @@ local function prune(key, window)
   return excess
 end
 
+-- Decides an item of which a limit is no log's.
+local function check_item(question, at, number)
+  local admitted, fault = items.measure_item(question, at)
+  local known = 0
+  if admitted and (admitted > 0 or question.is_resent) then
+    local id = number == 0 and batch_id or batch_id .. '.' .. base62(number)
+    known = question.is_resent and items.recall(question, at, id, question.first + number) or 0
+    if known == 0 and admitted > 0 then
+      fault = items.count_item(question, at, admitted, question.first + number, id, prune)
+    end
+  end
+  if fault then
+    items.refuse_item(question, at, fault)
+  else
+    items.reply_item(question, at, known > 0 and known or admitted, known == 0 and admitted > 0, true)
+  end
+end
+
 local number, at = 0, 0
 for arg = 3, last_arg, 2 do
   local question = read_question(ARGV[arg + 1])
   local checks, cost, lasts, is_full = question.checks, question.cost, question.lasts, question.is_full
   -- More than `used` is replied where fewer checks than these are admitted.
   local tells_below = is_full and math.huge or checks
-  for _ = 1, ARGV[arg] do
+  for _ = 1, question.is_of_logs and 0 or ARGV[arg] do
+    check_item(question, at, number)
+    number, at = number + 1, at + #question
+  end
+  for _ = 1, question.is_of_logs and ARGV[arg] or 0 do
     local admitted, fault = measure(question, at)
     local known, member = 0, nil
     if admitted and (admitted > 0 or question.is_resent) then

@@ -8,6 +8,9 @@
 
 local reply = { now_us }
 
+-- Items of which a limit is counted otherwise than by a log are another file's business (items.lua).
+local items, define_items
+
 -- Reads what is asked of a key: { checks = n, cost = n, whether its logs last, whether it was asked before, whether it is
 -- to be told when more is free, and a window for each quota }. Most items of a batch ask the same of other keys, so that
 -- what was read before need not be read again.
@@ -19,9 +22,14 @@ local function read_question(packed)
   end
   local flags, checks, cost, at = struct.unpack('<BI4I4', packed)
   local lasts = flags % 2 == 1 and now_us <= tonumber(ARGV[2])
-  question = { checks = checks, cost = cost, lasts = lasts }
+  question = { checks = checks, cost = cost, lasts = lasts, is_of_logs = flags < 8 }
   if flags > 1 then
-    question.is_resent, question.is_full = flags % 4 >= 2, flags >= 4
+    question.is_resent, question.is_full = flags % 4 >= 2, flags % 8 >= 4
+  end
+  if flags >= 8 then
+    items = items or define_items()
+    items.read_limits(question, packed, at)
+    at = #packed + 1
   end
   while at <= #packed do
     local limit, window_ms
@@ -181,6 +189,13 @@ local function define_seldom()
     reply_size = n + 4
   end
 
+  -- Replies on a state, keys[place], that is no log.
+  local function append(place, amount)
+    local n = reply_size
+    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = place - 1, amount, 0, 0
+    reply_size = n + 4
+  end
+
   -- The weight with which an item of this id was counted when its batch ran before, or 0. If it was, what its windows
   -- say is made so that as many of its checks are admitted as then, though something may have expired since, and
   -- something else been counted under a higher limit.
@@ -208,7 +223,13 @@ local function define_seldom()
     return weight
   end
 
-  return { measure_expired = measure_expired, append_denial = append_denial, append_next = append_next, recall = recall }
+  return {
+    measure_expired = measure_expired,
+    append_denial = append_denial,
+    append_next = append_next,
+    append = append,
+    recall = recall,
+  }
 end
 
 -- Reads an item's logs, which follow keys[at]. Returns how many of its checks they have room for; or nil, and what is

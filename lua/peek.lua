@@ -10,7 +10,16 @@ local at = 0
 for arg = 3, last_arg, 2 do
   local question = read_question(ARGV[arg + 1])
   local is_full = question.is_full
-  for _ = 1, ARGV[arg] do
+  for _ = 1, question.is_of_logs and 0 or ARGV[arg] do
+    local admitted, fault = items.measure_item(question, at)
+    if admitted then
+      items.reply_item(question, at, admitted, false, false)
+    else
+      items.refuse_item(question, at, fault)
+    end
+    at = at + #question
+  end
+  for _ = 1, question.is_of_logs and ARGV[arg] or 0 do
     local admitted, fault = measure(question, at)
     for i = 1, #question do
       local place, window = at + i, question[i]

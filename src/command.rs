@@ -13,9 +13,9 @@ mod reset;
 mod stats;
 mod top;
 
+pub(crate) use crate::shown::quoted;
 pub use check::CheckArgs;
 pub use error::CommandError;
-pub(crate) use error::quoted;
 
 use crate::config::Limits;
 use crate::limit::MAX_KEY_BYTES;

@@ -9,12 +9,18 @@
 //! store.
 
 mod breakdown;
+mod calendar;
+pub mod fixed;
+pub mod gcra;
 pub mod log;
 pub mod policy_name;
 mod standing;
 mod terms;
 
 pub use self::breakdown::{Breakdown, Form, LimitFigures, Reason, decide_in_full};
+pub use self::calendar::Period;
+use self::fixed::Fixed;
+use self::gcra::Gcra;
 use self::log::Log;
 pub use self::policy_name::PolicyName;
 pub use self::standing::{MAX_LISTED_ENTRIES, Standing};
@@ -75,6 +81,13 @@ impl fmt::Display for Window {
 pub enum Algorithm {
     /// The sliding-window log ([`log`]): at most the limit in any interval of the window's length.
     Log,
+    /// [`gcra`]: in any time t at most `burst` (1 to [`MAX_LIMIT`]) and what the limit allows in t.
+    Gcra {
+        /// The capacity.
+        burst: u32,
+    },
+    /// Fixed windows ([`fixed`]): at most the limit in each of these periods.
+    Fixed(Period),
 }
 
 /// What requests may cost: at most `max` (1 to [`MAX_LIMIT`]) in each `window`, by an algorithm.
@@ -84,7 +97,7 @@ pub struct Limit {
     pub terms: Terms,
     /// Highest total cost.
     pub max: u32,
-    /// In which time.
+    /// In which time. Of a period of the calendar, the longest that one lasts.
     pub window: Window,
     /// What that means, to the microsecond.
     pub algorithm: Algorithm,
@@ -99,7 +112,8 @@ impl Limit {
     /// The most that a state has room for. A request that costs more is never allowed.
     pub const fn capacity(&self) -> u32 {
         match self.algorithm {
-            Algorithm::Log => self.max,
+            Algorithm::Log | Algorithm::Fixed(_) => self.max,
+            Algorithm::Gcra { burst } => burst,
         }
     }
 
@@ -107,19 +121,76 @@ impl Limit {
     pub const fn counter(&self) -> Counter {
         let rule = match self.algorithm {
             Algorithm::Log => Rule::Log(self.window),
+            Algorithm::Gcra { .. } => Rule::Gcra(self.window),
+            Algorithm::Fixed(period) => Rule::Fixed(period),
         };
         Counter { policy: self.terms.policy, rule }
     }
 
     /// Whether a request of this cost fits into the state.
     pub fn fits(&self, state: &LimitState, cost: u32) -> bool {
-        state.used + u64::from(cost) <= u64::from(self.capacity())
+        match self.algorithm {
+            Algorithm::Log | Algorithm::Fixed(_) => state.used + u64::from(cost) <= u64::from(self.max),
+            Algorithm::Gcra { burst } => gcra::fits(self, burst, state, cost),
+        }
+    }
+
+    /// Until a request fits that is not above the capacity, in microseconds. Only asked when it does not fit now.
+    pub fn fits_in_us(&self, state: &LimitState, cost: u32) -> u64 {
+        match self.algorithm {
+            Algorithm::Log | Algorithm::Fixed(_) => state.fits_in_us,
+            Algorithm::Gcra { burst } => gcra::fits_in_us(self, burst, state, cost),
+        }
+    }
+
+    /// The costliest request that fits as soon as one of this cost does, which does not fit now. Of a log, `covered` will
+    /// have expired by then.
+    pub fn costliest(&self, state: &LimitState, cost: u32, covered: u64) -> u32 {
+        match self.algorithm {
+            Algorithm::Log => {
+                let costliest = (u64::from(self.max) + covered).saturating_sub(state.used);
+                u32::try_from(costliest).unwrap_or(self.max).min(self.max).max(cost)
+            }
+            Algorithm::Gcra { .. } => cost,
+            Algorithm::Fixed(_) => self.max,
+        }
     }
 
     /// The cost that the state still has room for.
     pub fn remaining(&self, state: &LimitState) -> u32 {
-        // At most the capacity, which is a u32.
-        u32::try_from(u64::from(self.capacity()).saturating_sub(state.used)).unwrap_or(self.capacity())
+        match self.algorithm {
+            // At most the limit, which is a u32.
+            Algorithm::Log | Algorithm::Fixed(_) => {
+                u32::try_from(u64::from(self.max).saturating_sub(state.used)).unwrap_or(self.max)
+            }
+            Algorithm::Gcra { burst } => gcra::remaining(self, burst, state),
+        }
+    }
+
+    /// Until more is free than the state has now, in microseconds; 0 when nothing is used. Of a log it is only known to who
+    /// asks in full.
+    pub fn next_in_us(&self, state: &LimitState) -> u64 {
+        match self.algorithm {
+            Algorithm::Log => state.next_in_us,
+            Algorithm::Gcra { burst } => gcra::next_in_us(self, burst, state),
+            Algorithm::Fixed(_) => state.empty_in_us,
+        }
+    }
+
+    /// The state some time later, by when nothing more was used, and of a log nothing set free: at most until
+    /// [`Limit::next_in_us`].
+    pub fn later(&self, state: &LimitState, elapsed_us: u64) -> LimitState {
+        let left = |in_us: u64| in_us.saturating_sub(elapsed_us);
+        let later = LimitState {
+            fits_in_us: left(state.fits_in_us),
+            empty_in_us: left(state.empty_in_us),
+            next_in_us: left(state.next_in_us),
+            ..*state
+        };
+        match self.algorithm {
+            Algorithm::Log | Algorithm::Fixed(_) => later,
+            Algorithm::Gcra { .. } => gcra::later(&later, elapsed_us),
+        }
     }
 
     /// When a request of this cost is worth trying again, if that is only up to this limit.
@@ -129,7 +200,7 @@ impl Limit {
         } else if cost > self.capacity() {
             RetryAfter::Never
         } else {
-            RetryAfter::Ms(us_to_ms_ceil(state.fits_in_us).max(1))
+            RetryAfter::Ms(us_to_ms_ceil(self.fits_in_us(state, cost)).max(1))
         }
     }
 
@@ -137,13 +208,59 @@ impl Limit {
     pub fn count(&self, state: &mut LimitState, cost: u32) {
         match self.algorithm {
             Algorithm::Log => log::count(state, cost, self.window),
+            Algorithm::Gcra { .. } => gcra::count(self, state, cost),
+            Algorithm::Fixed(_) => fixed::count(state, cost),
         }
     }
 
-    /// Appends what the algorithm's script is told of the limit.
-    pub fn pack(&self, out: &mut Vec<u8>) {
+    /// The state where nothing is counted.
+    pub fn empty(&self, unix_us: u64) -> LimitState {
+        self.reported(0, unix_us)
+    }
+
+    /// The state of which a script says that so much is used, at a time by Redis's clock.
+    pub fn reported(&self, used: u64, unix_us: u64) -> LimitState {
         match self.algorithm {
-            Algorithm::Log => log::pack(self, out),
+            Algorithm::Log => LimitState { used, ..LimitState::default() },
+            Algorithm::Gcra { .. } => gcra::state(used, 0),
+            Algorithm::Fixed(period) => fixed::state_at(period, used, unix_us),
+        }
+    }
+
+    /// Adds to such a state what the script says more of it; returns what will have expired of a log when a request fits.
+    pub fn add_report(&self, state: &mut LimitState, [first, second, third]: [u64; 3]) -> u64 {
+        match self.algorithm {
+            Algorithm::Log => (state.fits_in_us, state.empty_in_us) = (first, second),
+            Algorithm::Gcra { .. } => *state = gcra::state(state.used, u32::try_from(first).unwrap_or(u32::MAX)),
+            Algorithm::Fixed(_) => *state = fixed::state(state.used, first),
+        }
+        third
+    }
+
+    /// Appends what the algorithm's script is told of the limit, and of a request of this cost. A script that is told of
+    /// others than logs is told of each which it is.
+    pub fn pack(&self, cost: u32, is_of_logs: bool, out: &mut Vec<u8>) {
+        match self.algorithm {
+            Algorithm::Log => {
+                if !is_of_logs {
+                    out.push(log::KIND);
+                }
+                log::pack(self, out);
+            }
+            Algorithm::Gcra { burst } => gcra::pack(self, burst, cost, out),
+            Algorithm::Fixed(period) => fixed::pack(self, period, out),
+        }
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", self.max)?;
+        match self.algorithm {
+            Algorithm::Log => write!(f, "{}ms", self.window.ms()),
+            Algorithm::Gcra { burst } => write!(f, "{}ms BY gcra BURST {burst}", self.window.ms()),
+            Algorithm::Fixed(period) if period.is_of_calendar() => write!(f, "{period}"),
+            Algorithm::Fixed(period) => write!(f, "{period} BY fixed"),
         }
     }
 }
@@ -188,13 +305,27 @@ impl Counter {
 pub enum Rule {
     /// In the log of this window.
     Log(Window),
+    /// By GCRA, at a rate for this window.
+    Gcra(Window),
+    /// For each of these periods.
+    Fixed(Period),
 }
 
 impl Rule {
-    /// The time in which what was counted passes.
+    /// The time in which what was counted passes, or of GCRA that of its rate.
     pub const fn window(self) -> Window {
         match self {
-            Self::Log(window) => window,
+            Self::Log(window) | Self::Gcra(window) => window,
+            Self::Fixed(period) => period.longest(),
+        }
+    }
+
+    /// For how long what is counted may matter.
+    pub const fn counts_us(self) -> u64 {
+        match self {
+            Self::Log(window) => window.us(),
+            Self::Gcra(window) => gcra::longest_us(window),
+            Self::Fixed(period) => period.longest().us(),
         }
     }
 
@@ -202,6 +333,39 @@ impl Rule {
     pub const fn algorithm(self) -> &'static str {
         match self {
             Self::Log(_) => "log",
+            Self::Gcra(_) => "gcra",
+            Self::Fixed(_) => "fixed",
+        }
+    }
+
+    /// Appends it as the scripts read it that are told of counters: a log as the length of its window.
+    pub fn pack(self, out: &mut Vec<u8>) {
+        /// What no length begins with.
+        const IS_NO_LOG: u8 = b'=';
+        match self {
+            Self::Log(window) => log::write_name(window, out),
+            Self::Gcra(window) => {
+                out.push(IS_NO_LOG);
+                gcra::write_counter(window, out);
+            }
+            Self::Fixed(period) => {
+                out.push(IS_NO_LOG);
+                period.pack(out);
+            }
+        }
+    }
+
+    /// The same, of a state in which something is to be counted: of a group of checks of this cost, which was the item of
+    /// this number in its batch, under a limit that was no lower than `max`.
+    pub fn pack_record(self, item: u16, max: u32, cost: u32, out: &mut Vec<u8>) {
+        let number = item.to_le_bytes();
+        self.pack(out);
+        if !matches!(self, Self::Log(_)) {
+            // Behind the sign.
+            out.splice(1..1, number);
+        }
+        if let Self::Gcra(window) = self {
+            gcra::pack_step(max, window, cost, out);
         }
     }
 
@@ -209,18 +373,23 @@ impl Rule {
     fn write_name(self, out: &mut Vec<u8>) {
         match self {
             Self::Log(window) => log::write_name(window, out),
+            Self::Gcra(window) => gcra::write_name(window, out),
+            Self::Fixed(period) => fixed::write_name(period, out),
         }
     }
 
     fn of_name(name: &str) -> Option<Self> {
-        log::of_name(name).map(Self::Log)
+        let gcra = || gcra::of_name(name).map(Self::Gcra);
+        let fixed = || fixed::of_name(name).map(Self::Fixed);
+        log::of_name(name).map(Self::Log).or_else(gcra).or_else(fixed)
     }
 
     /// How long a state that was kept alive for one entry certainly outlives it: further entries that are made within
-    /// this time need not see to it.
-    pub const fn spare_us(self) -> u64 {
+    /// this time need not see to it. `None` of a state that is kept alive whenever it is written.
+    pub const fn spare_us(self) -> Option<u64> {
         match self {
-            Self::Log(window) => log::spare_us(window),
+            Self::Log(window) => Some(log::spare_us(window)),
+            Self::Gcra(_) | Self::Fixed(_) => None,
         }
     }
 
@@ -228,91 +397,138 @@ impl Rule {
     pub const fn max_life_us(self) -> u64 {
         match self {
             Self::Log(window) => log::max_life_us(window),
+            Self::Gcra(window) => gcra::max_life_us(window),
+            Self::Fixed(period) => fixed::max_life_us(period),
         }
     }
+}
+
+/// What time it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By a clock that does not step back.
+    pub us: u64,
+    /// By the calendar's, which may: since 1970.
+    pub unix_us: u64,
 }
 
 /// What this process itself keeps of one key and counter, where no Redis does.
 pub enum Tally {
     /// The log.
     Log(Log),
+    /// GCRA's time.
+    Gcra(Gcra),
+    /// The number for a period.
+    Fixed(Fixed),
 }
 
 impl Tally {
     /// A tally that has counted one request.
-    pub fn new(rule: Rule, cost: u32, now_us: u64) -> Self {
-        match rule {
-            Rule::Log(window) => Self::Log(Log::new(window, cost, now_us)),
-        }
+    pub fn new(limit: &Limit, cost: u32, now: Moment) -> Self {
+        let mut tally = match limit.algorithm {
+            Algorithm::Log => return Self::Log(Log::new(limit.window, cost, now.us)),
+            Algorithm::Gcra { .. } => Self::Gcra(Gcra::new(limit.window)),
+            Algorithm::Fixed(period) => Self::Fixed(Fixed::new(period, now.unix_us)),
+        };
+        tally.count(limit, cost, now);
+        tally
     }
 
     /// How it counts.
     pub fn rule(&self) -> Rule {
         match self {
             Self::Log(log) => Rule::Log(log.window()),
+            Self::Gcra(gcra) => Rule::Gcra(gcra.window()),
+            Self::Fixed(fixed) => Rule::Fixed(fixed.period()),
         }
     }
 
-    /// How the limit stands for a request of this cost.
-    pub fn state(&self, limit: &Limit, cost: u32, now_us: u64) -> LimitState {
+    /// How the limit, which is counted in this, stands for a request of this cost.
+    pub fn state(&self, limit: &Limit, cost: u32, now: Moment) -> LimitState {
         match self {
-            Self::Log(log) => log.state(limit.max, cost, now_us),
+            Self::Log(log) => log.state(limit.max, cost, now.us),
+            Self::Gcra(gcra) => gcra.state(limit, limit.capacity(), now.us),
+            Self::Fixed(fixed) => fixed.state(now.unix_us),
         }
     }
 
-    /// Until more is free under the limit than now, in microseconds; 0 if nothing is used.
-    pub fn next_in_us(&self, limit: &Limit, now_us: u64) -> u64 {
+    /// What a log adds to its state for who asks in full: [`LimitState::next_in_us`].
+    pub fn next_in_us(&self, limit: &Limit, now: Moment) -> u64 {
         match self {
-            Self::Log(log) => log.next_in_us(limit.max, now_us),
+            Self::Log(log) => log.next_in_us(limit.max, now.us),
+            Self::Gcra(_) | Self::Fixed(_) => 0,
         }
     }
 
     /// Counts a request.
-    pub fn count(&mut self, cost: u32, now_us: u64) {
+    pub fn count(&mut self, limit: &Limit, cost: u32, now: Moment) {
         match self {
-            Self::Log(log) => log.count(cost, now_us),
+            Self::Log(log) => log.count(cost, now.us),
+            Self::Gcra(gcra) => gcra.count(limit, limit.capacity(), cost, now.us),
+            Self::Fixed(fixed) => fixed.count(cost, now.unix_us),
+        }
+    }
+
+    /// A request was denied. What a clock that stepped back has put further ahead than anything can be counts from now on.
+    pub fn denied(&mut self, limit: &Limit, now: Moment) {
+        match self {
+            Self::Log(_) => {}
+            Self::Gcra(gcra) if gcra.is_ahead(now.us) => gcra.count(limit, limit.capacity(), 0, now.us),
+            Self::Gcra(_) => {}
+            Self::Fixed(fixed) => fixed.keep_up(now.unix_us),
         }
     }
 
     /// Drops what counts no longer, and says how many entries that were.
-    pub fn prune(&mut self, now_us: u64) -> usize {
+    pub fn prune(&mut self, now: Moment) -> usize {
         match self {
-            Self::Log(log) => log.prune(now_us),
+            Self::Log(log) => log.prune(now.us),
+            Self::Gcra(_) | Self::Fixed(_) => 0,
         }
     }
 
     /// Entries kept, those included that count no longer.
-    pub fn len(&self) -> usize {
+    pub fn entries(&self) -> usize {
         match self {
             Self::Log(log) => log.len(),
+            Self::Gcra(_) | Self::Fixed(_) => 1,
         }
     }
 
-    /// Whether it holds nothing.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// Whether nothing in it is of any use any more.
+    pub fn is_over(&self, now: Moment) -> bool {
+        match self {
+            Self::Log(log) => log.len() == 0,
+            Self::Gcra(gcra) => !gcra.is_live(now.us),
+            Self::Fixed(fixed) => fixed.is_over(now.unix_us),
+        }
     }
 
     /// Whether a request that is counted now adds an entry.
-    pub fn grows(&self, now_us: u64) -> bool {
+    pub fn grows(&self, now: Moment) -> bool {
         match self {
-            Self::Log(log) => log.find(now_us).is_err(),
+            Self::Log(log) => log.find(now.us).is_err(),
+            Self::Gcra(_) | Self::Fixed(_) => false,
         }
     }
 
-    /// How it stands as this policy's, with at most so many entries; `None` if nothing counts. It has the times of the
-    /// clock that tells `now_us`.
-    pub fn standing(&self, policy: Option<PolicyName>, most: usize, now_us: u64) -> Option<Standing> {
+    /// How it stands as this policy's, with at most so many entries; `None` if nothing counts. By which of the clocks its
+    /// times are `now_us` of it says.
+    pub fn standing(&self, policy: Option<PolicyName>, most: usize, now: Moment) -> Option<Standing> {
         let counter = Counter { policy, rule: self.rule() };
         match self {
-            Self::Log(log) => log.standing(counter, most, now_us),
+            Self::Log(log) => log.standing(counter, most, now.us),
+            Self::Gcra(gcra) => gcra.standing(counter, now.us),
+            Self::Fixed(fixed) => fixed.standing(counter, now.unix_us),
         }
     }
 
     /// Whether anything in it still counts.
-    pub fn is_live(&self, now_us: u64) -> bool {
+    pub fn is_live(&self, now: Moment) -> bool {
         match self {
-            Self::Log(log) => log.is_live(now_us),
+            Self::Log(log) => log.is_live(now.us),
+            Self::Gcra(gcra) => gcra.is_live(now.us),
+            Self::Fixed(fixed) => fixed.is_live(now.unix_us),
         }
     }
 }
@@ -357,27 +573,24 @@ pub enum Verb {
 /// microseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LimitState {
-    /// How much of the capacity is used. May exceed it, when the limit was lowered.
+    /// How much of the capacity is used, which may exceed it, when the limit was lowered; of GCRA the time until it is
+    /// empty, in whole microseconds.
     pub used: u64,
-    /// Until so much is free that the request at hand fits. Only read when it does not fit now.
+    /// What more of it is, in GCRA's parts; else 0.
+    pub part: u32,
+    /// Of a log until so much is free that the request at hand fits, if it does not fit now; of a fixed window until its
+    /// period ends. [`Limit::fits_in_us`] tells it of any.
     pub fits_in_us: u64,
     /// Until nothing is used, if nothing more is. 0 when nothing is.
     pub empty_in_us: u64,
-    /// Until more is free than now; 0 when nothing is used. Known only to who asks in full.
+    /// Until more of a log is free than now; 0 when nothing is used. Known only to who asks in full.
     pub next_in_us: u64,
 }
 
 impl LimitState {
-    /// The state some time later, by when nothing more was used nor set free: at most until
-    /// [`next_in_us`](Self::next_in_us).
-    pub fn later(self, elapsed_us: u64) -> Self {
-        let left = |in_us: u64| in_us.saturating_sub(elapsed_us);
-        Self {
-            fits_in_us: left(self.fits_in_us),
-            empty_in_us: left(self.empty_in_us),
-            next_in_us: left(self.next_in_us),
-            ..self
-        }
+    /// Whether more is used than in another state of the same limit.
+    pub fn is_above(&self, other: &Self) -> bool {
+        (self.used, self.part) > (other.used, other.part)
     }
 }
 

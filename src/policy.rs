@@ -165,8 +165,10 @@ impl Policies {
         match (found.map(|found| &found.rule), mode) {
             (Some(Rule::Block), _) => answered(blocked(&quotas, found?.until, now_us)),
             (Some(Rule::Off), _) | (_, Mode::Off) => answered(OFF),
-            (Some(Rule::Limits(limits)), _) => {
-                Some(Ruling { quotas: Quotas::of(limits).under(policy.terms(mode)), answer: None })
+            (Some(Rule::Limits(limits, by)), _) => {
+                let mut quotas = Quotas::of(limits, *by);
+                quotas.inherit(definition.quotas.by());
+                Some(Ruling { quotas: quotas.under(policy.terms(mode)), answer: None })
             }
             (None, _) => Some(Ruling { quotas, answer: None }),
         }

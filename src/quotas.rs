@@ -1,10 +1,14 @@
-//! Limits as they are written: `10 1s 100 1m`, in a command, in a file, in Redis.
+//! Limits as they are written, in a command, in a file, in Redis: `limit window [limit window ...]`, where the calendar's
+//! `hour day week month year` may stand for a window, and `BY log | gcra [BURST n] | fixed`.
 
 pub(crate) mod numbers;
 
-use crate::limit::{Limit, MAX_LIMIT, MAX_LIMITS_PER_ASK, Terms, Window};
+use crate::limit::gcra::{MAX_WINDOWS_TO_EMPTY, allows_burst};
+use crate::limit::{Algorithm, Limit, MAX_LIMIT, MAX_LIMITS_PER_ASK, Period, Terms, Window};
+use crate::shown::quoted;
 use numbers::{parse_bounded, parse_window};
 use std::fmt;
+use std::iter::Peekable;
 
 /// What a window is, to follow "must be".
 pub const ALLOWED_WINDOW: &str =
@@ -15,6 +19,18 @@ pub const ALLOWED_WINDOW: &str =
 pub struct Quotas {
     items: [Limit; MAX_LIMITS_PER_ASK],
     len: usize,
+    by: Option<By>,
+}
+
+/// How the windows are counted, if that is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// As if nothing were said.
+    Log,
+    /// With this burst, or as much as each limit.
+    Gcra(Option<u32>),
+    /// In windows of the clock.
+    Fixed,
 }
 
 /// What is wrong with a limit and its window. Quotes what was written as it was.
@@ -37,12 +53,22 @@ pub enum QuotaError<'a> {
     WindowTwice(&'a [u8]),
     /// More than [`MAX_LIMITS_PER_ASK`].
     TooMany,
+    /// Nothing behind BY, or behind BURST.
+    NoAlgorithm,
+    /// What is no algorithm.
+    Algorithm(&'a [u8]),
+    /// What is no integer from 1 to [`MAX_LIMIT`].
+    Burst(&'a [u8]),
+    /// A burst that is too high for its limit.
+    BurstTooLong(u32),
+    /// A period of the calendar, by GCRA.
+    GcraOfCalendar(Period),
 }
 
 impl Default for Quotas {
     fn default() -> Self {
         // What stands beyond `len` is never read; this is only a valid value.
-        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0 }
+        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0, by: None }
     }
 }
 
@@ -52,10 +78,21 @@ impl Quotas {
     /// # Errors
     /// The first thing that is wrong.
     pub fn parse(text: &str) -> Result<Self, QuotaError<'_>> {
+        Self::read(&mut text.split_ascii_whitespace().map(str::as_bytes).peekable())
+    }
+
+    /// Those of these words.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read<'a>(words: &mut Peekable<impl Iterator<Item = &'a [u8]>>) -> Result<Self, QuotaError<'a>> {
         let mut quotas = Self::default();
-        let mut words = text.split_ascii_whitespace().map(str::as_bytes);
-        while let Some(limit) = words.next() {
-            quotas.add(limit, words.next())?;
+        while let Some(word) = words.next() {
+            if quotas.len > 0 && quotas.by.is_none() && word.eq_ignore_ascii_case(b"by") {
+                quotas.set_by(read_by(words)?)?;
+            } else {
+                quotas.add(word, words.next())?;
+            }
         }
         if quotas.len == 0 { Err(QuotaError::NoWindow) } else { Ok(quotas) }
     }
@@ -67,13 +104,38 @@ impl Quotas {
     pub fn add<'a>(&mut self, limit: &'a [u8], window: Option<&'a [u8]>) -> Result<(), QuotaError<'a>> {
         let max = parse_bounded(limit, MAX_LIMIT).ok_or_else(|| no_limit(limit, window))?;
         let text = window.ok_or(QuotaError::NoWindow)?;
-        let window = parse_window(text).ok_or(QuotaError::Window(text))?;
-        if self.as_slice().iter().any(|quota| quota.window == window) {
+        let limit = of_window(max, text).ok_or(QuotaError::Window(text))?;
+        if self.as_slice().iter().any(|other| other.counter() == limit.counter()) {
             return Err(QuotaError::WindowTwice(text));
         }
-        *self.items.get_mut(self.len).ok_or(QuotaError::TooMany)? = Limit::log(max, window);
+        *self.items.get_mut(self.len).ok_or(QuotaError::TooMany)? = limit;
         self.len += 1;
         Ok(())
+    }
+
+    /// Has all windows counted so. Those of the calendar are fixed.
+    ///
+    /// # Errors
+    /// They cannot be.
+    pub fn set_by(&mut self, by: By) -> Result<(), QuotaError<'static>> {
+        for limit in self.items.iter_mut().take(self.len) {
+            limit.algorithm = algorithm_of(limit, by)?;
+        }
+        self.by = Some(by);
+        Ok(())
+    }
+
+    /// Has those windows counted so that can be, if nothing is said of how they are.
+    pub fn inherit(&mut self, by: Option<By>) {
+        let (Some(by), None) = (by, self.by) else { return };
+        for limit in self.items.iter_mut().take(self.len) {
+            limit.algorithm = algorithm_of(limit, by).unwrap_or(limit.algorithm);
+        }
+    }
+
+    /// How the windows are counted, if that is said.
+    pub fn by(&self) -> Option<By> {
+        self.by
     }
 
     /// How many there are.
@@ -91,9 +153,9 @@ impl Quotas {
         self.items.get(..self.len).unwrap_or_default()
     }
 
-    /// These limits, of which those beyond [`MAX_LIMITS_PER_ASK`] are left out.
-    pub fn of(limits: &[Limit]) -> Self {
-        let mut quotas = Self::default();
+    /// These limits, of which those beyond [`MAX_LIMITS_PER_ASK`] are left out, and what is said of how they are counted.
+    pub fn of(limits: &[Limit], by: Option<By>) -> Self {
+        let mut quotas = Self { by, ..Self::default() };
         for (item, limit) in quotas.items.iter_mut().zip(limits) {
             *item = *limit;
             quotas.len += 1;
@@ -109,6 +171,48 @@ impl Quotas {
     }
 }
 
+fn of_window(max: u32, text: &[u8]) -> Option<Limit> {
+    if let Some(window) = parse_window(text) {
+        return Some(Limit::log(max, window));
+    }
+    let period: Period = str::from_utf8(text).ok()?.parse().ok()?;
+    Some(Limit { algorithm: Algorithm::Fixed(period), ..Limit::log(max, period.longest()) })
+}
+
+fn algorithm_of(limit: &Limit, by: By) -> Result<Algorithm, QuotaError<'static>> {
+    match (by, limit.algorithm) {
+        (By::Gcra(_), Algorithm::Fixed(period)) => Err(QuotaError::GcraOfCalendar(period)),
+        (By::Log, algorithm) | (By::Fixed, algorithm @ Algorithm::Fixed(_)) => Ok(algorithm),
+        (By::Fixed, _) => Ok(Algorithm::Fixed(Period::of_window(limit.window))),
+        (By::Gcra(burst), _) => {
+            let burst = burst.unwrap_or(limit.max);
+            let is_allowed = allows_burst(limit.max, limit.window, burst);
+            is_allowed.then_some(Algorithm::Gcra { burst }).ok_or(QuotaError::BurstTooLong(burst))
+        }
+    }
+}
+
+/// Reads what stands behind BY.
+///
+/// # Errors
+/// It is no algorithm, or its burst is no number, or there is nothing.
+pub fn read_by<'a>(words: &mut Peekable<impl Iterator<Item = &'a [u8]>>) -> Result<By, QuotaError<'a>> {
+    let name = words.next().ok_or(QuotaError::NoAlgorithm)?;
+    let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+    if is(b"log") {
+        return Ok(By::Log);
+    } else if is(b"fixed") {
+        return Ok(By::Fixed);
+    } else if !is(b"gcra") {
+        return Err(QuotaError::Algorithm(name));
+    }
+    if words.next_if(|word| word.eq_ignore_ascii_case(b"burst")).is_none() {
+        return Ok(By::Gcra(None));
+    }
+    let text = words.next().ok_or(QuotaError::NoAlgorithm)?;
+    parse_bounded(text, MAX_LIMIT).map(|burst| By::Gcra(Some(burst))).ok_or(QuotaError::Burst(text))
+}
+
 /// What to say of a word that is no limit, before what should be its window.
 fn no_limit<'a>(word: &'a [u8], next: Option<&'a [u8]>) -> QuotaError<'a> {
     match next.filter(|next| parse_window(word).is_some() && parse_bounded(next, MAX_LIMIT).is_some()) {
@@ -119,7 +223,6 @@ fn no_limit<'a>(word: &'a [u8], next: Option<&'a [u8]>) -> QuotaError<'a> {
 
 impl fmt::Display for QuotaError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |text: &[u8]| String::from_utf8_lossy(text).into_owned();
         match self {
             Self::NoWindow => f.write_str("each limit must be followed by its window, as in '10 1m'"),
             Self::Limit(got) => write!(f, "limit must be an integer between 1 and {MAX_LIMIT}, not '{}'", quoted(got)),
@@ -130,6 +233,17 @@ impl fmt::Display for QuotaError<'_> {
             Self::Window(got) => write!(f, "window must be {ALLOWED_WINDOW}, not '{}'", quoted(got)),
             Self::WindowTwice(got) => write!(f, "window '{}' is named twice", quoted(got)),
             Self::TooMany => write!(f, "at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
+            Self::NoAlgorithm => f.write_str("BY must be followed by log, gcra [BURST n] or fixed"),
+            Self::Algorithm(got) => write!(f, "BY must be log, gcra or fixed, not '{}'", quoted(got)),
+            Self::Burst(got) => write!(f, "burst must be an integer between 1 and {MAX_LIMIT}, not '{}'", quoted(got)),
+            Self::BurstTooLong(burst) => write!(
+                f,
+                "a burst must pass within {MAX_WINDOWS_TO_EMPTY} windows and 366d at the rate of its limit, and {burst} does \
+                 not"
+            ),
+            Self::GcraOfCalendar(period) => {
+                write!(f, "'{period}' is a period of the calendar, which is counted BY fixed, and not BY gcra")
+            }
         }
     }
 }
@@ -139,9 +253,18 @@ impl fmt::Display for Quotas {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, limit) in self.as_slice().iter().enumerate() {
             let blank = if index == 0 { "" } else { " " };
-            write!(f, "{blank}{} {}", limit.max, limit.window)?;
+            match limit.algorithm {
+                Algorithm::Fixed(period) if period.is_of_calendar() => write!(f, "{blank}{} {period}", limit.max)?,
+                _ => write!(f, "{blank}{} {}", limit.max, limit.window)?,
+            }
         }
-        Ok(())
+        match self.by {
+            None => Ok(()),
+            Some(By::Log) => f.write_str(" BY log"),
+            Some(By::Fixed) => f.write_str(" BY fixed"),
+            Some(By::Gcra(None)) => f.write_str(" BY gcra"),
+            Some(By::Gcra(Some(burst))) => write!(f, " BY gcra BURST {burst}"),
+        }
     }
 }
 
@@ -155,6 +278,11 @@ mod tests {
             ("10 60", "10 1m"),
             (" 10  1s\t100 90s  ", "10 1s 100 90s"),
             ("1e3 1500ms 5 24h 6 7d", "1000 1500ms 5 1d 6 7d"),
+            ("10 1s 5 Month+02:00", "10 1s 5 month+02:00"),
+            ("10 1s 20 60 by GCRA", "10 1s 20 1m BY gcra"),
+            ("10 1s BY gcra burst 15", "10 1s BY gcra BURST 15"),
+            ("10 90s 7 week BY fixed", "10 90s 7 week BY fixed"),
+            ("10 1s BY log", "10 1s BY log"),
         ] {
             let quotas = Quotas::parse(text).unwrap();
             assert_eq!(quotas.to_string(), again);
@@ -174,6 +302,14 @@ mod tests {
             ("60s 10", LimitBehindWindow { window: b"60s", limit: b"10" }),
             ("10 367d", Window(b"367d")),
             ("10 60 20 1m", WindowTwice(b"1m")),
+            ("10 60 20 1m BY fixed", WindowTwice(b"1m")),
+            ("10 1m BY", NoAlgorithm),
+            ("10 1m BY gcra BURST", NoAlgorithm),
+            ("10 1m BY magic", Algorithm(b"magic")),
+            ("10 1m BY gcra BURST 0", Burst(b"0")),
+            ("10 1m BY gcra BURST 1001", BurstTooLong(1001)),
+            ("BY gcra", Limit(b"BY")),
+            ("10 1m BY log 5 1s BY log", Limit(b"BY")),
             ("1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9", TooMany),
         ] {
             assert_eq!(Quotas::parse(text).map(|_| ()), Err(error), "{text}");

@@ -52,6 +52,22 @@ fn escaped(text: &[u8]) -> Option<(u8, &[u8])> {
     Some((byte, behind))
 }
 
+/// Most bytes of a peer's that an error repeats, as in Redis.
+const MAX_QUOTED_BYTES: usize = 128;
+
+/// A peer's bytes as they stand in an error: at most [`MAX_QUOTED_BYTES`], and nothing unprintable.
+pub fn quoted(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for letter in String::from_utf8_lossy(bytes.get(..MAX_QUOTED_BYTES).unwrap_or(bytes)).chars() {
+        // What is no text grows: each such byte becomes a sign of three.
+        if text.len() + letter.len_utf8() > MAX_QUOTED_BYTES {
+            break;
+        }
+        text.push(if letter.is_control() { ' ' } else { letter });
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,5 +87,13 @@ mod tests {
             assert_eq!(parse(text), text.as_bytes(), "{text}");
         }
         assert_eq!(parse("\\x41\\\\x41"), b"A\\x41");
+    }
+
+    #[test]
+    fn what_an_error_repeats_is_printable_and_has_an_end() {
+        assert_eq!(quoted(b"a\r\nb\0"), "a  b ");
+        assert_eq!(quoted(&[b'a'; 129]), "a".repeat(128));
+        assert_eq!(quoted(&[0xff; 200]), "\u{fffd}".repeat(42));
+        assert_eq!(quoted("ю".repeat(100).as_bytes()), "ю".repeat(64));
     }
 }

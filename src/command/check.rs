@@ -1,12 +1,12 @@
-//! `RL.CHECK key limit window [limit window ...] [COST n] [FULL]`: may this request go ahead? And its arguments, which are also
-//! those of RL.PEEK.
+//! `RL.CHECK key limit window [limit window ...] [BY algorithm] [COST n] [FULL]`: may this request go ahead? And its
+//! arguments, which are also those of RL.PEEK.
 
 use super::docs::{Argument, Docs, KEY, Kind};
 use super::{CommandError, Keys, OwnCommand, Request, capped, check_key, quoted};
 use crate::config::Limits;
 use crate::limit::{Form, MAX_COST, policy_name};
-use crate::quotas::Quotas;
 use crate::quotas::numbers::parse_bounded;
+use crate::quotas::{QuotaError, Quotas, read_by};
 use crate::resp::request::Args;
 
 pub static COMMAND: OwnCommand = OwnCommand {
@@ -23,8 +23,10 @@ pub static COMMAND: OwnCommand = OwnCommand {
         summary: "May this request go ahead? Counts it if so.",
         help: &[
             "At most <limit> may pass in any <window>: seconds, or a number with ms, s, m, h or d.",
+            "hour, day, week, month and year are the calendar's, in UTC, or as in month+02:00.",
             "Several windows are checked together, all or nothing. COST is what the request weighs (1).",
             "With the name of a policy, its limits hold, and are counted apart.",
+            "BY gcra or fixed keeps a number in place of each request. BURST is GCRA's capacity (the limit).",
             "Reply: allowed, limit, remaining, retry_after_ms, reset_after_ms, degraded.",
             "FULL has it be a map, with the reason, when more is free, and the same for each window.",
         ],
@@ -33,8 +35,8 @@ pub static COMMAND: OwnCommand = OwnCommand {
     },
 };
 
-pub const USAGE: &str = "key limit window [limit window ...]|policy [COST n] [FULL]";
-pub const COMPLEXITY: &str = "O(log(N)) for each window, N being the requests counted in it";
+pub const USAGE: &str = "key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [COST n] [FULL]";
+pub const COMPLEXITY: &str = "O(log(N)) for each window, N being the requests counted in it, or O(1) by gcra or fixed";
 pub const ARGUMENTS: &[Argument] = &[
     KEY,
     Argument {
@@ -53,6 +55,24 @@ pub const ARGUMENTS: &[Argument] = &[
         ]),
         token: None,
         flags: &[],
+    },
+    Argument {
+        name: "algorithm",
+        kind: Kind::OneOf(&[
+            Argument { name: "log", kind: Kind::PureToken, token: Some("LOG"), flags: &[] },
+            Argument {
+                name: "gcra",
+                kind: Kind::Block(&[
+                    Argument { name: "gcra", kind: Kind::PureToken, token: Some("GCRA"), flags: &[] },
+                    Argument { name: "burst", kind: Kind::Integer, token: Some("BURST"), flags: &["optional"] },
+                ]),
+                token: None,
+                flags: &[],
+            },
+            Argument { name: "fixed", kind: Kind::PureToken, token: Some("FIXED"), flags: &[] },
+        ]),
+        token: Some("BY"),
+        flags: &["optional"],
     },
     Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
     Argument { name: "full", kind: Kind::PureToken, token: Some("FULL"), flags: &["optional"] },
@@ -74,8 +94,8 @@ pub struct CheckArgs<'a> {
 }
 
 impl<'a> CheckArgs<'a> {
-    /// Reads `name key limit window [limit window ...] [COST n] [FULL]`, or `name key policy [COST n] [FULL]`, the options
-    /// in any order.
+    /// Reads `name key limit window [limit window ...] [BY algorithm] [COST n] [FULL]`, or `name key policy [COST n] [FULL]`,
+    /// the options in any order.
     ///
     /// # Errors
     /// The first thing that is wrong, from left to right; then what is more than `limits` allow.
@@ -83,6 +103,7 @@ impl<'a> CheckArgs<'a> {
         let parsed = Self::read(command, args)?;
         for quota in parsed.quotas.as_slice() {
             capped("limit", quota.max.into(), limits.limit.into(), "limits.max_limit")?;
+            capped("burst", quota.capacity().into(), limits.limit.into(), "limits.max_limit")?;
             capped("window in milliseconds", quota.window.ms(), limits.window_ms, "limits.max_window_ms")?;
         }
         capped("number of windows", parsed.quotas.len() as u64, limits.windows as u64, "limits.max_windows")?;
@@ -96,28 +117,27 @@ impl<'a> CheckArgs<'a> {
         let policy = Some(first).filter(|first| policy_name::is_valid(first));
         let mut quotas = Quotas::default();
         let (mut cost, mut form) = (None, Form::Short);
-        let mut rest = args.from(if policy.is_some() { 3 } else { 2 });
-        while let Some(word) = rest.next() {
+        let mut words = args.from(if policy.is_some() { 3 } else { 2 }).peekable();
+        let of_quotas = |error| CommandError::quota(command, error);
+        while let Some(word) = words.next() {
             let has_limits = policy.is_some() || !quotas.is_empty();
-            if word.eq_ignore_ascii_case(b"full") && form == Form::Short && has_limits {
-                form = Form::Full;
-                continue;
-            }
-            let value = rest.next();
-            if word.eq_ignore_ascii_case(b"cost") && cost.is_none() && has_limits {
-                let text = value.ok_or(CommandError::Arity(command))?;
-                cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
-                continue;
-            }
-            let has_options = cost.is_some() || form == Form::Full;
+            let is_option = |name: &[u8]| has_limits && word.eq_ignore_ascii_case(name);
+            let has_options = cost.is_some() || form == Form::Full || quotas.by().is_some();
             let is_word = word.first().is_some_and(u8::is_ascii_alphabetic);
-            match policy {
+            if is_option(b"full") && form == Form::Short {
+                form = Form::Full;
+            } else if is_option(b"cost") && cost.is_none() {
+                let text = words.next().ok_or(CommandError::Arity(command))?;
+                cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
+            } else if is_option(b"by") && policy.is_none() && quotas.by().is_none() {
+                read_by(&mut words).and_then(|by| quotas.set_by(by)).map_err(of_quotas)?;
+            } else if let (Some(name), false, false) = (policy, has_options, is_word) {
                 // A window follows it, so that it stands where a limit belongs.
-                Some(name) if !has_options && !is_word => return Err(CommandError::Limit(quoted(name))),
-                _ if has_limits && (policy.is_some() || has_options || is_word) => {
-                    return Err(CommandError::Option(command, quoted(word)));
-                }
-                _ => quotas.add(word, value).map_err(|error| CommandError::quota(command, error))?,
+                return Err(of_quotas(QuotaError::Limit(name)));
+            } else if has_limits && (policy.is_some() || has_options || is_word) {
+                return Err(CommandError::Option(command, quoted(word)));
+            } else {
+                quotas.add(word, words.next()).map_err(of_quotas)?;
             }
         }
         Ok(Self { key, quotas, policy, cost: cost.unwrap_or(1), form })

@@ -1,13 +1,11 @@
 //! What is said of a command that is not understood.
 
 use super::{OwnCommand, docs};
-use crate::limit::{MAX_COST, MAX_KEY_BYTES, MAX_LIMIT, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES};
-use crate::quotas::{ALLOWED_WINDOW, QuotaError};
+use crate::limit::{MAX_COST, MAX_KEY_BYTES, MAX_LISTED_ENTRIES};
+use crate::quotas::QuotaError;
+use crate::shown::quoted;
 use crate::top::MAX_COUNT;
 use std::fmt;
-
-/// Most bytes of a peer's that an error repeats, as in Redis.
-const MAX_QUOTED_BYTES: usize = 128;
 
 /// Why a command is not understood. Its Display is the reply.
 #[derive(Debug)]
@@ -16,8 +14,8 @@ pub enum CommandError {
     Arity(&'static OwnCommand),
     /// A key of so many bytes: none, or too many.
     Key(usize),
-    /// A limit that is not an integer from 1 to [`MAX_LIMIT`].
-    Limit(String),
+    /// What is wrong with the limits: the text of a [`QuotaError`].
+    Quota(String),
     /// A window, and then a limit.
     LimitBehindWindow {
         /// Of which command.
@@ -27,12 +25,6 @@ pub enum CommandError {
         /// What stands where the window belongs.
         limit: String,
     },
-    /// A window that is none, or is out of range.
-    Window(String),
-    /// One window twice.
-    WindowTwice(String),
-    /// More than [`MAX_LIMITS_PER_ASK`].
-    TooManyWindows,
     /// A cost that is not an integer from 1 to [`MAX_COST`].
     Cost(String),
     /// A number of entries to list that is not an integer from 1 to [`MAX_LISTED_ENTRIES`].
@@ -53,17 +45,14 @@ pub enum CommandError {
 }
 
 impl CommandError {
-    /// What is wrong with a limit and its window in the arguments of `command`.
+    /// What is wrong with the limits in the arguments of `command`.
     pub fn quota(command: &'static OwnCommand, error: QuotaError<'_>) -> Self {
         match error {
-            QuotaError::NoWindow => Self::Arity(command),
-            QuotaError::Limit(got) => Self::Limit(quoted(got)),
+            QuotaError::NoWindow | QuotaError::NoAlgorithm => Self::Arity(command),
             QuotaError::LimitBehindWindow { window, limit } => {
                 Self::LimitBehindWindow { command, window: quoted(window), limit: quoted(limit) }
             }
-            QuotaError::Window(got) => Self::Window(quoted(got)),
-            QuotaError::WindowTwice(got) => Self::WindowTwice(quoted(got)),
-            QuotaError::TooMany => Self::TooManyWindows,
+            error => Self::Quota(error.to_string()),
         }
     }
 }
@@ -75,14 +64,11 @@ impl fmt::Display for CommandError {
                 write!(f, "ERR wrong number of arguments for '{}' command: {}", command.name, docs::usage(command))
             }
             Self::Key(length) => write!(f, "ERR key must be 1 to {MAX_KEY_BYTES} bytes long, not {length}"),
-            Self::Limit(got) => write!(f, "ERR limit must be an integer between 1 and {MAX_LIMIT}, not '{got}'"),
+            Self::Quota(text) => write!(f, "ERR {text}"),
             Self::LimitBehindWindow { command, window, limit } => {
-                let (error, name) = (Self::Limit(window.clone()), command.name.to_uppercase());
-                write!(f, "{error}: the limit comes before its window, as in '{name} key {limit} {window}'")
+                let (error, name) = (QuotaError::Limit(window.as_bytes()), command.name.to_uppercase());
+                write!(f, "ERR {error}: the limit comes before its window, as in '{name} key {limit} {window}'")
             }
-            Self::Window(got) => write!(f, "ERR window must be {ALLOWED_WINDOW}, not '{got}'"),
-            Self::WindowTwice(got) => write!(f, "ERR window '{got}' is named twice"),
-            Self::TooManyWindows => write!(f, "ERR at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
             Self::Cost(got) => write!(f, "ERR cost must be an integer between 1 and {MAX_COST}, not '{got}'"),
             Self::Entries(got) => {
                 write!(f, "ERR entries must be an integer between 1 and {MAX_LISTED_ENTRIES}, not '{got}'")
@@ -93,31 +79,5 @@ impl fmt::Display for CommandError {
             }
             Self::Capped { what, most, setting } => write!(f, "ERR {what} must be at most {most} here ({setting})"),
         }
-    }
-}
-
-/// A peer's bytes as they stand in an error: at most [`MAX_QUOTED_BYTES`], and nothing unprintable.
-pub fn quoted(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for letter in String::from_utf8_lossy(bytes.get(..MAX_QUOTED_BYTES).unwrap_or(bytes)).chars() {
-        // What is no text grows: each such byte becomes a sign of three.
-        if text.len() + letter.len_utf8() > MAX_QUOTED_BYTES {
-            break;
-        }
-        text.push(if letter.is_control() { ' ' } else { letter });
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_an_error_repeats_is_printable_and_has_an_end() {
-        assert_eq!(quoted(b"a\r\nb\0"), "a  b ");
-        assert_eq!(quoted(&[b'a'; 129]), "a".repeat(128));
-        assert_eq!(quoted(&[0xff; 200]), "\u{fffd}".repeat(42));
-        assert_eq!(quoted("ю".repeat(100).as_bytes()), "ю".repeat(64));
     }
 }

@@ -1,4 +1,4 @@
-//! `RL.PEEK key limit window [limit window ...] [COST n]`: the reply that RL.CHECK would give now.
+//! `RL.PEEK key limit window [limit window ...] [BY algorithm] [COST n]`: the reply that RL.CHECK would give now.
 
 use super::check::{ARGUMENTS, COMPLEXITY, CheckArgs, USAGE};
 use super::docs::Docs;

@@ -17,7 +17,7 @@ use crate::policy::{
 
 /// The section.
 pub(super) const SECTION: &str = "policies";
-const KEYS: &str = "limits, mode, fallback, overrides";
+const KEYS: &str = "limits, by, mode, fallback, overrides";
 
 /// The policies of a file, as they may be now.
 ///
@@ -107,10 +107,19 @@ impl Reader<'_> {
 
     fn long_form(&mut self, key: &str, table: Map<String, Value>, layer: &mut Layer) {
         let (mut limits, mut mode, mut fallback) = (None, None, None);
-        for (name, value) in sorted(table) {
+        let mut table = sorted(table);
+        let by = match table.remove("by").map(|by| by.kind) {
+            Some(ValueKind::String(by)) => format!(" BY {by}"),
+            Some(_) => {
+                self.mistake(&format!("{key}.by"), "must be a text as \"gcra\" or \"gcra BURST 20\"");
+                String::new()
+            }
+            None => String::new(),
+        };
+        for (name, value) in table {
             let key = format!("{key}.{}", quoted(&name));
             match (name.as_str(), value.kind) {
-                ("limits", ValueKind::String(text)) => limits = self.definition(&key, &text).map(Some).or(Some(None)),
+                ("limits", ValueKind::String(text)) => limits = Some(self.definition(&key, &format!("{text}{by}"))),
                 ("mode", ValueKind::String(text)) => {
                     mode = self.word(&key, &text, ALLOWED_MODE, Mode::of(text.as_bytes()));
                 }

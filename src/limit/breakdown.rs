@@ -137,7 +137,7 @@ fn figures(limit: &Limit, mut state: LimitState, cost: u32, is_counted: bool) ->
         window: limit.window,
         remaining: limit.remaining(&state),
         retry_after,
-        next_ms: us_to_ms_ceil(state.next_in_us),
+        next_ms: us_to_ms_ceil(limit.next_in_us(&state)),
         reset_after_ms: us_to_ms_ceil(state.empty_in_us),
     }
 }
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_reason_is_that_of_the_verdict_or_of_the_policy() {
-        let state = |used| LimitState { used, fits_in_us: 500, empty_in_us: 900, next_in_us: 500 };
+        let state = |used| LimitState { used, fits_in_us: 500, empty_in_us: 900, next_in_us: 500, part: 0 };
         for (is_shadow, used, cost, reason) in [
             (false, 3, 2, Reason::Ok),
             (true, 3, 2, Reason::Ok),
@@ -181,7 +181,8 @@ mod tests {
     /// What one limit had room for another denied: it is counted in none.
     #[test]
     fn each_limit_tells_of_itself() {
-        let state = |used, next_in_us| LimitState { used, fits_in_us: 300_000, empty_in_us: 700_000, next_in_us };
+        let state =
+            |used, next_in_us| LimitState { used, fits_in_us: 300_000, empty_in_us: 700_000, next_in_us, part: 0 };
         let figures = |told: &Breakdown| {
             told.limits
                 .iter()

@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 /// The part of a window that a log in Redis outlives its newest entry by at least, and at most, as lua/log.lua has it.
 const MIN_SPARE_PART: u64 = 8;
 const MAX_SPARE_PART: u64 = 4;
+/// What lua/items.lua knows a log by.
+pub(super) const KIND: u8 = 0;
 /// A log this small is never shrunk.
 const KEEP_CAPACITY: usize = 16;
 
@@ -137,7 +139,7 @@ impl Log {
         let empty_in_us = self.entries.back().map_or(0, |newest| self.expires_us(newest).saturating_sub(now_us));
         let surplus = (used + u64::from(cost)).saturating_sub(u64::from(limit));
         let fits_in_us = if surplus > 0 { self.frees_in_us(expired, surplus, now_us) } else { 0 };
-        LimitState { used, fits_in_us, empty_in_us, next_in_us: 0 }
+        LimitState { used, fits_in_us, empty_in_us, ..LimitState::default() }
     }
 
     /// Until more is free under this limit than now; 0 if nothing counts. More is used than the limit where that was

@@ -5,14 +5,15 @@ use super::{Counter, us_to_ms_ceil};
 /// Most entries that are listed over all of a key's counters.
 pub const MAX_LISTED_ENTRIES: usize = 1000;
 
-/// How one of a key's counters stood at one moment. Times are microseconds, unix times once it leaves the store.
+/// How one of a key's counters stood at one moment. Times are microseconds, unix times once it leaves the store. What is
+/// counted by no log has no entries: its times are both one window before it is empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// Which.
     pub counter: Counter,
     /// When that was.
     pub now_us: u64,
-    /// What counts.
+    /// What counts; of GCRA, whose state knows no limit, for how many milliseconds it does.
     pub used: u64,
     /// In how many entries.
     pub entries: u64,
@@ -25,6 +26,12 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// Of a counter that keeps no entries.
+    pub(super) fn of_counter(counter: Counter, used: u64, empty_at_us: u64, now_us: u64) -> Self {
+        let made_us = empty_at_us.saturating_sub(counter.rule.window().us());
+        Self { counter, now_us, used, entries: 0, oldest_us: made_us, newest_us: made_us, newest: Vec::new() }
+    }
+
     /// The same by a clock by which it was `now_us` then.
     pub fn at(self, now_us: u64) -> Self {
         let moved = |time_us: u64| now_us.saturating_add(time_us).saturating_sub(self.now_us);
@@ -51,7 +58,7 @@ impl Standing {
     /// two.
     fn left_ms(&self, made_us: u64) -> u64 {
         let window_us = self.counter.rule.window().us();
-        let made_us = made_us.min(self.now_us.saturating_add(window_us));
+        let made_us = made_us.min(self.now_us.saturating_add(self.counter.rule.counts_us()));
         us_to_ms_ceil(made_us.saturating_add(window_us).saturating_sub(self.now_us))
     }
 }

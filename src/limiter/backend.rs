@@ -6,7 +6,7 @@ use super::mailbox::{Answer, Refusal};
 use super::node::Node;
 use super::redis::Redis;
 use super::resets;
-use crate::clock::now_us;
+use crate::clock::{now_us, unix_us};
 use crate::config::Config;
 use crate::limit::{Ask, Form, Verb};
 use crate::stats::Stats;
@@ -39,7 +39,11 @@ impl Backend {
     /// Certificates for Redis that cannot be used.
     pub fn new(config: &Config, stats: &[Arc<Stats>]) -> Result<Self, String> {
         match config.embedded.enabled {
-            true => Ok(Self::Embedded(Embedded::new(config.embedded.max_keys, config.embedded.max_entries))),
+            true => {
+                let embedded = Embedded::new(config.embedded.max_keys, config.embedded.max_entries);
+                embedded.set_calendar(now_us(), unix_us());
+                Ok(Self::Embedded(embedded))
+            }
             false => Ok(Self::Redis(Box::new(Redis::new(config, stats)?))),
         }
     }
@@ -112,6 +116,7 @@ impl Backend {
                 let mut every = tokio::time::interval(SWEEP_EVERY);
                 loop {
                     every.tick().await;
+                    embedded.set_calendar(now_us(), unix_us());
                     embedded.sweep(now_us(), SWEEP_PLACES);
                 }
             }

@@ -114,7 +114,7 @@ impl Completion<'_> {
             }
             let ask = batch.ask_of(item);
             let is_counted =
-                job.work.counts() && states.iter().zip(reports).any(|(after, before)| after.used > before.state().used);
+                job.work.counts() && states.iter().zip(reports).any(|(after, before)| after.is_above(&before.state()));
             // Of a batch that ran before, it is not known when the logs were looked at.
             if is_counted && !item.has_fresh_ttl && !job.resent {
                 ttl_cache.seen(&ask, *redis_now_us);

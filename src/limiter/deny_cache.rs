@@ -154,7 +154,7 @@ impl DenyCache {
         if places.forgotten_us.is_some_and(|forgotten_us| sent_us <= forgotten_us) {
             return;
         }
-        let full = States::new(states, sent_us).map(Box::new);
+        let full = States::new(ask.limits, states, sent_us).map(Box::new);
         let entry =
             Entry { key: ask.key.into(), limits: ask.limits.into(), cost: ask.cost, denial, hold_until_us, full };
         if places.put(hash, entry) {
@@ -273,15 +273,18 @@ impl Entry {
         let states = self.full.as_ref().filter(|states| now_us < states.until_us)?;
         let elapsed_us = now_us.saturating_sub(states.at_us);
         let mut later = [LimitState::default(); MAX_LIMITS_PER_ASK];
-        later.iter_mut().zip(&states.list).for_each(|(later, state)| *later = state.later(elapsed_us));
+        for ((later, state), limit) in later.iter_mut().zip(&states.list).zip(&self.limits) {
+            *later = limit.later(state, elapsed_us);
+        }
         Some(decide_in_full(&self.limits, later.get(..states.list.len())?, cost))
     }
 }
 
 impl States {
     /// How the limits stood at a time, if there are any.
-    fn new(states: &[LimitState], at_us: u64) -> Option<Self> {
-        let next_in_us = states.iter().map(|state| state.next_in_us).filter(|next_in_us| *next_in_us > 0).min()?;
+    fn new(limits: &[Limit], states: &[LimitState], at_us: u64) -> Option<Self> {
+        let next_in_us = limits.iter().zip(states).map(|(limit, state)| limit.next_in_us(state));
+        let next_in_us = next_in_us.filter(|next_in_us| *next_in_us > 0).min()?;
         Some(Self { list: states.into(), at_us, until_us: at_us.saturating_add(next_in_us) })
     }
 }

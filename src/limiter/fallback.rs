@@ -1,12 +1,13 @@
 //! The fallback: what is answered while the store cannot be asked.
 //!
-//! Local answers come from token buckets, one a key and window. A bucket holds up to `capacity` tokens, `limit x
-//! ratio` rounded down but at least 1, and refills by `capacity` a window; a request takes its cost. An exact answer
-//! gives its bucket what it said is left ([`learn`](Fallback::learn)). Hence the promise: a key with `remaining` left
-//! when the store went away is admitted, by this process, at most
+//! Local answers come from token buckets, one a key and window, whatever the algorithm. A bucket holds up to `capacity`
+//! tokens, `limit x ratio` rounded down but at least 1, and refills by `rate` a window, which is as much; of GCRA the
+//! capacity is `burst x ratio`. A request takes its cost. An exact answer gives its bucket what it said is left
+//! ([`learn`](Fallback::learn)). Hence the promise: a key with `remaining` left when the store went away is admitted, by
+//! this process, at most
 //!
 //! ```text
-//!     min(remaining, capacity) + capacity * elapsed / window
+//!     min(remaining, capacity) + rate * elapsed / window
 //! ```
 //!
 //! No bucket is the same as a full one. So memory is bounded by forgetting buckets, and those go first that have had
@@ -17,13 +18,13 @@
 //!
 //! - a bucket is charged and refills as that one does
 //! - evicted, it is full again when that one is, at the earliest, and its place says no earlier time
-//! - made anew, it lacks what its place says: of the window that is left until then, the share that would refill
+//! - made anew, it lacks what its place says: of the time that is left until then, what would refill
 //!
 //! So what fits here fits there. The other way round it need not: where more keys than `max_keys` are in use, a key that
 //! comes back, or comes for the first time, may find less than it is due, because another of its place has used more.
 //! It gets all of it a window after the last bucket of its place was evicted, at the latest.
 //!
-//! Levels are integers, in tokens times microseconds of window, in which a bucket gains `capacity` a microsecond:
+//! Levels are integers, in tokens times microseconds of window, in which a bucket gains `rate` a microsecond:
 //! refills lose nothing to rounding, however often they are counted, and `retry_after` is exact. The limit is not
 //! part of the state. `now_us` is any clock of microseconds; where it steps back, nothing refills.
 
@@ -35,7 +36,8 @@ use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::limit::{
-    Ask, Breakdown, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, Verdict, decide, decide_in_full, us_to_ms_ceil,
+    Algorithm, Ask, Breakdown, Counter, Limit, LimitState, MAX_LIMITS_PER_ASK, Verdict, Window, decide, decide_in_full,
+    us_to_ms_ceil,
 };
 use crate::shards::Shards;
 use overflow::Overflow;
@@ -77,12 +79,15 @@ struct Bucket {
     time_us: u64,
     /// By the limit that it was last asked about with.
     capacity: u32,
+    rate: u32,
 }
 
 /// What one limit's bucket has now. All levels are in tokens times microseconds of window.
 #[derive(Clone, Copy, Default)]
 struct Level {
     capacity: u32,
+    /// What it gains in a window.
+    rate: u32,
     window_us: u64,
     level: u128,
 }
@@ -119,6 +124,7 @@ fn just_filled(limit: &Limit) -> LimitState {
         fits_in_us: window_us,
         empty_in_us: window_us,
         next_in_us: window_us,
+        ..LimitState::default()
     }
 }
 
@@ -233,8 +239,8 @@ impl Fallback {
                 shard.overflow.note(hash_of(&bucket), bucket.counter.rule.window(), full_at_us);
             }
         }
-        let Level { level, capacity, .. } = level;
-        let bucket = Bucket { key: key.into(), counter, level, time_us: now_us, capacity };
+        let Level { level, capacity, rate, .. } = level;
+        let bucket = Bucket { key: key.into(), counter, level, time_us: now_us, capacity, rate };
         shard.buckets.insert_unique(hash, bucket, hash_of);
     }
 }
@@ -263,9 +269,9 @@ impl Shard {
         self.idlest(taken.take(EVICTION_SAMPLES), now_us)
     }
 
-    /// Of these slots, that of the bucket which has been refilling for the largest part of its window.
+    /// Of these slots, that of the bucket which has been refilling for the largest part of what fills it.
     fn idlest(&self, slots: impl Iterator<Item = usize>, now_us: u64) -> Option<usize> {
-        let idle = |slot: usize| self.buckets.get_bucket(slot).map_or(0.0, |bucket| bucket.idle_windows(now_us));
+        let idle = |slot: usize| self.buckets.get_bucket(slot).map_or(0.0, |bucket| bucket.idle_part(now_us));
         slots.max_by(|one, other| idle(*one).total_cmp(&idle(*other)))
     }
 }
@@ -276,42 +282,44 @@ impl Bucket {
     }
 
     fn set(&mut self, level: Level, now_us: u64) {
-        (self.level, self.capacity) = (level.level, level.capacity);
+        (self.level, self.capacity, self.rate) = (level.level, level.capacity, level.rate);
         self.time_us = self.time_us.max(now_us);
     }
 
     /// When it is full, if it is left alone.
     fn full_at_us(&self) -> u64 {
         let window_us = self.counter.rule.window().us();
-        let full = Level { capacity: self.capacity, window_us, level: self.level };
-        self.time_us.saturating_add(full.full_in_us())
+        let level = Level { capacity: self.capacity, rate: self.rate, window_us, level: self.level };
+        self.time_us.saturating_add(level.full_in_us())
     }
 
-    /// For how many windows the bucket has been left alone. From 1 on it is full, whatever the limit.
-    fn idle_windows(&self, now_us: u64) -> f64 {
-        now_us.saturating_sub(self.time_us) as f64 / self.counter.rule.window().us() as f64
+    /// For what part of the time that fills it the bucket has been left alone. From 1 on it is full.
+    fn idle_part(&self, now_us: u64) -> f64 {
+        let windows = now_us.saturating_sub(self.time_us) as f64 / self.counter.rule.window().us() as f64;
+        windows * f64::from(self.rate) / f64::from(self.capacity)
     }
 }
 
 impl Level {
     fn full(limit: Limit, ratio: f64) -> Self {
-        // A float becomes the nearest integer in range; the limit is at least 1.
-        let capacity = ((f64::from(limit.capacity()) * ratio) as u32).min(limit.capacity()).max(1);
+        // A float becomes the nearest integer in range; a limit is at least 1.
+        let part = |of: u32| ((f64::from(of) * ratio) as u32).min(of).max(1);
+        let (capacity, rate) = (part(limit.capacity()), part(limit.max));
         let window_us = limit.window.us();
-        Self { capacity, window_us, level: u128::from(capacity) * u128::from(window_us) }
+        Self { capacity, rate, window_us, level: u128::from(capacity) * u128::from(window_us) }
     }
 
     /// This full level, lowered to what the bucket has by now.
     fn refill(self, bucket: &Bucket, now_us: u64) -> Self {
         let elapsed_us = now_us.saturating_sub(bucket.time_us);
-        let level = bucket.level + u128::from(elapsed_us) * u128::from(self.capacity);
+        let level = bucket.level + u128::from(elapsed_us) * u128::from(self.rate);
         Self { level: level.min(self.level), ..self }
     }
 
     /// This full level, lowered to that of a bucket which is full at `full_at_us`.
     fn full_at(self, full_at_us: u64, now_us: u64) -> Self {
-        let lacking_us = full_at_us.saturating_sub(now_us).min(self.window_us);
-        Self { level: u128::from(self.window_us - lacking_us) * u128::from(self.capacity), ..self }
+        let lacking_us = full_at_us.saturating_sub(now_us);
+        Self { level: self.level.saturating_sub(u128::from(lacking_us) * u128::from(self.rate)), ..self }
     }
 
     /// So many tokens, as a level.
@@ -321,8 +329,8 @@ impl Level {
 
     /// Until the bucket has `wanted`, which is at most its capacity.
     fn reaches_in_us(&self, wanted: u128) -> u64 {
-        let us = wanted.saturating_sub(self.level).div_ceil(u128::from(self.capacity));
-        u64::try_from(us).unwrap_or(self.window_us)
+        let us = wanted.saturating_sub(self.level).div_ceil(u128::from(self.rate));
+        u64::try_from(us).unwrap_or(u64::MAX)
     }
 
     fn full_in_us(&self) -> u64 {
@@ -353,7 +361,8 @@ impl Level {
             self.reaches_in_us(self.units(cost))
         };
         let used = u64::from(limit.saturating_sub(self.tokens()));
-        LimitState { used, fits_in_us, empty_in_us: self.full_in_us(), next_in_us: self.next_in_us() }
+        let (empty_in_us, next_in_us) = (self.full_in_us(), self.next_in_us());
+        LimitState { used, fits_in_us, empty_in_us, next_in_us, ..LimitState::default() }
     }
 }
 
@@ -397,18 +406,24 @@ fn states_of(ask: &Ask<'_>, mut state: impl FnMut(&Limit) -> LimitState) -> Stat
 
 /// Decides by the state of each limit.
 fn decide_degraded(states: &States, ask: &Ask<'_>) -> Verdict {
-    Verdict { degraded: true, ..decide(ask.limits, of_ask(states, ask), ask.cost) }
+    Verdict { degraded: true, ..decide(of_ask(&as_logs(ask), ask), of_ask(states, ask), ask.cost) }
 }
 
 fn decide_degraded_in_full(states: &States, ask: &Ask<'_>) -> Breakdown {
-    let mut breakdown = decide_in_full(ask.limits, of_ask(states, ask), ask.cost);
+    let mut breakdown = decide_in_full(of_ask(&as_logs(ask), ask), of_ask(states, ask), ask.cost);
     breakdown.verdict.degraded = true;
     breakdown
 }
 
-/// The states of a check's limits, of which it has no more than there are states.
-fn of_ask<'a>(states: &'a States, ask: &Ask<'_>) -> &'a [LimitState] {
-    states.get(..ask.limits.len()).unwrap_or(states)
+/// The limits as if each were counted by a log, whose states are told in cost, as a bucket's are.
+fn as_logs(ask: &Ask<'_>) -> [Limit; MAX_LIMITS_PER_ASK] {
+    let as_log = |limit: &Limit| Limit { max: limit.capacity(), algorithm: Algorithm::Log, ..*limit };
+    array::from_fn(|index| ask.limits.get(index).map_or(Limit::log(1, Window::MIN), as_log))
+}
+
+/// What there is for a check's limits, of which it has no more than there is room for.
+fn of_ask<'a, T>(list: &'a [T; MAX_LIMITS_PER_ASK], ask: &Ask<'_>) -> &'a [T] {
+    list.get(..ask.limits.len()).unwrap_or(list)
 }
 
 #[cfg(test)]

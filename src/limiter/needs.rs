@@ -23,7 +23,7 @@ const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 pub const DEAFNESS: &str = "denials are not cached";
 const RESETS: Option<&str> = Some("RL.RESET fails");
 
-const NEEDS: [Need; 16] = [
+const NEEDS: [Need; 18] = [
     // With a key, as there are services that run no script without.
     Need { right: "+evalsha", words: &["EVALSHA", NO_SCRIPT, "1", KEY], loss: None },
     Need { right: "+eval", words: &["EVAL", "return 1", "1", KEY], loss: None },
@@ -39,6 +39,9 @@ const NEEDS: [Need; 16] = [
     Need { right: "+zremrangebyrank", words: &["ZREMRANGEBYRANK", KEY, "0", "0"], loss: None },
     Need { right: "+pexpire", words: &["PEXPIRE", KEY, "1000"], loss: None },
     Need { right: "+pexpireat", words: &["PEXPIREAT", KEY, "99999999999999"], loss: None },
+    Need { right: "+get", words: &["GET", KEY], loss: None },
+    // Changes nothing: there is no such key.
+    Need { right: "+set", words: &["SET", KEY, "", "XX", "PXAT", "99999999999999"], loss: None },
     Need { right: "+pttl", words: &["PTTL", KEY], loss: None },
     Need { right: "+unlink", words: &["UNLINK", KEY], loss: None },
     Need { right: "+publish", words: &["PUBLISH", CHANNEL, ""], loss: RESETS },

@@ -104,7 +104,7 @@ fn scripts<'a>(redis: &'a Redis, batch: &Batch, key: &[u8], counters: [Counter; 
     let store = &redis.store;
     let piece = Piece { keys: &[key.to_vec()], counters: &counters, completes_its_keys: false };
     let [counter] = counters;
-    let record = Record { key: key.into(), counter, time_us: 0, id: Id::New(0), cost: 1, admitted: 1 };
+    let record = Record { key: key.into(), counter, max: 1, time_us: 0, id: Id::New(0), cost: 1, admitted: 1 };
     let glance = Glance { key, counters: &counters, most_entries: 0, entries_left: 0 };
     [
         ("check", store.check(batch, "", false, Names::Declared)),

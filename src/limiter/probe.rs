@@ -168,7 +168,7 @@ async fn run_script(redis: &Redis, node: &Node, link: &mut Connection) -> Result
     batch.add(&Ask { key: &key, limits: &[Limit::log(1, Window::MIN)], cost: 1 });
     let (within, sent_us) = (Duration::from_micros(redis.timeout_us), now_us());
     match run(link, redis.store.peek(&batch, Names::Declared), within).await {
-        Ok(reply) => node.note_clock(Report::read(reply, batch.states())?.redis_now_us, sent_us),
+        Ok(reply) => node.note_clock(Report::read(reply, batch.limits())?.redis_now_us, sent_us),
         Err(error) if is_redirect(&error) => {}
         Err(error) => return Err(error),
     }

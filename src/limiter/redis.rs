@@ -7,7 +7,7 @@ use super::node::{Node, Settings};
 use super::nodes::Directory;
 use crate::config::{self, Config, RedisMode, Transport};
 use crate::dial::Dialer;
-use crate::limit::{Ask, FallbackMode, Form, Limit, LimitState, Verb, decide};
+use crate::limit::{Ask, FallbackMode, Form, LimitState, Verb, decide};
 use crate::stats::{Stats, Times};
 use crate::store::ledger::Ledger;
 use crate::store::redis::{LimitReport, RedisStore};
@@ -118,14 +118,15 @@ impl Redis {
         let place = usize::from(verdict.binding);
         let binding = states.get(place).zip(reports.get(place)).zip(ask.limits.get(place));
         let Some(((state, LimitReport::State { state: before, covered }), limit)) = binding else { return };
-        if state.used > before.used {
+        if state.is_above(before) {
             self.deny_cache.admitted(ask.key);
         }
         // Times count from when Redis read its clock, which was not before the batch was sent.
-        let denied = !verdict.allowed && state.fits_in_us > 0;
+        let fits_in_us = limit.fits_in_us(state, ask.cost);
+        let denied = !verdict.allowed && fits_in_us > 0;
         if denied && node.reset_feed_live() {
             let max_cost = match ask.limits {
-                [_] => costliest(limit, state.used, *covered).max(ask.cost),
+                [_] => limit.costliest(state, ask.cost, *covered),
                 // A costlier request may be denied for longer by another of the limits.
                 _ => ask.cost,
             };
@@ -133,7 +134,7 @@ impl Redis {
                 limit: verdict.limit,
                 binding: verdict.binding,
                 remaining: verdict.remaining,
-                until_us: sent_us + state.fits_in_us,
+                until_us: sent_us + fits_in_us,
                 empty_at_us: sent_us + state.empty_in_us,
                 max_cost,
             };
@@ -184,10 +185,4 @@ fn describe_health(node: &Node, line: &mut dyn FnMut(&str, &dyn Display)) {
     line("store_problem", &problem);
     line("store_advice", &advice);
     line("store_chain", &known.chain.filter(|_| is_up).unwrap_or_default());
-}
-
-/// The costliest request that fits once `covered` of the `used` cost has expired.
-fn costliest(limit: &Limit, used: u64, covered: u64) -> u32 {
-    let capacity = limit.capacity();
-    u32::try_from((u64::from(capacity) + covered).saturating_sub(used)).unwrap_or(capacity).min(capacity)
 }

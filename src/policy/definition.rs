@@ -2,7 +2,8 @@
 //! in RL.CHECK, then `MODE m` and `FALLBACK f`, in a file, in RL.POLICY SET and in Redis alike.
 
 use crate::limit::FallbackMode;
-use crate::quotas::{QuotaError, Quotas};
+use crate::quotas::{QuotaError, Quotas, read_by};
+use crate::shown::quoted;
 use std::fmt;
 
 /// What a mode may be, to follow "must be".
@@ -81,7 +82,7 @@ impl Definition {
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, DefinitionError<'a>> {
         let mut definition = Self { quotas: Quotas::default(), mode: Mode::Enforce, fallback: None };
         let mut has_mode = false;
-        let mut words = words.into_iter();
+        let mut words = words.into_iter().peekable();
         while let Some(word) = words.next() {
             if word.eq_ignore_ascii_case(b"mode") && !has_mode {
                 let name = words.next().unwrap_or_default();
@@ -90,6 +91,12 @@ impl Definition {
             } else if word.eq_ignore_ascii_case(b"fallback") && definition.fallback.is_none() {
                 let name = words.next().unwrap_or_default();
                 definition.fallback = Some(fallback_of(name).ok_or(DefinitionError::Fallback(name))?);
+            } else if word.eq_ignore_ascii_case(b"by")
+                && !definition.quotas.is_empty()
+                && definition.quotas.by().is_none()
+            {
+                let by = read_by(&mut words).map_err(DefinitionError::Quota)?;
+                definition.quotas.set_by(by).map_err(DefinitionError::Quota)?;
             } else if word.first().is_some_and(u8::is_ascii_alphabetic) {
                 return Err(DefinitionError::Unknown(word));
             } else {
@@ -124,12 +131,11 @@ impl fmt::Display for Definition {
 
 impl fmt::Display for DefinitionError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
         match self {
             Self::Quota(error) => error.fmt(f),
             Self::Mode(got) => write!(f, "mode must be {ALLOWED_MODE}, not '{}'", quoted(got)),
             Self::Fallback(got) => write!(f, "fallback must be {ALLOWED_FALLBACK}, not '{}'", quoted(got)),
-            Self::Unknown(got) => write!(f, "'{}' is neither a limit nor MODE or FALLBACK", quoted(got)),
+            Self::Unknown(got) => write!(f, "'{}' is neither a limit nor BY, MODE or FALLBACK", quoted(got)),
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::Until;
 use crate::limit::Limit;
-use crate::quotas::{QuotaError, Quotas};
+use crate::quotas::{By, QuotaError, Quotas};
 use ahash::RandomState;
 use hashbrown::HashTable;
 use std::collections::BTreeMap;
@@ -34,8 +34,8 @@ pub struct Override {
 /// What holds in place of a policy's limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
-    /// Other limits.
-    Limits(Box<[Limit]>),
+    /// Other limits, counted as the policy's unless it is said how.
+    Limits(Box<[Limit]>, Option<By>),
     /// All pass.
     Off,
     /// None pass.
@@ -55,11 +55,8 @@ impl Rule {
             (true, _) => Self::Off,
             (_, true) => Self::Block,
             _ => {
-                let mut quotas = Quotas::default();
-                while let Some(limit) = words.next() {
-                    quotas.add(limit, words.next())?;
-                }
-                return Ok(Self::Limits(quotas.as_slice().into()));
+                let quotas = Quotas::read(&mut words)?;
+                return Ok(Self::Limits(quotas.as_slice().into(), quotas.by()));
             }
         };
         match words.nth(1) {
@@ -73,7 +70,7 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Limits(limits) => Quotas::of(limits).fmt(f),
+            Self::Limits(limits, by) => Quotas::of(limits, *by).fmt(f),
             Self::Off => f.write_str("off"),
             Self::Block => f.write_str("block"),
         }

@@ -85,6 +85,26 @@ fn limits_without_a_policy_are_under_the_mode_of_all_only() {
     assert_eq!(rule(&[("mode:*", "block UNTIL 1000")]), (false, None), "it is over");
 }
 
+/// Whoever gives one customer another limit does not mean another kind of limit.
+#[test]
+fn an_override_is_counted_as_its_policy_is_unless_it_says_how() {
+    let said = [
+        ("api", "100 1s BY gcra BURST 50"),
+        ("override:api:a", "7 1m 5 month"),
+        ("override:api:b", "7 1m BY log"),
+        ("override:api:c", "1 1h"),
+    ];
+    let policies = policies(&said);
+    let counted = |key: &str| {
+        let quotas = policies.rule(b"api", key.as_bytes(), NOW_US).unwrap().quotas;
+        quotas.as_slice().iter().map(|limit| (limit.counter().rule.algorithm(), limit.capacity())).collect::<Vec<_>>()
+    };
+    assert_eq!(counted("x"), [("gcra", 50)]);
+    assert_eq!(counted("a"), [("gcra", 50), ("fixed", 5)]);
+    assert_eq!(counted("b"), [("log", 7)]);
+    assert_eq!(counted("c"), [("gcra", 50)], "which takes no longer than a burst may");
+}
+
 #[test]
 fn what_is_said_wins_over_the_file_and_the_file_comes_back() {
     let mut policies = Policies::default();
@@ -129,6 +149,8 @@ fn a_change_of_one_leaves_those_who_ask_with_what_they_began_with() {
 fn what_is_said_is_read_again_and_what_cannot_be_read_is_nothing() {
     for (field, value) in [
         ("api", "10 1m 100 1h MODE shadow FALLBACK closed"),
+        ("api", "10 1m 5 month BY fixed MODE off"),
+        ("override:api:k", "9 1m BY gcra BURST 20 UNTIL 7"),
         ("mode:*", "off UNTIL 1795782202121"),
         ("mode:api.v2", "enforce"),
         ("override:api:user:4:2", "1000 1s UNTIL 5 REASON a launch, UNTIL later REASON"),
@@ -172,7 +194,7 @@ proptest! {
         let mut model: Vec<(String, bool, u32, u64)> = Vec::new();
         for (text, is_prefix, limit, until_s) in said {
             let pattern = if is_prefix { format!("{text}*") } else { text.clone() };
-            let rule = |max| Rule::Limits([Limit::log(max, crate::limit::Window::MIN)].into());
+            let rule = |max| Rule::Limits([Limit::log(max, crate::limit::Window::MIN)].into(), None);
             // Of the times some are past, some to come, and some never.
             let until = (until_s > 0).then(|| at(until_s * 500));
             overrides.set(pattern.as_bytes(), limit.map(|max| Override { rule: rule(max), until, reason: "".into() }));
@@ -181,7 +203,7 @@ proptest! {
         }
         prop_assert_eq!(overrides.len(), model.len());
         prop_assert_eq!(overrides.iter().count(), model.len());
-        let max_of = |found: &Override| match &found.rule { Rule::Limits(limits) => limits[0].max, _ => 0 };
+        let max_of = |found: &Override| match &found.rule { Rule::Limits(limits, _) => limits[0].max, _ => 0 };
         for key in keys {
             let counts = |until_s: &u64| *until_s == 0 || until_s * 500_000 > NOW_US;
             let alive = || model.iter().filter(|(.., until_s)| counts(until_s));

@@ -18,14 +18,14 @@
 
 use std::array;
 use std::fmt;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 
 use ahash::RandomState;
 use hashbrown::HashTable;
 
 use crate::limit::{
-    Ask, Breakdown, Counter, Form, Limit, LimitState, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES, PolicyName, Standing,
-    Tally, Verdict, decide, decide_in_full,
+    Ask, Breakdown, Counter, Form, Limit, LimitState, MAX_LIMITS_PER_ASK, MAX_LISTED_ENTRIES, Moment, PolicyName,
+    Standing, Tally, Verdict, decide, decide_in_full,
 };
 use crate::shards::Shards;
 
@@ -88,6 +88,8 @@ pub struct Embedded {
     take_ahead: usize,
     /// The shard that is swept next, modulo their number.
     sweep_next: AtomicUsize,
+    /// From the callers' clock to the calendar's.
+    to_unix_us: AtomicI64,
 }
 
 /// The log of one key and counter, by whatever algorithm.
@@ -138,7 +140,19 @@ impl Embedded {
             keys: AtomicUsize::new(0),
             entries: AtomicUsize::new(0),
             sweep_next: AtomicUsize::new(0),
+            to_unix_us: AtomicI64::new(0),
         }
+    }
+
+    /// When it is `now_us` by the callers' clock it is this by the calendar's, until the next call of this. Until the first
+    /// they are taken for the same.
+    pub fn set_calendar(&self, now_us: u64, unix_us: u64) {
+        // Both are far below 2^63.
+        self.to_unix_us.store((unix_us as i64).wrapping_sub(now_us as i64), Ordering::Relaxed);
+    }
+
+    fn at(&self, now_us: u64) -> Moment {
+        Moment { us: now_us, unix_us: now_us.saturating_add_signed(self.to_unix_us.load(Ordering::Relaxed)) }
     }
 
     /// Decides the request and counts it if it is allowed.
@@ -159,24 +173,26 @@ impl Embedded {
 
     #[inline]
     fn run(&self, ask: &Ask<'_>, form: Form, now_us: u64) -> Result<(Verdict, States), Full> {
+        let now = self.at(now_us);
         let hash = self.hasher.hash_one(ask.key);
         let mut shard = self.shards.of(hash);
         let mut slots = shard.find(hash, ask);
-        let pruned = shard.prune(&slots, now_us);
-        let states = shard.states(&slots, ask, form, now_us);
+        let pruned = shard.prune(&slots, now);
+        let states = shard.states(&slots, ask, form, now);
         let verdict = decide(ask.limits, of_ask(&states, ask), ask.cost);
         if !verdict.allowed {
+            shard.denied(&slots, ask, now);
             self.release(0, pruned);
             return Ok((verdict, states));
         }
-        if self.reserve(&mut shard, hash, ask, &slots, now_us, pruned).is_err() {
+        if self.reserve(&mut shard, hash, ask, &slots, now, pruned).is_err() {
             self.release(0, pruned);
             let max_slots = shard.logs.num_buckets().min(SLOTS_PER_LOCK);
-            self.sweep_shard(&mut shard, now_us, max_slots);
+            self.sweep_shard(&mut shard, now, max_slots);
             slots = shard.find(hash, ask);
-            self.reserve(&mut shard, hash, ask, &slots, now_us, 0)?;
+            self.reserve(&mut shard, hash, ask, &slots, now, 0)?;
         }
-        shard.count(hash, ask, &slots, now_us, &self.hasher);
+        shard.count(hash, ask, &slots, now, &self.hasher);
         Ok((verdict, states))
     }
 
@@ -194,7 +210,7 @@ impl Embedded {
         let hash = self.hasher.hash_one(ask.key);
         let shard = self.shards.of(hash);
         let slots = shard.find(hash, ask);
-        shard.states(&slots, ask, form, now_us)
+        shard.states(&slots, ask, form, self.at(now_us))
     }
 
     /// How all counters of `key` stand that hold an entry which counts, in their order, with at most so many entries
@@ -206,7 +222,7 @@ impl Embedded {
         logs.sort_unstable_by_key(|log| log.counter());
         let mut left = MAX_LISTED_ENTRIES;
         let standings = logs.iter().filter_map(|log| {
-            let standing = log.tally.standing(log.policy, most_entries.min(left), now_us)?;
+            let standing = log.tally.standing(log.policy, most_entries.min(left), self.at(now_us))?;
             left -= standing.newest.len();
             Some(standing)
         });
@@ -220,8 +236,8 @@ impl Embedded {
         let mut was_live = false;
         while let Ok(found) = shard.logs.find_entry(hash, |log| *log.key == *key) {
             let (log, _) = found.remove();
-            was_live |= log.tally.is_live(now_us);
-            self.release(1, log.tally.len());
+            was_live |= log.tally.is_live(self.at(now_us));
+            self.release(1, log.tally.entries());
         }
         was_live
     }
@@ -237,7 +253,7 @@ impl Embedded {
             let mut shard = self.shards.at(next);
             let to_table_end = shard.logs.num_buckets().saturating_sub(shard.sweep_slot);
             let slots = to_table_end.min(left).min(SLOTS_PER_LOCK);
-            dropped += self.sweep_shard(&mut shard, now_us, slots);
+            dropped += self.sweep_shard(&mut shard, self.at(now_us), slots);
             if shard.sweep_slot == 0 {
                 shard.shrink(&self.hasher);
                 self.sweep_next.store(next.wrapping_add(1), Ordering::Relaxed);
@@ -268,13 +284,13 @@ impl Embedded {
         hash: u64,
         ask: &Ask<'_>,
         slots: &Slots,
-        now_us: u64,
+        now: Moment,
         pruned: usize,
     ) -> Result<(), Full> {
         let (mut logs, mut entries) = (0, 0);
         for slot in slots.iter().take(ask.limits.len()) {
             match slot.and_then(|slot| shard.logs.get_bucket(slot)) {
-                Some(log) => entries += usize::from(log.tally.grows(now_us)),
+                Some(log) => entries += usize::from(log.tally.grows(now)),
                 None => (logs, entries) = (logs + 1, entries + 1),
             }
         }
@@ -313,8 +329,8 @@ impl Embedded {
         }
     }
 
-    fn sweep_shard(&self, shard: &mut Shard, now_us: u64, max_slots: usize) -> usize {
-        let (logs, entries) = shard.sweep(now_us, max_slots);
+    fn sweep_shard(&self, shard: &mut Shard, now: Moment, max_slots: usize) -> usize {
+        let (logs, entries) = shard.sweep(now, max_slots);
         self.release(logs, entries);
         logs
     }
@@ -327,39 +343,46 @@ impl Shard {
     }
 
     /// Drops what has expired in the logs at `slots`. Returns how many entries went.
-    fn prune(&mut self, slots: &Slots, now_us: u64) -> usize {
+    fn prune(&mut self, slots: &Slots, now: Moment) -> usize {
         let mut pruned = 0;
         for slot in slots.iter().flatten() {
             if let Some(log) = self.logs.get_bucket_mut(*slot) {
-                pruned += log.tally.prune(now_us);
+                pruned += log.tally.prune(now);
             }
         }
         pruned
     }
 
-    fn states(&self, slots: &Slots, ask: &Ask<'_>, form: Form, now_us: u64) -> States {
+    fn states(&self, slots: &Slots, ask: &Ask<'_>, form: Form, now: Moment) -> States {
         let mut states = [LimitState::default(); MAX_LIMITS_PER_ASK];
         for ((state, slot), limit) in states.iter_mut().zip(slots).zip(ask.limits) {
-            if let Some(log) = slot.and_then(|slot| self.logs.get_bucket(slot)) {
-                *state = log.tally.state(limit, ask.cost, now_us);
-                if form == Form::Full {
-                    state.next_in_us = log.tally.next_in_us(limit, now_us);
-                }
+            let log = slot.and_then(|slot| self.logs.get_bucket(slot));
+            *state = log.map_or_else(|| limit.empty(now.unix_us), |log| log.tally.state(limit, ask.cost, now));
+            if let (Some(log), Form::Full) = (log, form) {
+                state.next_in_us = log.tally.next_in_us(limit, now);
             }
         }
         states
     }
 
-    fn count(&mut self, hash: u64, ask: &Ask<'_>, slots: &Slots, now_us: u64, hasher: &RandomState) {
-        for slot in slots.iter().flatten() {
-            if let Some(log) = self.logs.get_bucket_mut(*slot) {
-                log.tally.count(ask.cost, now_us);
+    /// A request was denied.
+    fn denied(&mut self, slots: &Slots, ask: &Ask<'_>, now: Moment) {
+        for (slot, limit) in slots.iter().zip(ask.limits) {
+            if let Some(log) = slot.and_then(|slot| self.logs.get_bucket_mut(slot)) {
+                log.tally.denied(limit, now);
+            }
+        }
+    }
+
+    fn count(&mut self, hash: u64, ask: &Ask<'_>, slots: &Slots, now: Moment, hasher: &RandomState) {
+        for (slot, limit) in slots.iter().zip(ask.limits) {
+            if let Some(log) = slot.and_then(|slot| self.logs.get_bucket_mut(slot)) {
+                log.tally.count(limit, ask.cost, now);
             }
         }
         // Only now, for a table that grows moves the logs to other slots.
         for (limit, _) in ask.limits.iter().zip(slots).filter(|(_, slot)| slot.is_none()) {
-            let Counter { policy, rule } = limit.counter();
-            let log = Log { key: ask.key.into(), policy, tally: Tally::new(rule, ask.cost, now_us) };
+            let log = Log { key: ask.key.into(), policy: limit.terms.policy, tally: Tally::new(limit, ask.cost, now) };
             self.logs.insert_unique(hash, log, |log| hasher.hash_one(&*log.key));
         }
     }
@@ -370,14 +393,14 @@ impl Shard {
 
     /// Prunes the next `max_slots` slots and drops the logs that this leaves empty. Returns how many logs and how
     /// many entries went. At the table's end the next slot is 0 again.
-    fn sweep(&mut self, now_us: u64, max_slots: usize) -> (usize, usize) {
+    fn sweep(&mut self, now: Moment, max_slots: usize) -> (usize, usize) {
         let (mut logs, mut entries) = (0, 0);
         for _ in 0..max_slots {
             if let Ok(mut found) = self.logs.get_bucket_entry(self.sweep_slot) {
-                entries += found.get_mut().tally.prune(now_us);
-                if found.get().tally.is_empty() {
-                    found.remove();
-                    logs += 1;
+                entries += found.get_mut().tally.prune(now);
+                if found.get().tally.is_over(now) {
+                    let (log, _) = found.remove();
+                    (logs, entries) = (logs + 1, entries + log.tally.entries());
                 }
             }
             self.sweep_slot += 1;

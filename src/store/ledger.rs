@@ -45,6 +45,8 @@ pub struct Record {
     pub key: Arc<[u8]>,
     /// What it is counted in.
     pub counter: Counter,
+    /// The lowest limit that it was admitted under: by it GCRA knows what a request weighs.
+    pub max: u32,
     /// When it was admitted, on this process's clock.
     pub time_us: u64,
     /// What it is known by.
@@ -155,13 +157,14 @@ impl Ledger {
 
     /// So many such checks were admitted that Redis was not asked about.
     pub fn admitted(&self, ask: &Ask<'_>, count: u32, now_us: u64) {
-        self.add(ask, || Owed::new(Id::New(new_id()), u64::from(ask.cost) * u64::from(count), 1, now_us));
+        let cost = u64::from(ask.cost) * u64::from(count);
+        self.add(ask, |max| Owed::new(Id::New(new_id()), max, cost, 1, now_us));
     }
 
     /// Of `asked` checks that Redis was asked about under `id`, and did not answer, so many were admitted here.
     pub fn admitted_of_asked(&self, ask: &Ask<'_>, id: &str, asked: u32, admitted: u32, now_us: u64) {
         let id = Id::Asked { id: id.into(), asked };
-        self.add(ask, || Owed::new(id.clone(), u64::from(ask.cost), admitted, now_us));
+        self.add(ask, |max| Owed::new(id.clone(), max, u64::from(ask.cost), admitted, now_us));
     }
 
     /// Adds to `out` what is to be written before `check` is decided, and notes that `writer` has it in flight.
@@ -269,11 +272,11 @@ impl Ledger {
         self.change(hash, |shard| shard.with_account(hash, key, |account| account.series.clear()));
     }
 
-    fn add(&self, ask: &Ask<'_>, admission: impl Fn() -> Owed) {
+    fn add(&self, ask: &Ask<'_>, admission: impl Fn(u32) -> Owed) {
         let hash = self.hasher.hash_one(ask.key);
         self.change(hash, |shard| {
             for limit in ask.limits {
-                if !self.add_to(shard, hash, ask.key, limit.counter(), admission()) {
+                if !self.add_to(shard, hash, ask.key, limit.counter(), admission(limit.max)) {
                     self.dropped.fetch_add(1, Relaxed);
                 }
             }

@@ -10,7 +10,7 @@ use super::ledger::{Id, Record};
 use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
-use crate::limit::{Counter, Form, Limit, LimitState, MAX_LIMIT, us_to_ms_ceil};
+use crate::limit::{Algorithm, Counter, Form, Limit, LimitState, MAX_LIMIT, Rule, us_to_ms_ceil};
 use crate::topology::slot::Slot;
 use ahash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -100,14 +100,16 @@ impl RedisStore {
         let keys = include_str!("../../lua/keys.lua");
         let log = include_str!("../../lua/log.lua");
         let decide = include_str!("../../lua/decide.lua");
+        let counters = include_str!("../../lua/counters.lua");
+        let items = include_str!("../../lua/items.lua");
         Self {
             prefix: prefix.to_owned(),
             registry_slot: Slot::of(format!("{prefix}{REGISTRY}").as_bytes()),
-            check: Script::new(&[clock, keys, log, decide, include_str!("../../lua/check.lua")]),
-            peek: Script::new(&[clock, keys, log, decide, include_str!("../../lua/peek.lua")]),
-            reset: Script::new(&[clock, keys, include_str!("../../lua/reset.lua")]),
-            inspect: Script::new(&[clock, keys, log, include_str!("../../lua/inspect.lua")]),
-            record: Script::new(&[clock, keys, log, include_str!("../../lua/record.lua")]),
+            check: Script::new(&[clock, keys, log, decide, counters, items, include_str!("../../lua/check.lua")]),
+            peek: Script::new(&[clock, keys, log, decide, counters, items, include_str!("../../lua/peek.lua")]),
+            reset: Script::new(&[clock, keys, counters, include_str!("../../lua/reset.lua")]),
+            inspect: Script::new(&[clock, keys, log, counters, include_str!("../../lua/inspect.lua")]),
+            record: Script::new(&[clock, keys, log, counters, include_str!("../../lua/record.lua")]),
             windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
             process_id: random_id(),
             batches: AtomicU64::new(0),
@@ -171,7 +173,7 @@ impl RedisStore {
         let add_args = |run: &mut Run<'_>| {
             run.word(&self.reset_channel());
             run.number(piece.counters.len() as u64);
-            piece.counters.iter().for_each(|counter| run.number(counter.rule.window().ms()));
+            add_counters(run, piece.counters, |_, _| {});
             if piece.completes_its_keys {
                 piece.keys.iter().for_each(|key| run.word(key));
             }
@@ -187,7 +189,12 @@ impl RedisStore {
         let add_args = |run: &mut Run<'_>| {
             run.number(glance.most_entries as u64);
             run.number(glance.entries_left as u64);
-            glance.counters.iter().for_each(|counter| run.number(counter.rule.window().ms()));
+            add_counters(run, glance.counters, |counter, packed| {
+                if !matches!(counter.rule, Rule::Log(_)) {
+                    // Far below 2^53, so that a double holds it exactly.
+                    packed.extend_from_slice(&(counter.rule.window().us() as f64).to_le_bytes());
+                }
+            });
         };
         run_about(&self.inspect, Names::Declared, glance.counters.len(), add_names, add_args)
     }
@@ -244,12 +251,18 @@ impl RedisStore {
             for alike in batch.items().chunk_by(|one, other| asks_the_same(batch, one, other)) {
                 let Some(first) = alike.first() else { continue };
                 let ask = batch.ask_of(first);
-                question.clear();
+                let is_of_logs = ask.limits.iter().all(|limit| limit.algorithm == Algorithm::Log);
                 let is_full = first.form == Form::Full;
-                question.push(u8::from(first.has_fresh_ttl) + 2 * u8::from(resent) + 4 * u8::from(is_full));
+                let flags = [first.has_fresh_ttl, resent, is_full, !is_of_logs];
+                let flags = flags.iter().rev().fold(0, |bits, flag| 2 * bits + u8::from(*flag));
+                question.clear();
+                question.push(flags);
                 question.extend_from_slice(&first.count.to_le_bytes());
                 question.extend_from_slice(&ask.cost.to_le_bytes());
-                ask.limits.iter().for_each(|limit| limit.pack(&mut question));
+                if !is_of_logs {
+                    question.extend_from_slice(&item_number(batch_id).to_le_bytes());
+                }
+                ask.limits.iter().for_each(|limit| limit.pack(ask.cost, is_of_logs, &mut question));
                 run.number(alike.len() as u64);
                 run.word(&question);
             }
@@ -269,7 +282,10 @@ impl RedisStore {
         run.number(record.cost.min(MAX_LIMIT.into()));
         run.number(record.admitted.into());
         run.number(record.id.asked().into());
-        run.number(record.counter.rule.window().ms());
+        let mut counter = Vec::new();
+        let cost = u32::try_from(record.cost).unwrap_or(MAX_LIMIT).min(MAX_LIMIT);
+        record.counter.rule.pack_record(item_number(&id), record.max, cost, &mut counter);
+        run.word(&counter);
     }
 
     fn add_names(&self, run: &mut Run<'_>, name: &mut Vec<u8>, key: &[u8], counters: impl Iterator<Item = Counter>) {
@@ -357,6 +373,26 @@ pub fn entry_id(batch_id: &str, index: usize) -> String {
     if index == 0 { batch_id.to_owned() } else { format!("{batch_id}.{}", base62(index as u64)) }
 }
 
+/// The number of the item that made the entry of this id, in the batch that it was asked in first.
+fn item_number(id: &str) -> u16 {
+    let digits = id.split_once('.').map_or("", |(_, digits)| digits);
+    let value = |digit: u8| DIGITS.iter().position(|other| *other == digit).unwrap_or(0);
+    // A batch has far fewer items than 2^16.
+    let number = digits.bytes().fold(0, |number: usize, digit| number.wrapping_mul(62).wrapping_add(value(digit)));
+    u16::try_from(number).unwrap_or(u16::MAX)
+}
+
+/// Adds what counters they are to a run's arguments, and of each what `more` appends.
+fn add_counters(run: &mut Run<'_>, counters: &[Counter], more: impl Fn(&Counter, &mut Vec<u8>)) {
+    let mut packed = Vec::new();
+    for counter in counters {
+        packed.clear();
+        counter.rule.pack(&mut packed);
+        more(counter, &mut packed);
+        run.word(&packed);
+    }
+}
+
 /// Above any weight or time there is, in microseconds; where a script's numbers end, whose sums must not overflow.
 const MAX_AMOUNT: i64 = 1 << 53;
 
@@ -365,41 +401,44 @@ const MAX_AMOUNT: i64 = 1 << 53;
 const RECORD_FIELDS: usize = 4;
 
 impl Report {
-    /// Reads the reply to a batch of so many states. Whatever the numbers are, sums of some of them are far from
-    /// overflow.
+    /// Reads the reply to a batch with these limits. Whatever the numbers are, sums of some of them are far from overflow.
     ///
     /// # Errors
     /// It is the reply to something else.
-    pub fn read(reply: Reply, states: usize) -> Result<Self, Error> {
+    pub fn read(reply: Reply, batch: &[Limit]) -> Result<Self, Error> {
         let Reply::Integers(numbers) = reply else { return Err(Error::Unexpected) };
         let Some((redis_now_us, numbers)) = numbers.split_first() else { return Err(Error::Unexpected) };
-        let Some((used, records)) = numbers.split_at_checked(states) else { return Err(Error::Unexpected) };
-        let mut limits: Vec<LimitReport> = used.iter().map(|used| read_used(*used)).collect();
+        let Some((used, records)) = numbers.split_at_checked(batch.len()) else { return Err(Error::Unexpected) };
+        let redis_now_us = (*redis_now_us).clamp(0, MAX_AMOUNT);
+        let read = |(used, limit): (&i64, &Limit)| read_used(*used, limit, amount(redis_now_us));
+        let mut limits: Vec<LimitReport> = used.iter().zip(batch).map(read).collect();
         let (records, rest) = records.as_chunks::<RECORD_FIELDS>();
         if !rest.is_empty() {
             return Err(Error::Unexpected);
         }
-        for [place, first, empty_in_us, covered] in records {
+        for [place, first, second, third] in records {
             // A negative place says that it is told when more is free, and is otherwise as far from -1 as another from 0.
             let (place, is_next) = if *place < 0 { (-1 - *place, true) } else { (*place, false) };
-            let answer = usize::try_from(place).ok().and_then(|place| limits.get_mut(place));
-            let Some(LimitReport::State { state, covered: known }) = answer else { return Err(Error::Unexpected) };
+            let Ok(place) = usize::try_from(place) else { return Err(Error::Unexpected) };
+            let (Some(LimitReport::State { state, covered }), Some(limit)) = (limits.get_mut(place), batch.get(place))
+            else {
+                return Err(Error::Unexpected);
+            };
             if is_next {
                 state.next_in_us = amount(*first);
             } else {
-                (state.fits_in_us, state.empty_in_us, *known) =
-                    (amount(*first), amount(*empty_in_us), amount(*covered));
+                *covered = limit.add_report(state, [first, second, third].map(|number| amount(*number)));
             }
         }
-        Ok(Self { redis_now_us: (*redis_now_us).clamp(0, MAX_AMOUNT), limits })
+        Ok(Self { redis_now_us, limits })
     }
 }
 
-fn read_used(used: i64) -> LimitReport {
+fn read_used(used: i64, limit: &Limit, redis_now_us: u64) -> LimitReport {
     match used {
         ELSEWHERE => LimitReport::Elsewhere,
         ..0 => LimitReport::WrongType,
-        _ => LimitReport::State { state: LimitState { used: amount(used), ..LimitState::default() }, covered: 0 },
+        _ => LimitReport::State { state: limit.reported(amount(used), redis_now_us), covered: 0 },
     }
 }
 
@@ -413,8 +452,9 @@ fn random_id() -> String {
     base62(SHORTEST + RandomState::new().hash_one(std::process::id()) % (61 * SHORTEST))
 }
 
+const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+
 fn base62(mut number: u64) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     let mut text = Vec::new();
     loop {
         text.extend(DIGITS.get((number % 62) as usize).copied().map(char::from));
@@ -428,6 +468,7 @@ fn base62(mut number: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limit::Window;
     use proptest::prelude::*;
 
     /// Bytes, many of which are such as slots and names are told by.
@@ -459,17 +500,24 @@ mod tests {
 
     #[test]
     fn what_is_said_of_an_item_is_told_apart() {
-        let report = Report::read(Reply::Integers(vec![7, 3, -1, -2]), 3).unwrap();
+        let limits = [Limit::log(1, Window::MIN); 3];
+        let report = Report::read(Reply::Integers(vec![7, 3, -1, -2]), &limits).unwrap();
         assert_eq!(report.limits[0].state().used, 3);
         assert_eq!(report.limits[1..], [LimitReport::WrongType, LimitReport::Elsewhere]);
     }
 
     #[test]
     fn records_say_of_which_limit_they_are_and_what_they_tell() {
-        let read = |records: &[i64]| Report::read(Reply::Integers([&[7, 3, 4], records].concat()), 2);
+        let limits = [Limit::log(1, Window::MIN); 2];
+        let read = |records: &[i64]| Report::read(Reply::Integers([&[7, 3, 4], records].concat()), &limits);
         let report = read(&[1, 30, 40, 2, -1, 50, 0, 0, -2, 60, 0, 0]).unwrap();
-        let state =
-            |used, fits_in_us, empty_in_us, next_in_us| LimitState { used, fits_in_us, empty_in_us, next_in_us };
+        let state = |used, fits_in_us, empty_in_us, next_in_us| LimitState {
+            used,
+            fits_in_us,
+            empty_in_us,
+            next_in_us,
+            part: 0,
+        };
         assert_eq!(report.limits[0], LimitReport::State { state: state(3, 0, 0, 50), covered: 0 });
         assert_eq!(report.limits[1], LimitReport::State { state: state(4, 30, 40, 60), covered: 2 });
         for wrong in [&[2, 0, 0, 0][..], &[-3, 0, 0, 0], &[i64::MIN, 0, 0, 0], &[i64::MAX, 0, 0, 0], &[0, 0, 0]] {

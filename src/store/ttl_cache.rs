@@ -44,8 +44,9 @@ impl TtlCache {
 
     /// The logs of a check were looked at when an entry was made in each at `now_us`, Redis's clock.
     pub fn seen(&mut self, ask: &Ask<'_>, now_us: i64) {
+        let spare_us = ask.limits.iter().filter_map(|limit| limit.counter().rule.spare_us()).min();
+        let Some(spare_us) = spare_us else { return };
         let hash = self.hash(ask);
-        let spare_us = ask.limits.iter().map(|limit| limit.counter().rule.spare_us()).min().unwrap_or(0);
         let until_us = now_us.saturating_add_unsigned(spare_us);
         let place = self.place_of(hash);
         if let Some(slot) = self.slots.get_mut(place) {

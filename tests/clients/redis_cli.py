@@ -68,7 +68,7 @@ def mass_insertion():
 
 
 def errors():
-    usage = b"RL.CHECK key limit window [limit window ...]|policy [COST n] [FULL]"
+    usage = b"RL.CHECK key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [COST n] [FULL]"
     assert cli("RL.CHECK").strip() == b"ERR wrong number of arguments for 'rl.check' command: " + usage
     assert b"limit must be an integer between 1 and 1000000000" in cli("RL.CHECK", "key", "0", "60")
     assert b"unknown option 'FOO' for 'rl.check'" in cli("RL.CHECK", "key", "10", "60", "FOO", "1")

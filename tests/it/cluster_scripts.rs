@@ -47,7 +47,7 @@ impl Scripts {
     fn peek(&mut self, keys: &[&str]) -> Vec<Said> {
         let (batch, names) = (batch(keys, &BOTH), self.names);
         let reply = self.run(|store| store.peek(&batch, names));
-        said(&Report::read(reply, batch.states()).unwrap(), &batch)
+        said(&Report::read(reply, batch.limits()).unwrap(), &batch)
     }
 
     fn record(&mut self, records: &[Record]) -> Vec<i64> {
@@ -67,7 +67,7 @@ impl Scripts {
         let batch = batch(&[key], &BOTH);
         let id = self.store.next_batch_id();
         match self.try_run(true, |store| store.check(&batch, &id, false, Names::Declared)) {
-            Ok(reply) => Ok(said(&Report::read(reply, batch.states()).unwrap(), &batch).remove(0)),
+            Ok(reply) => Ok(said(&Report::read(reply, batch.limits()).unwrap(), &batch).remove(0)),
             Err(Error::Refused(text)) => Err(Redirect::read(&text)),
             Err(error) => panic!("{error}"),
         }
@@ -82,7 +82,7 @@ fn integers(reply: Reply) -> Vec<i64> {
 fn record(key: &str, counter: Counter, time_us: u64) -> Record {
     thread_local!(static NEXT: Cell<u64> = const { Cell::new(0) });
     let id = Id::New(NEXT.replace(NEXT.get() + 1));
-    Record { key: key.as_bytes().into(), counter, time_us, id, cost: 1, admitted: 1 }
+    Record { key: key.as_bytes().into(), counter, max: 1, time_us, id, cost: 1, admitted: 1 }
 }
 
 fn log(key: &str, limit: Limit) -> String {

@@ -153,8 +153,8 @@ fn connections_that_are_held_keep_nobody_out() {
         let _ = http.send(b"GET /metrics HTTP/1.1\r\nHost: loc");
     }
     assert_eq!(get(&tollgate, "/healthz").status, 200);
-    let open = tollgate.open_files() - before;
-    assert!(open <= 64, "{open}");
+    // Those that made room may be closed a moment later.
+    wait_until(PATIENCE, || tollgate.open_files() - before <= 64);
     assert!(held[0].is_closed());
     // The last of them is served once it is done with its headers.
     held[199].send(b"alhost\r\n\r\n").unwrap();

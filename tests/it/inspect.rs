@@ -5,7 +5,7 @@ use std::fs;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
-use tollgate::limit::{Ask, Limit, Verb, Window};
+use tollgate::limit::{Ask, Counter, Limit, Verb, Window};
 
 fn unix_ms() -> i64 {
     i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
@@ -200,7 +200,7 @@ fn weights_are_right_whatever_has_expired() {
             scripts.control.line(&format!("ZINCRBY {LOG} 1 t"));
         }
         let used: u64 = costs(live).map(u64::from).sum();
-        let found = scripts.inspect(b"k", 3, vec![window]);
+        let found = scripts.inspect(b"k", 3, vec![Counter::log(window)]);
         let told: Vec<_> = found.iter().map(|found| (found.used, found.entries, found.newest.len())).collect();
         let expected = if live == 0 { vec![] } else { vec![(used, u64::from(live), 3)] };
         assert_eq!(told, expected, "{expired} expired, {live} live");

@@ -11,6 +11,7 @@
 )]
 
 mod addresses;
+mod algorithms;
 mod cluster;
 mod cluster_face;
 mod cluster_scripts;

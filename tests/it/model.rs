@@ -115,6 +115,10 @@ fn come_true(embedded: &Embedded, key: &[u8], told: &Breakdown, now_us: u64) -> 
     })
 }
 
+fn counter(window_ms: u64) -> Counter {
+    Counter::log(Window::from_ms(window_ms).unwrap())
+}
+
 fn run(scripts: Scripts, windows: &Windows, backwards: bool) {
     let scripts = RefCell::new(scripts);
     let start_us = Scripts::start_us();
@@ -161,7 +165,7 @@ fn run(scripts: Scripts, windows: &Windows, backwards: bool) {
                 }
                 Step::Reset(key) => {
                     let key = KEYS[key].as_bytes();
-                    let by_redis = scripts.reset(&[key], windows.map(|ms| Window::from_ms(ms).unwrap()).to_vec());
+                    let by_redis = scripts.reset(&[key], windows.map(counter).to_vec());
                     let by_model = embedded.reset(key, now_us);
                     prop_assert_eq!(by_redis, u64::from(by_model), "reset {:?}", key);
                 }
@@ -169,8 +173,7 @@ fn run(scripts: Scripts, windows: &Windows, backwards: bool) {
                 Step::Inspect(..) if stepped_back => {}
                 Step::Inspect(key, entries) => {
                     let key = KEYS[key].as_bytes();
-                    let by_redis =
-                        scripts.inspect(key, entries, windows.map(|ms| Window::from_ms(ms).unwrap()).to_vec());
+                    let by_redis = scripts.inspect(key, entries, windows.map(counter).to_vec());
                     let by_model = embedded.inspect(key, entries, now_us);
                     let alike = |standings: &[Standing]| standings.iter().map(in_common).collect::<Vec<_>>();
                     prop_assert_eq!(alike(&by_redis), alike(&by_model), "inspect {:?}", key);
@@ -225,6 +228,7 @@ fn what_is_written_back_never_meets_what_was_checked() {
         let record = Record {
             key: b"k"[..].into(),
             counter: limits[0].counter(),
+            max: limits[0].max,
             time_us: u64::try_from(now.as_micros()).unwrap(),
             id: Id::New(number),
             cost: 1,

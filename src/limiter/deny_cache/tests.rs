@@ -33,7 +33,8 @@ fn what_is_known_in_full_is_told_until_more_is_free() {
     let cache = DenyCache::new(100, HOLD_US);
     let limits = [limit_of(10, 1_000), limit_of(50, 60_000)];
     let ask = Ask { key: b"k", limits: &limits, cost: 1 };
-    let state = |used, fits_in_us, empty_in_us, next_in_us| LimitState { used, fits_in_us, empty_in_us, next_in_us };
+    let state =
+        |used, fits_in_us, empty_in_us, next_in_us| LimitState { used, fits_in_us, empty_in_us, next_in_us, part: 0 };
     let states = [state(10, 90_000, 95_000, 90_000), state(10, 0, 9_000_000, 40_000)];
     let denial = Denial { remaining: 0, ..denial(91_000, 1) };
     cache.insert(&ask, denial, 0, 2_000);

@@ -37,7 +37,7 @@ impl Pipeline<'_> {
     fn on_answer(&mut self, mut job: Job, reply: Reply) {
         let (node, now_us) = (self.node, now_us());
         match (&job.work, reply) {
-            (Work::Ask { batch, .. }, reply) => match Report::read(reply, batch.states()) {
+            (Work::Ask { batch, .. }, reply) => match Report::read(reply, batch.limits()) {
                 Ok(report) => {
                     node.note_clock(report.redis_now_us, job.sent_us);
                     let elsewhere = self.elsewhere(&mut job, &report);

@@ -37,7 +37,7 @@ impl Model {
                 left + u64::from(cost) <= u64::from(limit.max)
             };
             let fits_in_us = live.iter().map(|(at, _)| *at).find(|at| fits_after(*at)).unwrap_or(empty_in_us);
-            LimitState { used, fits_in_us, empty_in_us, next_in_us: 0 }
+            LimitState { used, fits_in_us, empty_in_us, ..LimitState::default() }
         };
         let states: Vec<_> = limits.iter().map(state).collect();
         decide(limits, &states, cost)

@@ -29,6 +29,8 @@ pub(super) struct Owed {
     first_us: u64,
     pub(super) last_us: u64,
     id: Id,
+    /// The lowest limit that it was admitted under.
+    max: u32,
     /// Of each.
     cost: u64,
     admitted: u32,
@@ -46,9 +48,9 @@ pub(super) struct Series {
 }
 
 impl Owed {
-    pub(super) fn new(id: Id, cost: u64, admitted: u32, now_us: u64) -> Self {
+    pub(super) fn new(id: Id, max: u32, cost: u64, admitted: u32, now_us: u64) -> Self {
         let is_sealed = matches!(id, Id::Asked { .. });
-        Self { first_us: now_us, last_us: now_us, id, cost, admitted, is_sealed, writers: Vec::new() }
+        Self { first_us: now_us, last_us: now_us, id, max, cost, admitted, is_sealed, writers: Vec::new() }
     }
 
     /// More than the highest limit fills a log no further.
@@ -59,13 +61,22 @@ impl Owed {
     fn absorb(&mut self, later: &Self) {
         (self.cost, self.admitted) = ((self.weight() + later.weight()).min(MAX_LIMIT.into()), 1);
         self.last_us = self.last_us.max(later.last_us);
+        self.max = self.max.min(later.max);
     }
 
     fn lend(&mut self, key: &Arc<[u8]>, counter: Counter, writer: Writer) -> Record {
         self.is_sealed = true;
         self.writers.push(writer);
-        let Self { last_us, id, cost, admitted, .. } = self;
-        Record { key: key.clone(), counter, time_us: *last_us, id: id.clone(), cost: *cost, admitted: *admitted }
+        let Self { last_us, id, max, cost, admitted, .. } = self;
+        Record {
+            key: key.clone(),
+            counter,
+            max: *max,
+            time_us: *last_us,
+            id: id.clone(),
+            cost: *cost,
+            admitted: *admitted,
+        }
     }
 }
 
@@ -102,8 +113,8 @@ impl Series {
 
     /// Drops what counts no longer.
     pub(super) fn expire(&mut self, now_us: u64) {
-        let window_us = self.counter.rule.window().us();
-        self.admissions.retain(|admission| admission.last_us + window_us > now_us);
+        let counts_us = self.counter.rule.counts_us();
+        self.admissions.retain(|admission| admission.last_us + counts_us > now_us);
     }
 
     /// Makes room for one more, if there is none.

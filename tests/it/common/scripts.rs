@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::runtime::{Builder, Runtime};
 use tollgate::config;
 use tollgate::dial::Dialer;
-use tollgate::limit::{Ask, Breakdown, Counter, Form, LimitState, Standing, Verb, Verdict, Window, decide_in_full};
+use tollgate::limit::{Ask, Breakdown, Counter, Form, LimitState, Standing, Verb, Verdict, decide_in_full};
 use tollgate::store::batch::Batch;
 use tollgate::store::connection::{Connection, Error, Reply};
 use tollgate::store::inspect::Inspect;
@@ -99,7 +99,7 @@ impl Scripts {
     pub fn answers(&mut self, batch: &Batch, id: &str, resent: bool) -> Report {
         let names = self.names;
         let reply = self.run(|store| store.check(batch, id, resent, names));
-        Report::read(reply, batch.states()).unwrap()
+        Report::read(reply, batch.limits()).unwrap()
     }
 
     /// The decisions on checks or peeks of one batch.
@@ -124,7 +124,7 @@ impl Scripts {
             Verb::Check => self.answers(&batch, &id, false),
             Verb::Peek => {
                 let reply = self.run(|store| store.peek(&batch, names));
-                Report::read(reply, batch.states()).unwrap()
+                Report::read(reply, batch.limits()).unwrap()
             }
         };
         breakdowns(verb, &checks, &batch, &items, &answers)
@@ -136,11 +136,11 @@ impl Scripts {
         self.decide(verb, std::slice::from_ref(check))[0]
     }
 
-    /// Looks at a key that has logs of these windows only.
+    /// Looks at a key that has states of these counters only.
     #[track_caller]
-    pub fn inspect(&mut self, key: &[u8], most_entries: usize, windows: Vec<Window>) -> Vec<Standing> {
+    pub fn inspect(&mut self, key: &[u8], most_entries: usize, counters: Vec<Counter>) -> Vec<Standing> {
         let mut inspect = Inspect::new(key.to_vec(), most_entries);
-        inspect.set_counters(windows.into_iter().map(Counter::log).collect());
+        inspect.set_counters(counters);
         while let Some(glance) = inspect.glance().filter(|_| !inspect.is_done()) {
             let Reply::Integers(numbers) = self.run(|store| store.inspect(&glance)) else { panic!("no numbers") };
             inspect.glanced(&numbers).unwrap();
@@ -148,11 +148,11 @@ impl Scripts {
         inspect.take_found()
     }
 
-    /// Resets keys that have logs of these windows only. How many had any state.
+    /// Resets keys that have states of these counters only. How many had any state.
     #[track_caller]
-    pub fn reset(&mut self, keys: &[&[u8]], windows: Vec<Window>) -> u64 {
+    pub fn reset(&mut self, keys: &[&[u8]], counters: Vec<Counter>) -> u64 {
         let (mut reset, names) = (Reset::new(keys.iter().map(|key| key.to_vec()).collect()), self.names);
-        reset.set_counters(windows.into_iter().map(Counter::log).collect());
+        reset.set_counters(counters);
         while let Some(piece) = reset.piece().filter(|_| !reset.is_done()) {
             let Reply::Integers(live) = self.run(|store| store.reset(&piece, names)) else { panic!("no flags") };
             reset.piece_done(&live);

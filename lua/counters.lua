@@ -1,0 +1,162 @@
+-- The states that are one number: how GCRA and fixed windows are kept, read and written. What check, peek, record, reset
+-- and inspect share. lua/log.lua has the log.
+--
+-- A state is a string, packed little-endian:
+--   d       GCRA: the whole microseconds of the unix time at which it will be empty (the TAT)
+--           fixed: the unix time in us at which the period began that it counts for
+--   I4, I4  GCRA: what this lacks of the exact time, as a fraction of a microsecond: numerator and denominator
+--           fixed: the weight counted, and 0
+--   then MOST_IDS times at most, the newest first, who was counted: the last ID_CHARS of the batch's id, the item's number
+--   in the batch (I2) and how many checks of it were admitted (I2)
+--
+-- GCRA's interval, window / limit, is seldom whole microseconds: with the fraction, whose denominator is the limit, no
+-- admission is rounded, however many there are. Where the limit is another than the last, the fraction is rounded up, by
+-- two parts at most of the new limit's: so a change of limit delays by less than 2/limit us, and never admits early.
+--
+-- A batch that runs again, or a record that is written again, finds by the ids what it counted before. Where more than
+-- MOST_IDS groups of checks were counted for the key in between, it does not, and counts again: that can only deny.
+--
+-- Numbers are doubles, which hold whole ones to 2^53 = 9.007e15. Times are below 2e15 until the year 2033 and below 9e15
+-- until 2255; no state is further ahead than 3.2e13 (366 days), a limit, a cost or a numerator is at most 1e9, and a
+-- product that is compared is exact, or so far beyond what it is compared with that it need not be.
+
+local counters
+local function define_counters()
+  local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
+  local pack, unpack_state, sub = struct.pack, struct.unpack, string.sub
+  local STATE_SIZE, ID_CHARS, ID_SIZE, MOST_IDS = 16, 12, 16, 8
+  local DAY_US = 86400000000
+
+  -- By what a group of checks is known, but for its number: of a batch's id what stands before the first '.'.
+  local function tag_of(id)
+    return sub('            ' .. string.match(id, '^[^.]*'), -ID_CHARS)
+  end
+
+  -- How many checks of a group a state knows to have counted; and the ids of all others.
+  local function recall(value, tag, number)
+    local id, known, others = pack('<c12I2', tag, number), 0, {}
+    for at = STATE_SIZE + 1, #value - ID_SIZE + 1, ID_SIZE do
+      if sub(value, at, at + ID_SIZE - 3) == id then
+        known = unpack_state('<I2', value, at + ID_SIZE - 2)
+      else
+        others[#others + 1] = sub(value, at, at + ID_SIZE - 1)
+      end
+    end
+    return known, table.concat(others, '', 1, min(#others, MOST_IDS - 1))
+  end
+
+  -- The ids of a state, if any, without the oldest, for there to be room for one more.
+  local function ids_of(value)
+    return value and sub(value, STATE_SIZE + 1, STATE_SIZE + ID_SIZE * (MOST_IDS - 1)) or ''
+  end
+
+  -- A number of months since the year 0, as days since 1970.
+  local function days_before(month)
+    -- Years begin in March, so that the day that comes and goes is their last.
+    local from_march = month - 2
+    local year, month_of_year = floor(from_march / 12), from_march % 12
+    local days = floor((153 * month_of_year + 2) / 5)
+    return year * 365 + floor(year / 4) - floor(year / 100) + floor(year / 400) + days - 719468
+  end
+
+  -- When the period began, and when it ends, that a time is in.
+  local function period_at(limit, time_us)
+    local shifted_us = time_us + limit.shift_us
+    if not limit.months then
+      local start_us = time_us - shifted_us % limit.period_us
+      return start_us, start_us + limit.period_us
+    end
+    local days = floor(shifted_us / DAY_US)
+    -- By the average length of a month, which the months' beginnings are less than one away from: this is not too early,
+    -- and too late by two at most.
+    local month = floor((days + 719528) / 30.436875) + 1
+    while days_before(month) > days do
+      month = month - 1
+    end
+    month = month - month % limit.months
+    return days_before(month) * DAY_US - limit.shift_us, days_before(month + limit.months) * DAY_US - limit.shift_us
+  end
+
+  -- What a state of GCRA says: how many whole microseconds it is ahead of a time, and how many parts of one in `of`. Nil
+  -- if it is no such state.
+  local function read_gcra(value, of, time_us)
+    if #value < STATE_SIZE then
+      return nil
+    end
+    local tat_us, part, last_of = unpack_state('<dI4I4', value)
+    local ahead_us = tat_us - time_us
+    if ahead_us < 0 then
+      return 0, 0
+    elseif not (ahead_us <= 1e16 and ahead_us % 1 == 0 and part < last_of) then
+      return nil
+    elseif part == 0 or last_of == of then
+      return ahead_us, part
+    end
+    part = floor(part * of / last_of) + 2
+    return part < of and ahead_us or ahead_us + 1, part < of and part or 0
+  end
+
+  -- What a state of a fixed window says: what is counted for the period that it holds for now, and when that began and
+  -- ends. If the clock stepped back that is a later one than the current, unless it begins more than its length from now:
+  -- then what was counted for it counts for the current, and is to be written so. Nil if it is no such state.
+  local function read_fixed(value, limit)
+    local start_us, end_us = limit.start_us, limit.end_us
+    if #value < STATE_SIZE then
+      return nil
+    end
+    local began_us, used, zero = unpack_state('<dI4I4', value)
+    if not (began_us >= -1e16 and began_us <= 1e16 and began_us % 1 == 0 and zero == 0) then
+      return nil
+    elseif began_us == start_us then
+      return used, start_us, end_us, false
+    elseif began_us < start_us then
+      return 0, start_us, end_us, false
+    elseif began_us - now_us > end_us - start_us then
+      return used, start_us, end_us, true
+    end
+    return used, period_at(limit, began_us)
+  end
+
+  -- A counter as the proxy describes it, from a place of a packed string on; and where that ends. Where that may be the
+  -- length of a log's window instead, it follows a '=', which no number begins with.
+  --   1  GCRA: the furthest that a state may be ahead, in us
+  --   2  fixed: length of its periods, and by how much its clock is ahead of UTC, in us
+  --   3  fixed by the calendar: months of its periods, and the same
+  local function read_counter(packed, at)
+    local kind
+    kind, at = unpack_state('<B', packed, at)
+    local counter = { kind = kind }
+    if kind == 1 then
+      counter.longest_us, at = unpack_state('<d', packed, at)
+      return counter, at
+    end
+    local length
+    length, counter.shift_us, at = unpack_state('<dd', packed, at)
+    counter[kind == 3 and 'months' or 'period_us'] = length
+    counter.start_us, counter.end_us = period_at(counter, now_us)
+    return counter, at
+  end
+
+  -- Writes a state, which lives until a unix time in ms, given as text.
+  local function write(key, number, amount, of, tag, item, admitted, ids, until_ms)
+    call('SET', key, pack('<dI4I4c12I2I2', number, amount, of, tag, item, admitted) .. ids, 'PXAT', until_ms)
+  end
+
+  -- When a state is to go that counts until a time and for so long at most: an eighth of that later at least, so that it is
+  -- not lost if the clock steps back.
+  local function expiry(end_us, length_us)
+    return string.format('%.0f', ceil((end_us + length_us / 8) / 1000) + 1)
+  end
+
+  return {
+    tag_of = tag_of,
+    recall = recall,
+    ids_of = ids_of,
+    period_at = period_at,
+    read_gcra = read_gcra,
+    read_fixed = read_fixed,
+    read_counter = read_counter,
+    write = write,
+    expiry = expiry,
+  }
+end

@@ -1,0 +1,433 @@
+//! Every algorithm, and items of several: the scripts in Redis, the embedded store and a plain model that shares no code
+//! with either must tell the same six integers, whatever is asked, in whatever order, at whatever times.
+
+use crate::common::{Cluster, RedisServer, Scripts};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use tollgate::limit::{Algorithm, Ask, Counter, Limit, MAX_WINDOW_MS, Period, RetryAfter, Verb, Verdict, Window};
+use tollgate::store::embedded::Embedded;
+
+const KEYS: [&str; 2] = ["a", "}b"];
+const DAY_US: i128 = 86_400_000_000;
+
+/// How a limit of a question is counted, by place in a list.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Way {
+    Log(u64),
+    Gcra(u64),
+    Fixed(u64),
+    Calendar(&'static str),
+}
+
+#[derive(Debug, Clone)]
+struct Question {
+    key: usize,
+    /// Way, limit and burst.
+    limits: Vec<(Way, u32, u32)>,
+    cost: u32,
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// All at one moment, in one batch.
+    Check(Vec<Question>),
+    Peek(Question),
+    Reset(usize),
+    Inspect(usize),
+    Pass(u64),
+    Rewind(u64),
+}
+
+fn limit_of((way, max, burst): (Way, u32, u32)) -> Limit {
+    let window = |ms| Window::from_ms(ms).unwrap();
+    match way {
+        Way::Log(ms) => Limit::log(max, window(ms)),
+        Way::Gcra(ms) => Limit { algorithm: Algorithm::Gcra { burst }, ..Limit::log(max, window(ms)) },
+        Way::Fixed(ms) => {
+            Limit { algorithm: Algorithm::Fixed(Period::of_window(window(ms))), ..Limit::log(max, window(ms)) }
+        }
+        Way::Calendar(word) => {
+            let period: Period = word.parse().unwrap();
+            Limit { algorithm: Algorithm::Fixed(period), ..Limit::log(max, period.longest()) }
+        }
+    }
+}
+
+/// What is asked in one kind of run.
+#[derive(Debug, Clone)]
+struct World {
+    ways: Vec<Way>,
+    limits: Vec<u32>,
+    costs: Vec<u32>,
+    /// Times to pass, in microseconds.
+    passes: Vec<u64>,
+    /// The furthest that the clock steps back.
+    rewind_us: u64,
+}
+
+fn question(world: &World) -> impl Strategy<Value = Question> + use<> {
+    let World { ways, limits, costs, .. } = world.clone();
+    let count = ways.len().min(3);
+    let ways = proptest::sample::subsequence(ways, 1..=count).prop_shuffle();
+    let numbers =
+        proptest::collection::vec((proptest::sample::select(limits.clone()), proptest::sample::select(limits)), 3);
+    (0..KEYS.len(), ways, numbers, proptest::sample::select(costs))
+        .prop_map(|(key, ways, numbers, cost)| {
+            let limit = |(way, (max, burst)): (Way, (u32, u32))| (way, max.max(cost), burst.max(cost));
+            Question { key, limits: ways.into_iter().zip(numbers).map(limit).filter(is_allowed).collect(), cost }
+        })
+        .prop_filter("a question has a limit", |question| !question.limits.is_empty())
+}
+
+fn is_allowed((way, max, burst): &(Way, u32, u32)) -> bool {
+    match way {
+        Way::Gcra(ms) => tollgate::limit::gcra::allows_burst(*max, Window::from_ms(*ms).unwrap(), *burst),
+        _ => true,
+    }
+}
+
+fn steps(world: &World) -> impl Strategy<Value = Vec<Step>> + use<> {
+    let batch = prop_oneof![
+        proptest::collection::vec(question(world), 1..5),
+        // Alike, so that they are joined.
+        (question(world), 2..9usize).prop_map(|(question, count)| vec![question; count]),
+    ];
+    let pass = proptest::sample::select(world.passes.clone());
+    let pass = (pass, 0.0..1.0f64).prop_map(|(most, part)| Step::Pass((most as f64 * part) as u64 + 1));
+    let rewind_us = world.rewind_us.max(2);
+    let step = prop_oneof![
+        6 => batch.prop_map(Step::Check),
+        2 => question(world).prop_map(Step::Peek),
+        1 => (0..KEYS.len()).prop_map(Step::Reset),
+        1 => (0..KEYS.len()).prop_map(Step::Inspect),
+        5 => pass,
+        u32::from(world.rewind_us > 0) => (1..rewind_us).prop_map(Step::Rewind),
+    ];
+    proptest::collection::vec(step, 1..50)
+}
+
+/// What is counted, told as plainly as it can be. Times are whole numbers of microseconds, or fractions of them.
+enum Plain {
+    Log(Vec<(i128, u32)>),
+    /// A time as a fraction.
+    Gcra(i128, i128),
+    /// The beginning of the period, and what was counted in it.
+    Fixed(i128, u64),
+}
+
+/// How a limit stands: whether the request fits, what remains without and with it, until it fits, until all is free
+/// without and with it.
+struct Stand {
+    fits: bool,
+    remaining: (i128, i128),
+    fits_in_us: i128,
+    empty_in_us: (i128, i128),
+}
+
+fn ceil_div(number: i128, by: i128) -> i128 {
+    -(-number).div_euclid(by)
+}
+
+/// By counting days from 1970 on.
+fn period_of(way: Way, now: i128) -> (i128, i128) {
+    let every = |length: i128, since: i128| {
+        let start = now - (now - since).rem_euclid(length);
+        (start, start + length)
+    };
+    match way {
+        Way::Calendar("day") => every(DAY_US, 0),
+        Way::Calendar("week+02:00") => every(7 * DAY_US, 4 * DAY_US - 7_200_000_000),
+        Way::Calendar(word) => {
+            let shift = if word.ends_with("-05:30") { -19_800_000_000 } else { 0 };
+            let is_leap = |year: i128| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+            let (mut start, mut year, mut month) = (-shift, 1970, 0);
+            loop {
+                let days = [31, 28 + i128::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+                let length = match word.starts_with("year") {
+                    true => days.iter().sum(),
+                    false => days[month],
+                };
+                if start + length * DAY_US > now {
+                    return (start, start + length * DAY_US);
+                }
+                start += length * DAY_US;
+                month = if word.starts_with("year") { 0 } else { (month + 1) % 12 };
+                year += i128::from(month == 0);
+            }
+        }
+        Way::Fixed(ms) => every(i128::from(ms) * 1000, 0),
+        _ => unreachable!(),
+    }
+}
+
+impl Plain {
+    fn new(way: Way) -> Self {
+        match way {
+            Way::Log(_) => Self::Log(Vec::new()),
+            Way::Gcra(_) => Self::Gcra(0, 1),
+            _ => Self::Fixed(i128::MIN, 0),
+        }
+    }
+
+    /// By how much GCRA's time is ahead, in parts of a microsecond of which there are `max`: rounded up where the limit
+    /// has changed, as is written.
+    fn ahead(time: i128, parts: i128, max: i128, now: i128) -> i128 {
+        let (us, part) = (time.div_euclid(parts), time.rem_euclid(parts));
+        let part = if parts == max || part == 0 { part } else { part * max / parts + 2 };
+        if us < now {
+            0
+        } else {
+            ((us - now) * max + part).min(if part >= max { (us - now + 1) * max } else { i128::MAX })
+        }
+    }
+
+    fn stand(&self, (way, max, burst): (Way, u32, u32), cost: u32, now: i128) -> Stand {
+        let (cost_i, max_i) = (i128::from(cost), i128::from(max));
+        match self {
+            Self::Log(entries) => {
+                let Way::Log(ms) = way else { unreachable!() };
+                let window = i128::from(ms) * 1000;
+                let live: Vec<_> = entries.iter().filter(|(at, _)| at + window > now).collect();
+                let used: i128 = live.iter().map(|(_, cost)| i128::from(*cost)).sum();
+                let mut left = used;
+                let freed = live.iter().find(|(_, cost)| {
+                    left -= i128::from(*cost);
+                    left + cost_i <= max_i
+                });
+                let empty = live.last().map_or(0, |(at, _)| at + window - now);
+                Stand {
+                    fits: used + cost_i <= max_i,
+                    remaining: (max_i - used, max_i - used - cost_i),
+                    fits_in_us: freed.map_or(0, |(at, _)| at + window - now),
+                    empty_in_us: (empty, window),
+                }
+            }
+            Self::Gcra(time, parts) => {
+                let Way::Gcra(ms) = way else { unreachable!() };
+                let interval = i128::from(ms) * 1000;
+                let ahead = Self::ahead(*time, *parts, max_i, now);
+                let (step, full) = (cost_i * interval, i128::from(burst) * interval);
+                Stand {
+                    fits: ahead + step <= full,
+                    remaining: ((full - ahead).div_euclid(interval), (full - ahead - step).div_euclid(interval)),
+                    fits_in_us: ceil_div(ahead + step - full, max_i),
+                    empty_in_us: (ceil_div(ahead, max_i), ceil_div(ahead + step, max_i)),
+                }
+            }
+            Self::Fixed(start, used) => {
+                let (now_start, now_end) = period_of(way, now);
+                let used = if *start < now_start { 0 } else { i128::from(*used) };
+                let end = if *start > now_start { period_of(way, *start).1 } else { now_end };
+                Stand {
+                    fits: used + cost_i <= max_i,
+                    remaining: (max_i - used, max_i - used - cost_i),
+                    fits_in_us: end - now,
+                    empty_in_us: (if used > 0 { end - now } else { 0 }, end - now),
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, (way, max, _): (Way, u32, u32), cost: u32, now: i128) {
+        match (self, way) {
+            (Self::Log(entries), _) => entries.push((now, cost)),
+            (Self::Gcra(time, parts), Way::Gcra(ms)) => {
+                let max = i128::from(max);
+                let ahead = Self::ahead(*time, *parts, max, now) + i128::from(cost) * i128::from(ms) * 1000;
+                (*time, *parts) = (now * max + ahead, max);
+            }
+            (Self::Fixed(start, used), _) => {
+                let now_start = period_of(way, now).0;
+                if *start < now_start {
+                    (*start, *used) = (now_start, 0);
+                }
+                *used += u64::from(cost);
+            }
+            _ => unreachable!(),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Model(HashMap<(usize, Counter), Plain>);
+
+impl Model {
+    fn decide(&mut self, question: &Question, now: i128, counts: bool) -> [i64; 6] {
+        let ms = |us: i128| ceil_div(us, 1000) as i64;
+        let Question { key, limits, cost } = question;
+        let mut stands = Vec::new();
+        for limit in limits {
+            let plain = self.0.entry((*key, limit_of(*limit).counter())).or_insert_with(|| Plain::new(limit.0));
+            stands.push((plain.stand(*limit, *cost, now), capacity(limit)));
+        }
+        if let Some((stand, capacity)) =
+            stands.iter().filter(|(stand, _)| !stand.fits).rev().max_by_key(|(stand, _)| ms(stand.fits_in_us))
+        {
+            let remaining = stand.remaining.0.max(0) as i64;
+            return [0, *capacity, remaining, ms(stand.fits_in_us), ms(stand.empty_in_us.0), 0];
+        }
+        for limit in limits.iter().filter(|_| counts) {
+            let plain = self.0.get_mut(&(*key, limit_of(*limit).counter())).unwrap();
+            plain.count(*limit, *cost, now);
+        }
+        let (stand, capacity) = stands.iter().min_by_key(|(stand, _)| stand.remaining.1).unwrap();
+        [1, *capacity, stand.remaining.1 as i64, 0, ms(stand.empty_in_us.1), 0]
+    }
+}
+
+fn capacity((way, max, burst): &(Way, u32, u32)) -> i64 {
+    i64::from(if matches!(way, Way::Gcra(_)) { *burst } else { *max })
+}
+
+fn integers(verdict: Verdict) -> [i64; 6] {
+    let retry_after_ms = match verdict.retry_after {
+        RetryAfter::Now => 0,
+        RetryAfter::Ms(ms) => ms as i64,
+        RetryAfter::Never => -1,
+    };
+    let Verdict { allowed, limit, remaining, reset_after_ms, degraded, .. } = verdict;
+    [i64::from(allowed), limit.into(), remaining.into(), retry_after_ms, reset_after_ms as i64, i64::from(degraded)]
+}
+
+fn run(scripts: Scripts, world: &World) {
+    let scripts = RefCell::new(scripts);
+    let start_us = Scripts::start_us();
+    let counters: Vec<Counter> = world.ways.iter().map(|way| limit_of((*way, 1, 1)).counter()).collect();
+    let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&steps(world), |steps| {
+        let mut scripts = scripts.borrow_mut();
+        scripts.control.line("FLUSHALL");
+        let embedded = Embedded::new(1000, 100_000);
+        let mut plain = Model::default();
+        let (mut now_us, mut latest_us, mut stepped_back) = (start_us, start_us, false);
+        for step in steps {
+            scripts.set_time(now_us);
+            let now = i128::from(now_us);
+            match step {
+                Step::Check(questions) => {
+                    let limits: Vec<Vec<Limit>> = questions
+                        .iter()
+                        .map(|question| question.limits.iter().map(|limit| limit_of(*limit)).collect())
+                        .collect();
+                    let asks: Vec<_> = questions
+                        .iter()
+                        .zip(&limits)
+                        .map(|(question, limits)| Ask {
+                            key: KEYS[question.key].as_bytes(),
+                            limits,
+                            cost: question.cost,
+                        })
+                        .collect();
+                    let by_redis = scripts.decide(Verb::Check, &asks);
+                    for ((ask, question), by_redis) in asks.iter().zip(&questions).zip(by_redis) {
+                        let by_embedded = embedded.check(ask, now_us).unwrap();
+                        prop_assert_eq!(by_redis, by_embedded, "{:?}", ask);
+                        if !stepped_back {
+                            prop_assert_eq!(integers(by_redis), plain.decide(question, now, true), "{:?}", ask);
+                        }
+                    }
+                }
+                Step::Peek(question) => {
+                    let limits: Vec<_> = question.limits.iter().map(|limit| limit_of(*limit)).collect();
+                    let ask = Ask { key: KEYS[question.key].as_bytes(), limits: &limits, cost: question.cost };
+                    let by_redis = scripts.decide_one(Verb::Peek, &ask);
+                    prop_assert_eq!(by_redis, embedded.peek(&ask, now_us), "peek {:?}", ask);
+                    if !stepped_back {
+                        prop_assert_eq!(integers(by_redis), plain.decide(&question, now, false), "peek {:?}", ask);
+                    }
+                }
+                Step::Reset(key) => {
+                    let by_redis = scripts.reset(&[KEYS[key].as_bytes()], counters.clone());
+                    let by_embedded = embedded.reset(KEYS[key].as_bytes(), now_us);
+                    prop_assert_eq!(by_redis, u64::from(by_embedded), "reset {:?}", key);
+                    plain.0.retain(|(of, _), _| *of != key);
+                }
+                Step::Inspect(key) => {
+                    let by_redis = scripts.inspect(KEYS[key].as_bytes(), 0, counters.clone());
+                    let by_embedded = embedded.inspect(KEYS[key].as_bytes(), 0, now_us);
+                    let of_counters =
+                        |standing: &&tollgate::limit::Standing| standing.counter.rule.algorithm() != "log";
+                    prop_assert_eq!(
+                        by_redis.iter().filter(of_counters).collect::<Vec<_>>(),
+                        by_embedded.iter().filter(of_counters).collect::<Vec<_>>()
+                    );
+                }
+                Step::Pass(us) => now_us += us,
+                Step::Rewind(us) => {
+                    now_us = (now_us - us).max(latest_us - world.rewind_us);
+                    stepped_back = true;
+                }
+            }
+            latest_us = latest_us.max(now_us);
+        }
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+/// All of them, with limits that divide no window and such that are changed at every call.
+fn all() -> World {
+    World {
+        ways: vec![
+            Way::Log(1_000),
+            Way::Gcra(20),
+            Way::Gcra(1_000),
+            Way::Gcra(60_000),
+            Way::Fixed(100),
+            Way::Fixed(60_000),
+            Way::Calendar("day"),
+            Way::Calendar("week+02:00"),
+            Way::Calendar("month-05:30"),
+            Way::Calendar("year"),
+        ],
+        limits: (1..12).collect(),
+        costs: vec![1, 1, 1, 1, 2, 3, 4],
+        passes: vec![1_000, 30_000, 300_000, 90_000_000, 50_000_000_000, 3_000_000_000_000],
+        rewind_us: 0,
+    }
+}
+
+/// At the edges of what may be asked: the highest limits, the longest and the shortest windows, bursts of as much.
+fn edges() -> World {
+    World {
+        ways: vec![
+            Way::Gcra(1),
+            Way::Gcra(1_000),
+            Way::Gcra(86_400_000),
+            Way::Gcra(MAX_WINDOW_MS),
+            Way::Fixed(1),
+            Way::Fixed(MAX_WINDOW_MS),
+            Way::Log(MAX_WINDOW_MS),
+        ],
+        limits: vec![1, 3, 7, 1_000_000, 16_777_259, 999_999_937, 1_000_000_000],
+        costs: vec![1, 1, 999_983, 1_000_000],
+        passes: vec![10, 1_000_000, 90_000_000_000, MAX_WINDOW_MS * 1000],
+        rewind_us: 0,
+    }
+}
+
+#[test]
+fn scripts_embedded_store_and_plain_model_tell_the_same_six_integers() {
+    run(Scripts::on(&RedisServer::start()), &all());
+}
+
+#[test]
+fn they_tell_the_same_on_a_node_of_a_cluster() {
+    run(Scripts::on_node(&Cluster::of_one(), 0), &all());
+}
+
+#[test]
+fn they_tell_the_same_at_the_edges_of_what_may_be_asked() {
+    run(Scripts::on(&RedisServer::start()), &edges());
+}
+
+/// Logs are compared with the clock stepping back in model.rs: what is dated far ahead they date anew.
+#[test]
+fn scripts_and_embedded_store_tell_the_same_when_the_clock_steps_back() {
+    let ways = all().ways.into_iter().filter(|way| !matches!(way, Way::Log(_))).collect();
+    run(Scripts::on(&RedisServer::start()), &World { ways, rewind_us: 500_000, ..all() });
+}
