@@ -21,9 +21,10 @@
 -- Nothing relies on the entries' times being past. If the clock steps back they count until their own ends, or, where
 -- those are more than two windows away, for one window from when a check is denied because of them (decide.lua).
 
--- The score of an entry made then. As text, because Redis prints a number anew in each call that is given one.
+-- The score of an entry made then. As text, because Redis prints a number anew in each call that is given one; in two
+-- parts, because Lua prints integers sooner than a double of that size, and may print only those of 32 bits.
 local function score_of(time_us)
-  return string.format('%.0f', -time_us)
+  return string.format('-%d%06d', math.floor(time_us / 1000000), time_us % 1000000)
 end
 
 -- What a run needs to know of a window, the limit that holds for it if any does, and, of the log at hand:
