@@ -3,7 +3,7 @@
 //! Nothing here speaks to Redis or to a client. The wording is Redis's, because clients match on it.
 
 use crate::command::OwnCommand;
-use crate::config::{self, Commands, PasswordHash, User};
+use crate::config::{self, Commands, PasswordHash, PolicyRights, User};
 use ring::hmac;
 use ring::rand::SystemRandom;
 use std::collections::{HashMap, VecDeque};
@@ -32,6 +32,9 @@ pub const WRONG_PASSWORD: &str = "WRONGPASS invalid username-password pair or us
 pub const NO_PERMISSION: &str = "NOPERM this user may run Tollgate's own commands only";
 /// It is somebody who may not learn of other keys than its own.
 pub const NOT_ALL_KEYS: &str = "NOPERM this user has a key prefix, and this tells of all keys";
+/// It is somebody who may not change policies.
+pub const NO_POLICIES: &str = "NOPERM this user may not change policies or see overrides: it takes commands = \"admin\" \
+     (auth.users), or auth.policies = \"all\"";
 /// It is of another machine, and nobody asks who it is. It is told and the connection closes.
 pub const DENIED: &str = "DENIED Tollgate is running in protected mode: no password is asked for, and so only clients \
      of its own machine are let in. To let in others, require a password (auth.mode = \"password\" or \
@@ -59,6 +62,16 @@ impl Permissions {
     /// Whether it may be told of everybody's keys.
     pub fn may_see_all_keys(&self) -> bool {
         self.key_prefix.is_empty()
+    }
+
+    /// Whether it may change policies. `is_local` tells that nobody is asked who it is, and it is of this machine.
+    pub fn may_change_policies(&self, rights: PolicyRights, is_local: bool) -> bool {
+        self.may_see_all_keys()
+            && match self.commands {
+                Commands::Admin => true,
+                Commands::All => rights == PolicyRights::All || is_local,
+                Commands::RlOnly => false,
+            }
     }
 }
 
@@ -155,7 +168,7 @@ pub fn refusal(permissions: Option<&Permissions>, name: &[u8]) -> Option<&'stati
         return Some(NOT_ALL_KEYS);
     }
     match permissions.map(|permissions| permissions.commands) {
-        Some(Commands::All) => None,
+        Some(Commands::All | Commands::Admin) => None,
         Some(Commands::RlOnly) if own().is_some_and(|own| own.is_for_rl_only) => None,
         Some(Commands::RlOnly) if is_one_of(&ANSWERED_HERE) || is_one_of(&TRANSACTION) || is_one_of(&OF_CLUSTERS) => {
             None

@@ -8,7 +8,9 @@ pub(crate) mod docs;
 mod error;
 mod help;
 mod inspect;
+mod overrides;
 mod peek;
+mod policy;
 mod reset;
 mod stats;
 mod top;
@@ -16,6 +18,7 @@ mod top;
 pub(crate) use crate::shown::quoted;
 pub use check::CheckArgs;
 pub use error::CommandError;
+pub use policy::PolicyRequest;
 
 use crate::config::Limits;
 use crate::limit::MAX_KEY_BYTES;
@@ -24,13 +27,15 @@ use crate::top::Which;
 use docs::Docs;
 
 /// All of Tollgate's own commands, in the order in which RL.HELP has them.
-pub(crate) static TABLE: [&OwnCommand; 7] = [
+pub(crate) static TABLE: [&OwnCommand; 9] = [
     &check::COMMAND,
     &peek::COMMAND,
     &reset::COMMAND,
     &inspect::COMMAND,
     &top::COMMAND,
     &stats::COMMAND,
+    &policy::COMMAND,
+    &overrides::COMMAND,
     &help::COMMAND,
 ];
 
@@ -99,6 +104,8 @@ pub enum Request<'a> {
         /// How many keys, at most.
         count: usize,
     },
+    /// What policies there are, or that they change.
+    Policy(PolicyRequest<'a>),
     /// The figures of this Tollgate, as a map.
     Stats,
     /// The lines that [`docs::help`] writes.

@@ -30,7 +30,7 @@ use crate::limit::PolicyName;
 use crate::policy::Layer;
 use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{ClusterAddr, HostPort, RedisAddr, SentinelAddr, Transport};
-pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, User};
+pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, PolicyRights, User};
 use environment::Variables;
 pub use http::{Http, ReadyWhen};
 pub use layers::Flag;
@@ -110,11 +110,13 @@ pub fn load(
     settings.add_flags(flags);
     let server = Server::read(&mut settings);
     let http = Http::read(&mut settings);
+    let tls = Tls::read(&mut settings, http.as_ref().is_some_and(|http| http.tls));
+    let (auth, rights) = Auth::read(&mut settings);
     let config = Config {
         server,
-        tls: Tls::read(&mut settings, http.as_ref().is_some_and(|http| http.tls)),
+        tls,
         http,
-        auth: Auth::read(&mut settings),
+        auth,
         shutdown: Shutdown::read(&mut settings),
         limits: Limits::read(&mut settings),
         redis: Redis::read(&mut settings),
@@ -124,7 +126,7 @@ pub fn load(
         deny_cache: DenyCache::read(&mut settings),
         embedded: Embedded::read(&mut settings),
         log: Log::read(&mut settings),
-        policies: Policies { file: settings.file_path(), of_file: settings.take_policies() },
+        policies: Policies { file: settings.file_path(), of_file: settings.take_policies(), rights },
     };
     if config.server.listen.is_empty() && config.tls.iter().all(|tls| tls.listen.is_empty()) {
         settings
@@ -159,12 +161,14 @@ fn check_embedded(settings: &mut Settings) {
 }
 
 /// `[policies]`: limits with names.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Policies {
     /// The file of the configuration, if there is one.
     pub file: Option<PathBuf>,
     /// What it says of policies.
     pub of_file: Vec<(PolicyName, Layer)>,
+    /// `auth.policies`: who may change them while Tollgate runs.
+    pub rights: PolicyRights,
 }
 
 /// `[server]`: the listeners and what one client may use.

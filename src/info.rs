@@ -196,6 +196,7 @@ pub fn figures(shared: &Shared, line: &mut dyn FnMut(&str, &dyn Display)) {
     line("clients_max", &server.max_clients);
     line("clients_rejected", &shared.rejected.load(Relaxed));
     line("log_lines_dropped", &crate::log::dropped_lines());
+    policies(shared, line);
     shared.backend.describe(line);
     let workers: Vec<_> = shared.stats.iter().map(|stats| stats.all()).collect();
     for (index, (name, _)) in workers.first().into_iter().flatten().enumerate() {
@@ -209,4 +210,21 @@ pub fn figures(shared: &Shared, line: &mut dyn FnMut(&str, &dyn Display)) {
             line(&format!("checks_{answer}_last_{period}"), &listed.total);
         }
     }
+}
+
+/// What there is to be told of policies.
+fn policies(shared: &Shared, line: &mut dyn FnMut(&str, &dyn Display)) {
+    let (policies, known) = (shared.policies.get(), shared.keeper.known());
+    let switch = policies.switch(now_us());
+    line("policies", &policies.len());
+    line("policy_overrides", &policies.overrides());
+    line("policies_kept_in", &if is_embedded(shared) { "memory" } else { "redis" });
+    line("policies_version", &known.version);
+    line("policies_read_ms", &known.read_unix_ms());
+    line("policies_unreadable", &known.unreadable);
+    line("policies_problem", &known.problem);
+    line("policies_mode", &switch.map_or("default", |switch| switch.mode.as_str()));
+    let until = switch.and_then(|switch| switch.until);
+    line("policies_mode_until_ms", &until.map_or(-1, |until| i64::try_from(until.unix_ms).unwrap_or(i64::MAX)));
+    line("config_reload_failures", &shared.policy_file.failures());
 }

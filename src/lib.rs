@@ -33,6 +33,7 @@ mod http;
 mod info;
 mod log_limit;
 mod phase;
+mod policy_file;
 mod resolve;
 mod run_id;
 mod sched_batch;

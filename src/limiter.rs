@@ -31,6 +31,7 @@ mod needs;
 pub(crate) mod node;
 pub(crate) mod nodes;
 mod pipeline;
+pub(crate) mod policies;
 pub mod preflight;
 mod probe;
 mod queue;

@@ -102,7 +102,7 @@ fn run(config: Config, warnings: &[String]) -> ExitCode {
 /// signals says that nobody waits for it.
 async fn serve(server: Server, behind: &str, grace_ms: u128) -> io::Result<ExitCode> {
     let mut stop_signals = StopSignals::listen()?;
-    answer_other_signals(server.reloader())?;
+    answer_other_signals(server.reloader(), server.policy_loader())?;
     for (Listener { socket, is_inherited }, tls) in server.listeners() {
         let (addr, inherited) = (socket.local_addr()?, *is_inherited);
         info!(%addr, tls, inherited, store = behind, version = env!("CARGO_PKG_VERSION"), "listening");
@@ -154,19 +154,25 @@ impl StopSignals {
     }
 }
 
-/// Reads the certificates again at each SIGHUP, and keeps SIGUSR1 and SIGUSR2 from ending the process, as they would if
+/// Reads the certificates and the policies again at each SIGHUP, and keeps SIGUSR1 and SIGUSR2 from ending the process, as they would if
 /// nobody listened for them.
-fn answer_other_signals(reload: impl Fn() -> Result<bool, String> + Send + 'static) -> io::Result<()> {
+fn answer_other_signals(
+    reload: impl Fn() -> Result<bool, String> + Send + 'static,
+    load_policies: impl Fn() -> bool + Send + 'static,
+) -> io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
     tokio::spawn(async move {
         loop {
             tokio::select! {
-                _ = hangup.recv() => match reload() {
-                    Ok(true) => info!("certificates reloaded"),
-                    Ok(false) => info!(signal = "SIGHUP", "nothing to reload: there is no [tls]"),
-                    Err(error) => error!(error, "certificates cannot be read: keeping the previous ones"),
+                _ = hangup.recv() => match (reload(), load_policies()) {
+                    (Ok(true), _) => info!("certificates reloaded"),
+                    (Ok(false), true) => {}
+                    (Ok(false), false) => {
+                        info!(signal = "SIGHUP", "nothing to reload: there is no [tls], and no configuration file");
+                    }
+                    (Err(error), _) => error!(error, "certificates cannot be read: keeping the previous ones"),
                 },
                 _ = user1.recv() => info!(signal = "SIGUSR1", "nothing is bound to this signal"),
                 _ = user2.recv() => info!(signal = "SIGUSR2", "nothing is bound to this signal"),

@@ -14,12 +14,15 @@
 //! Pure: no input or output, and no clock. Times are microseconds of a clock that does not step back.
 
 mod change;
+mod compare;
 mod definition;
 pub(crate) mod live;
+mod order;
 mod overrides;
 
 pub use change::{Change, Entry, Target};
 pub use definition::{ALLOWED_FALLBACK, ALLOWED_MODE, Definition, DefinitionError, Mode, fallback_of};
+pub use order::{Order, OrderError, OverrideOrder};
 pub use overrides::{MAX_PATTERN_BYTES, Override, Overrides, Rule};
 
 use crate::limit::{MAX_LIMIT, PolicyName, RetryAfter, Terms, Verdict, us_to_ms_ceil};

@@ -11,11 +11,13 @@ use crate::config::Config;
 use crate::descriptors;
 use crate::http;
 use crate::limiter::backend::Backend;
+use crate::limiter::policies::Keeper;
 use crate::listen::{Listener, Listeners};
 use crate::log_limit::LogLimit;
 use crate::net::{Stream, set_keepalive};
 use crate::phase::{Phase, PhaseCell};
 use crate::policy::live::LivePolicies;
+use crate::policy_file::PolicyFile;
 use crate::resp::reply;
 use crate::session;
 use crate::stats::Stats;
@@ -44,6 +46,8 @@ use tracing::{debug, warn};
 
 /// Clients on their way from the accepting thread to a worker. A worker that is this far behind holds accepting up.
 const HANDOVER: usize = 128;
+/// How long clients may wait at the start for what Redis keeps of policies: for as many as may be, from a Redis that is busy.
+const POLICIES_WAIT: Duration = Duration::from_secs(5);
 
 /// A server that listens, but serves only when [`Server::run`].
 pub struct Server {
@@ -99,13 +103,15 @@ impl Server {
         let all_listeners = listeners.iter().map(|(listener, _)| listener).chain(&http_listeners);
         backend.set_listeners(all_listeners.filter_map(|listener| listener.socket.local_addr().ok()).collect())?;
         let is_embedded = backend.is_embedded();
-        let policies = LivePolicies::default();
+        let policies = Arc::new(LivePolicies::default());
         policies.update(|policies| policies.set_file(config.policies.of_file.clone()));
         let shared = Shared {
             auth: Auth::new(&config.auth)?,
             tls: config.tls.as_ref().map(Acceptor::load).transpose()?,
+            keeper: Keeper::new(policies.clone()),
+            policy_file: Arc::new(PolicyFile::new(config.policies.file.clone(), policies.clone())),
             config,
-            policies: Arc::new(policies),
+            policies,
             backend: Arc::new(backend),
             stats,
             top: TopOfAll::default(),
@@ -131,6 +137,18 @@ impl Server {
     /// The addresses at which HTTP is served.
     pub fn http_addresses(&self) -> Vec<SocketAddr> {
         self.http_listeners.iter().filter_map(|listener| listener.socket.local_addr().ok()).collect()
+    }
+
+    /// A function that has the file's policies read again, and says whether there is a file. What comes of it the log
+    /// tells.
+    pub fn policy_loader(&self) -> impl Fn() -> bool + Send + 'static {
+        let file = self.shared.policy_file.clone();
+        move || {
+            let file = file.clone();
+            let is_there = file.is_there();
+            drop(tokio::task::spawn_blocking(move || file.load()));
+            is_there
+        }
     }
 
     /// A function that reads the certificates again, and says whether there are any.
@@ -168,7 +186,11 @@ impl Server {
         let local = LocalSet::new();
         for (Listener { socket, is_inherited }, speaks_tls) in listeners {
             let (listener, door) = (TcpListener::from_std(socket)?, door.clone());
-            accepting.spawn_local_on(async move { door.accept(listener, is_inherited, speaks_tls).await }, &local);
+            let accept = async move {
+                door.wait_for_policies().await;
+                door.accept(listener, is_inherited, speaks_tls).await
+            };
+            accepting.spawn_local_on(accept, &local);
         }
         shared.phase.begin(Phase::Serving);
         local
@@ -178,9 +200,16 @@ impl Server {
                     shared.phase.begin(Phase::Draining);
                     tokio::time::sleep(shared.config.shutdown.delay).await;
                 };
+                let tend = async {
+                    tokio::join!(
+                        shared.backend.tend(),
+                        shared.keeper.keep(&shared.backend),
+                        shared.policy_file.watch()
+                    );
+                };
                 tokio::select! {
                     () = end => {}
-                    () = shared.backend.tend() => {}
+                    () = tend => {}
                 }
                 door.closing.cancel();
                 while accepting.join_next().await.is_some() {}
@@ -209,6 +238,11 @@ struct Door {
 }
 
 impl Door {
+    /// Those who come first are not to be told that there is no policy of which Redis knows.
+    async fn wait_for_policies(&self) {
+        let _ = tokio::time::timeout(POLICIES_WAIT, self.shared.keeper.begun()).await;
+    }
+
     /// Accepts clients until it closes. Those that have connected by then and are not accepted yet are served too, if
     /// nobody else would; those of a socket that was inherited wait for the next process.
     async fn accept(&self, listener: TcpListener, is_inherited: bool, speaks_tls: bool) -> io::Result<()> {

@@ -16,6 +16,7 @@ mod local;
 mod login;
 mod own;
 mod passthrough;
+mod policies;
 mod redis_commands;
 mod redis_requests;
 mod replies;

@@ -8,6 +8,7 @@ pub mod connection;
 pub mod embedded;
 pub mod inspect;
 pub mod ledger;
+pub(crate) mod policies;
 pub mod redis;
 pub(crate) mod registry;
 pub mod reset;

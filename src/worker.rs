@@ -7,9 +7,11 @@ use crate::clock::now_us;
 use crate::config::Config;
 use crate::limiter::Limiter;
 use crate::limiter::backend::Backend;
+use crate::limiter::policies::Keeper;
 use crate::log_limit::LogLimit;
 use crate::phase::PhaseCell;
 use crate::policy::live::{LivePolicies, PolicyView};
+use crate::policy_file::PolicyFile;
 use crate::resp::request::Parser;
 use crate::sched_batch::SchedBatch;
 use crate::stats::Stats;
@@ -38,6 +40,10 @@ pub struct Shared {
     pub tls: Option<Acceptor>,
     /// The limits that have names.
     pub policies: Arc<LivePolicies>,
+    /// Changes them while Tollgate runs.
+    pub keeper: Keeper,
+    /// What the file says of them.
+    pub policy_file: Arc<PolicyFile>,
     /// Where limits are counted.
     pub backend: Arc<Backend>,
     /// Each worker's counters, and behind them those of the thread that serves HTTP.

@@ -441,7 +441,7 @@ fn a_mistake_in_a_user_names_which() {
         (users(&[&format!("name = 'a'\npassword_sha256 = {hash_of_many}")]), "auth.users[1].password_sha256 = '***': "),
         (
             users(&[&with_secret("name = 'a'\ncommands = 'none'")]),
-            "auth.users[1].commands = 'none': must be all or rl-only",
+            "auth.users[1].commands = 'none': must be all or admin or rl-only",
         ),
         (
             users(&[&with_secret("name = 'a'\nkey_prefix = 'ab'"), &with_secret("name = 'b'\nkey_prefix = 'a'")]),

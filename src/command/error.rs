@@ -1,6 +1,7 @@
 //! What is said of a command that is not understood.
 
 use super::{OwnCommand, docs};
+use crate::limit::policy_name::{MAX_POLICY_NAME_BYTES, RESERVED};
 use crate::limit::{MAX_COST, MAX_KEY_BYTES, MAX_LISTED_ENTRIES};
 use crate::quotas::QuotaError;
 use crate::shown::quoted;
@@ -31,6 +32,14 @@ pub enum CommandError {
     Entries(String),
     /// A number of keys to list that is not an integer from 1 to [`MAX_COUNT`].
     Count(String),
+    /// What no policy can be called.
+    PolicyName(String),
+    /// What no policy or override can be, in words.
+    Policy(String),
+    /// A word where a subcommand belongs.
+    Subcommand(String),
+    /// A time to live that is none.
+    Expire(&'static OwnCommand),
     /// A word where a limit or an option belongs.
     Option(&'static OwnCommand, String),
     /// More of something than the operator allows.
@@ -74,6 +83,15 @@ impl fmt::Display for CommandError {
                 write!(f, "ERR entries must be an integer between 1 and {MAX_LISTED_ENTRIES}, not '{got}'")
             }
             Self::Count(got) => write!(f, "ERR count must be an integer between 1 and {MAX_COUNT}, not '{got}'"),
+            Self::PolicyName(got) => write!(
+                f,
+                "ERR a policy's name must be 1 to {MAX_POLICY_NAME_BYTES} of A-Z a-z 0-9 _ . -, begin with a letter, and \
+                 be none of {}, not '{got}'",
+                RESERVED.join(", ")
+            ),
+            Self::Policy(text) => write!(f, "ERR {text}"),
+            Self::Subcommand(got) => write!(f, "ERR unknown subcommand '{got}'. Try RL.HELP."),
+            Self::Expire(command) => write!(f, "ERR invalid expire time in '{}' command", command.name),
             Self::Option(command, got) => {
                 write!(f, "ERR unknown option '{got}' for '{}': {}", command.name, docs::usage(command))
             }

@@ -46,8 +46,28 @@ pub struct User {
 pub enum Commands {
     /// Everything that Tollgate's own user of the upstream Redis may.
     All,
+    /// The same, and to change policies.
+    Admin,
     /// Tollgate's own commands, and what a client says at its start.
     RlOnly,
+}
+
+/// Who may change policies while Tollgate runs. Never who has `commands = "rl-only"` or a key prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PolicyRights {
+    /// Users with `commands = "admin"`; and, where nobody is asked who it is, clients of this machine.
+    Admin,
+    /// Users with `commands = "all"` besides; and, where nobody or Redis is asked, everybody who is let in.
+    All,
+}
+
+impl fmt::Display for PolicyRights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Admin => "admin",
+            Self::All => "all",
+        })
+    }
 }
 
 /// The SHA-256 of a password, the form in which Redis's `ACL SETUSER` takes one too. Shows itself to nobody who
@@ -104,16 +124,19 @@ impl fmt::Display for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::All => "all",
+            Self::Admin => "admin",
             Self::RlOnly => "rl-only",
         })
     }
 }
 
 impl Auth {
-    pub(super) fn read(settings: &mut Settings) -> Self {
+    /// Who may come in, and who of them may change policies.
+    pub(super) fn read(settings: &mut Settings) -> (Self, PolicyRights) {
         const NEEDS_MODE: &str = "needs auth.mode = 'password'";
         let mode = settings.one_of("auth.mode", Mode::None, &[Mode::None, Mode::Password, Mode::Redis]);
         let password = settings.optional("auth.password", parse_password, |_| MASK.to_owned());
+        let rights = settings.one_of("auth.policies", PolicyRights::Admin, &[PolicyRights::Admin, PolicyRights::All]);
         let mut users: Vec<User> = password.into_iter().map(User::of_password).collect();
         for n in 1..=settings.tables("auth.users", MAX_USERS) {
             let user = User::read(n, &users, settings);
@@ -130,11 +153,12 @@ impl Auth {
                 settings.conflict::<()>("auth.users[1].name", NEEDS_MODE);
             }
         }
-        match mode {
+        let auth = match mode {
             Mode::None => Self::None,
             Mode::Password => Self::Password(users),
             Mode::Redis => Self::Redis,
-        }
+        };
+        (auth, rights)
     }
 }
 
@@ -153,9 +177,17 @@ impl User {
             passwords: settings
                 .required(&key("password_sha256"), parse_passwords, |_| MASK.to_owned())
                 .unwrap_or_default(),
-            commands: settings.one_of(&key("commands"), Commands::All, &[Commands::All, Commands::RlOnly]),
+            commands: settings.one_of(
+                &key("commands"),
+                Commands::All,
+                &[Commands::All, Commands::Admin, Commands::RlOnly],
+            ),
             key_prefix: settings.parsed(&key("key_prefix"), String::new(), parse_key_prefix),
         };
+        if user.commands == Commands::Admin && !user.key_prefix.is_empty() {
+            // Policies are about everybody's keys.
+            settings.conflict::<()>(&key("key_prefix"), "must be empty with commands = 'admin'");
+        }
         if earlier.iter().any(|other| other.name == user.name) {
             settings.conflict::<()>(&key("name"), "is another user's ('default' is that of auth.password)");
         }

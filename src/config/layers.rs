@@ -363,11 +363,15 @@ impl Settings {
 ///
 /// # Errors
 /// It cannot be read, or is no TOML.
-pub(super) fn read_toml(path: &Path) -> Result<Map<String, Value>, String> {
-    let source = path.display();
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{source}: {error}"))?;
-    let table = File::from_str(&text, FileFormat::Toml).collect();
-    table.map_err(|error| format!("{source}: {}", without_excerpt(&error.to_string())))
+fn read_toml(path: &Path) -> Result<Map<String, Value>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    parse_toml(&text, path)
+}
+
+/// The values of the file at `path`, which says this.
+pub(super) fn parse_toml(text: &str, path: &Path) -> Result<Map<String, Value>, String> {
+    let table = File::from_str(text, FileFormat::Toml).collect();
+    table.map_err(|error| format!("{}: {}", path.display(), without_excerpt(&error.to_string())))
 }
 
 fn is_table(value: &Value) -> bool {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ::config::{Map, Value, ValueKind};
 
-use super::layers::read_toml;
+use super::layers::parse_toml;
 use super::report::basic_string;
 use crate::limit::PolicyName;
 use crate::limit::policy_name::{MAX_POLICY_NAME_BYTES, RESERVED};
@@ -19,13 +19,13 @@ use crate::policy::{
 pub(super) const SECTION: &str = "policies";
 const KEYS: &str = "limits, by, mode, fallback, overrides";
 
-/// The policies of a file, as they may be now.
+/// The policies of the file at `path`, which says this now.
 ///
 /// # Errors
 /// Every mistake in them, a line each.
-pub fn read_policies(path: &Path) -> Result<Vec<(PolicyName, Layer)>, String> {
+pub fn read_policies(text: &str, path: &Path) -> Result<Vec<(PolicyName, Layer)>, String> {
     let source = path.display().to_string();
-    let section = read_toml(path)?.remove(SECTION);
+    let section = parse_toml(text, path)?.remove(SECTION);
     let mut mistakes = Vec::new();
     let policies = section.map(|section| read(section, &source, &mut mistakes)).unwrap_or_default();
     if mistakes.is_empty() { Ok(policies) } else { Err(mistakes.join("\n")) }

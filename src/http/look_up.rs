@@ -60,9 +60,7 @@ impl LookUp {
                 error(StatusCode::SERVICE_UNAVAILABLE, &refusal.to_string())
             }
             Answer::Refused(refusal) => error(StatusCode::CONFLICT, &refusal.to_string()),
-            Answer::Verdict(_) | Answer::Breakdown(_) | Answer::Reset(_) => {
-                error(StatusCode::INTERNAL_SERVER_ERROR, "that was not asked")
-            }
+            _ => error(StatusCode::INTERNAL_SERVER_ERROR, "that was not asked"),
         }
     }
 }

@@ -4,8 +4,10 @@ use super::exposition::{Exposition, Format};
 use super::history::Totals;
 use super::nodes::{NodeView, nodes};
 use super::policies;
+use crate::clock::now_us;
 use crate::descriptors;
 use crate::info::{self, process};
+use crate::policy::Mode;
 use crate::stats::{Counter, Outcome, Source, Stats, sum};
 use crate::worker::Shared;
 use std::fmt::Display;
@@ -16,6 +18,7 @@ use std::time::SystemTime;
 pub fn render(shared: &Shared, format: Format) -> String {
     let mut out = Exposition::new(format);
     checks(shared, &mut out);
+    policies(shared, &mut out);
     store(shared, &nodes(shared), &mut out);
     fallback(shared, &nodes(shared), &mut out);
     clients(shared, &mut out);
@@ -70,6 +73,27 @@ fn checks(shared: &Shared, out: &mut Exposition) {
             &totals.store,
         );
     }
+}
+
+fn policies(shared: &Shared, out: &mut Exposition) {
+    let (policies, known) = (shared.policies.get(), shared.keeper.known());
+    out.gauge("tollgate_policies", "Policies, of the file and of running Tollgates.").sample(&[], policies.len());
+    out.gauge("tollgate_overrides", "Keys, and beginnings of keys, for which something else holds than a policy says.")
+        .sample(&[], policies.overrides());
+    let mut modes =
+        out.gauge("tollgate_policies_mode", "The mode that all policies share, default if none: 1 for that.");
+    let mode = policies.switch(now_us()).map_or("default", |switch| switch.mode.as_str());
+    for name in Mode::ALL.map(Mode::as_str).into_iter().chain(["default"]) {
+        modes.sample(&[("mode", &name)], u8::from(name == mode));
+    }
+    if !shared.backend.is_embedded() {
+        out.gauge("tollgate_policies_loaded_timestamp_seconds", "When all that Redis keeps of policies was last read.")
+            .sample(&[], known.read_unix_ms() as f64 / 1e3);
+        out.gauge("tollgate_policies_unreadable", "Fields that Redis keeps of policies and that cannot be read.")
+            .sample(&[], known.unreadable);
+    }
+    out.counter("tollgate_config_reload_failures", "Times that the configuration file was read again and not taken.")
+        .sample(&[], shared.policy_file.failures());
 }
 
 fn store(shared: &Shared, nodes: &[NodeView], out: &mut Exposition) {

@@ -49,3 +49,12 @@ pub fn rows(shared: &Shared) -> Vec<Value> {
     };
     policies.iter().map(row).collect()
 }
+
+/// The mode that all policies share, and limits without one: `null` if they do not.
+pub fn mode_of_all(shared: &Shared) -> Value {
+    let switch = shared.policies.get().switch(now_us());
+    switch.map_or(
+        Value::Null,
+        |switch| json!({ "mode": switch.mode.as_str(), "until_ms": switch.until.map(|until| until.unix_ms) }),
+    )
+}

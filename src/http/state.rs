@@ -47,6 +47,7 @@ pub fn render(shared: &Shared, history: &History) -> Value {
             "dropped": nodes.iter().map(|node| node.dropped).sum::<u64>(),
         },
         "policies": policies::rows(shared),
+        "policies_mode": policies::mode_of_all(shared),
         "top": { "denied": top(shared, false), "allowed": top(shared, true) },
         "history": points(history),
     })

@@ -44,6 +44,12 @@ impl PolicyName {
         Some(Self(kept))
     }
 
+    /// The policy of this name, if any was ever called so here. Whoever asks by a name makes none.
+    pub fn known(name: &[u8]) -> Option<Self> {
+        let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+        names.as_ref()?.get(str::from_utf8(name).ok()?).map(|known| Self(known))
+    }
+
     /// The name.
     pub fn as_str(self) -> &'static str {
         self.0

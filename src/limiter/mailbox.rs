@@ -20,6 +20,12 @@ pub enum Answer {
     Reset(u64),
     /// Of a look at a key: how its counters stand, and whether their entries are to be told of.
     Standings(Rc<[Standing]>, bool),
+    /// Of a change of policies: it is in force.
+    Done,
+    /// Of one that takes something back: it is in force, and there was something, or not.
+    Removed(bool),
+    /// It is not; the reply says why.
+    Failed(Rc<str>),
     /// There is none.
     Refused(Refusal),
 }
@@ -38,7 +44,8 @@ impl Answer {
     /// How many bytes of memory it takes beside its own.
     pub fn heap_bytes(&self) -> usize {
         match self {
-            Self::Verdict(_) | Self::Reset(_) | Self::Refused(_) => 0,
+            Self::Verdict(_) | Self::Reset(_) | Self::Done | Self::Removed(_) | Self::Refused(_) => 0,
+            Self::Failed(why) => why.len(),
             Self::Breakdown(breakdown) => size_of::<Breakdown>() + size_of_val(&*breakdown.limits),
             Self::Standings(standings, _) => {
                 standings.iter().map(|standing| size_of_val(standing) + size_of_val(&*standing.newest)).sum()
@@ -51,7 +58,7 @@ impl Answer {
         match self {
             Self::Verdict(verdict) => Some(verdict),
             Self::Breakdown(breakdown) => Some(&breakdown.verdict),
-            Self::Reset(_) | Self::Standings(..) | Self::Refused(_) => None,
+            _ => None,
         }
     }
 

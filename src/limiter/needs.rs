@@ -23,7 +23,9 @@ const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 pub const DEAFNESS: &str = "denials are not cached";
 const RESETS: Option<&str> = Some("RL.RESET fails");
 
-const NEEDS: [Need; 18] = [
+const POLICIES: Option<&str> = Some("policies cannot be changed while it runs");
+
+const NEEDS: [Need; 23] = [
     // With a key, as there are services that run no script without.
     Need { right: "+evalsha", words: &["EVALSHA", NO_SCRIPT, "1", KEY], loss: None },
     Need { right: "+eval", words: &["EVAL", "return 1", "1", KEY], loss: None },
@@ -45,6 +47,12 @@ const NEEDS: [Need; 18] = [
     Need { right: "+pttl", words: &["PTTL", KEY], loss: None },
     Need { right: "+unlink", words: &["UNLINK", KEY], loss: None },
     Need { right: "+publish", words: &["PUBLISH", CHANNEL, ""], loss: RESETS },
+    Need { right: "+hget", words: &["HGET", KEY, "f"], loss: POLICIES },
+    // A value is missing, which is seen after the rights.
+    Need { right: "+hset", words: &["HSET", KEY, "f", "v", "f"], loss: POLICIES },
+    Need { right: "+hdel", words: &["HDEL", KEY, "f"], loss: POLICIES },
+    Need { right: "+hlen", words: &["HLEN", KEY], loss: POLICIES },
+    Need { right: "+hscan", words: &["HSCAN", KEY, "0"], loss: POLICIES },
 ];
 
 /// What a node of a cluster is asked besides.
@@ -82,7 +90,7 @@ pub fn judge<T>(outcomes: &[Result<T, Error>], about: About<'_>) -> Result<Vec<P
                 missing.losses.extend(loss.filter(|loss| !missing.losses.contains(loss)));
             }
             // That there is no such script was known, and a key of the name that is something else is not ours.
-            _ if error.has_code("NOSCRIPT") || error.has_code("WRONGTYPE") => {}
+            _ if error.has_code("NOSCRIPT") || error.has_code("WRONGTYPE") || error.is_about_arguments() => {}
             (_, None) => return Err(refused(need, error, about)),
             (_, Some(loss)) => {
                 without.error.get_or_insert(error.to_string());
@@ -101,6 +109,14 @@ pub fn lacks(right: &str, text: &str, loss: &'static str, about: About<'_>) -> P
     let mut missing = Missing { losses: vec![loss], ..Missing::default() };
     missing.add(right_missed(right, text, about), text);
     missing.problem(Kind::Warning, about)
+}
+
+/// What gives a user all rights that the hash of policies and its channel take.
+pub fn policy_rights(About { user, prefix, .. }: About<'_>) -> String {
+    format!(
+        "ACL SETUSER {user} ~{prefix}* &{prefix}policies +eval +evalsha +time +hget +hset +hdel +hlen +hscan +publish \
+         +subscribe"
+    )
 }
 
 #[derive(Default)]

@@ -102,7 +102,7 @@ async fn all(answers: &Mailbox, count: usize) -> (u64, Option<Refusal>) {
             match answer {
                 Answer::Reset(had_state) => sum += had_state,
                 Answer::Refused(why) => refusal = Some(why),
-                Answer::Verdict(_) | Answer::Breakdown(_) | Answer::Standings(..) => {}
+                _ => {}
             }
         });
         if left == 0 { Poll::Ready(()) } else { Poll::Pending }

@@ -123,6 +123,15 @@ impl Overrides {
         })
     }
 
+    /// Those that are over, each with its pattern.
+    pub fn ended(&self, now_us: u64) -> impl Iterator<Item = (Vec<u8>, &Override)> {
+        let is_past = move |found: &Override| Until::is_past(found.until, now_us);
+        let exact = self.exact.iter().filter(move |(_, found)| is_past(found));
+        let prefixes = self.prefixes.iter().filter(move |(_, found)| is_past(found));
+        let prefixes = prefixes.map(|(prefix, found)| ([prefix, b"*"].concat(), found));
+        exact.map(|(key, found)| (key.to_vec(), found)).chain(prefixes)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.exact.len + self.prefixes.len

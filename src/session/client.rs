@@ -69,7 +69,7 @@ impl Client {
 
     /// Whether it may run more than Tollgate's own commands.
     pub fn may_run_all(&self) -> bool {
-        self.permissions.as_ref().is_some_and(|may| may.commands == Commands::All)
+        self.permissions.as_ref().is_some_and(|may| may.commands != Commands::RlOnly)
     }
 
     /// Whether it may run nothing else, now that it has said who it is.

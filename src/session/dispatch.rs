@@ -103,7 +103,7 @@ impl Dispatcher {
             transaction.queue(request, &caller.worker.shared.config.limits, caller.replies.tail());
             return Flow::Done;
         }
-        if self.own.await_long(caller) {
+        if self.own.must_wait(caller, request) {
             return Flow::Hold;
         }
         self.ask(caller, request, now_us)

@@ -1,8 +1,9 @@
 //! Tollgate's own commands: asks the limiter, and has its answer take the request's place among the replies.
 
 use super::caller::Caller;
+use super::policies::{self, Carried};
 use super::slots;
-use crate::command::{CheckArgs, OwnRequest, Request, docs, quoted};
+use crate::command::{CheckArgs, OwnRequest, PolicyRequest, Request, docs, quoted};
 use crate::info;
 use crate::limit::{Ask, PolicyName, Verb};
 use crate::limiter::mailbox::Answer;
@@ -12,12 +13,20 @@ use crate::top::{Entry, Which};
 /// One client's.
 #[derive(Debug, Default)]
 pub struct OwnCommands {
-    /// The ticket of the last reset, or look at a key, that was not answered at once.
+    /// The ticket of the last reset, look at a key or change of policies that was not answered at once.
     long: Option<u64>,
+    /// Whether that sets an override: more of them need not wait for each other.
+    long_sets_override: bool,
 }
 
 impl OwnCommands {
-    /// Whether a reset, or a look at a key, is yet to be answered. A long one goes in pieces, between which requests of
+    /// Whether a request is to wait for what [`OwnCommands::await_long`] tells of.
+    pub fn must_wait(&self, caller: &Caller, request: &OwnRequest<'_>) -> bool {
+        let may_follow = || self.long_sets_override && sets_override(request);
+        self.await_long(caller) && !may_follow()
+    }
+
+    /// Whether a reset, a look at a key or a change of policies is yet to be answered. A long one goes in pieces, between which requests of
     /// other clients are answered, but none that stand behind it here.
     pub fn await_long(&self, caller: &Caller) -> bool {
         self.long.is_some_and(|ticket| caller.replies.slots.await_answer(ticket))
@@ -25,11 +34,13 @@ impl OwnCommands {
 
     /// Carries out one; if `muted`, without a reply.
     pub fn run(&mut self, caller: &mut Caller, request: &OwnRequest<'_>, now_us: u64, muted: bool) {
+        self.long_sets_override = sets_override(request);
         match &request.parse(&caller.worker.shared.config.limits) {
             Ok(Request::Check(check)) => ask(caller, Verb::Check, check, now_us, muted),
             Ok(Request::Peek(check)) => ask(caller, Verb::Peek, check, now_us, muted),
             Ok(Request::Reset(keys)) => self.reset(caller, keys, now_us, muted),
             Ok(Request::Inspect { key, entries }) => self.inspect(caller, key, entries.unwrap_or(0), now_us, muted),
+            Ok(Request::Policy(asked)) => self.policy(caller, asked, muted),
             _ if muted => {}
             Ok(Request::Top { which, policy, count }) => top(caller, *which, *policy, *count, now_us),
             Ok(Request::Stats) => stats(caller),
@@ -55,12 +66,27 @@ impl OwnCommands {
         self.place_long(caller, ticket, answer, muted);
     }
 
+    fn policy(&mut self, caller: &mut Caller, asked: &PolicyRequest<'_>, muted: bool) {
+        let ticket = caller.replies.slots.next_ticket();
+        match policies::run(caller, asked, ticket, muted) {
+            Carried::Told => {}
+            Carried::Known(answer) => self.place_long(caller, ticket, Some(answer), muted),
+            Carried::Later => self.place_long(caller, ticket, None, muted),
+        }
+    }
+
     fn place_long(&mut self, caller: &mut Caller, ticket: u64, answer: Option<Answer>, muted: bool) {
         if answer.is_none() {
             self.long = Some(ticket);
         }
         place(caller, answer, muted);
     }
+}
+
+/// Whether a request is an `RL.OVERRIDE SET`.
+fn sets_override(request: &OwnRequest<'_>) -> bool {
+    request.command.is_named(b"rl.override")
+        && request.args.get(1).is_some_and(|subcommand| subcommand.eq_ignore_ascii_case(b"set"))
 }
 
 fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, muted: bool) {

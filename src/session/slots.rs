@@ -265,6 +265,9 @@ pub fn write_answer(output: &mut BytesMut, answer: &Answer, protocol: Protocol) 
         Answer::Breakdown(breakdown) => breakdown::write(output, breakdown, protocol),
         Answer::Reset(count) => reply::integer(output, i64::try_from(*count).unwrap_or(i64::MAX)),
         Answer::Standings(standings, lists_entries) => write_standings(output, standings, *lists_entries, protocol),
+        Answer::Done => reply::status(output, "OK"),
+        Answer::Removed(any) => reply::integer(output, i64::from(*any)),
+        Answer::Failed(why) => reply::error(output, why),
         Answer::Refused(refusal) => reply::error(output, &refusal.to_string()),
     }
 }

@@ -101,6 +101,11 @@ impl Error {
         matches!(self, Self::Refused(text) if text.to_ascii_lowercase().starts_with("err unknown"))
     }
 
+    /// Whether Redis knows the command, and has too few or too many arguments of it.
+    pub fn is_about_arguments(&self) -> bool {
+        matches!(self, Self::Refused(text) if text.starts_with("ERR wrong number of arguments"))
+    }
+
     /// Whether Redis answered with an error that begins with this code.
     pub fn has_code(&self, code: &str) -> bool {
         matches!(self, Self::Refused(text) if text.split(' ').next() == Some(code))

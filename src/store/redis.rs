@@ -22,6 +22,8 @@ const MAX_RECORD_NAMES: usize = 1024;
 
 /// What the name of the registry ends in.
 const REGISTRY: &str = "windows";
+/// What the names of the hash of policies, and of its channel, end in.
+const POLICIES: &str = "policies";
 
 /// What a script replies in place of a number of an item, record or key, when the node does not serve all its logs: they
 /// are another's, or on their way there.
@@ -83,6 +85,8 @@ pub struct RedisStore {
     inspect: Script,
     record: Script,
     windows: Script,
+    policy_change: Script,
+    policy_read: Script,
     /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
     process_id: String,
     batches: AtomicU64,
@@ -111,12 +115,14 @@ impl RedisStore {
             inspect: Script::new(&[clock, keys, log, counters, include_str!("../../lua/inspect.lua")]),
             record: Script::new(&[clock, keys, log, counters, include_str!("../../lua/record.lua")]),
             windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
+            policy_change: Script::new(&[include_str!("../../lua/policy_change.lua")]),
+            policy_read: Script::new(&[include_str!("../../lua/policy_read.lua")]),
             process_id: random_id(),
             batches: AtomicU64::new(0),
         }
     }
 
-    /// The scripts, for Redis to be given in advance, so that no job has to ask twice.
+    /// The scripts of checks, for Redis to be given in advance, so that no job has to ask twice.
     pub fn scripts(&self) -> [&Script; 6] {
         [&self.check, &self.peek, &self.reset, &self.inspect, &self.record, &self.windows]
     }
@@ -214,6 +220,39 @@ impl RedisStore {
             run.number(us_to_ms_ceil(counter.rule.max_life_us()));
         }
         run
+    }
+
+    /// Changes so many fields of what was said of policies, a field and what becomes of it each, as lua/policy_change.lua
+    /// has them.
+    pub fn change_policies(&self, fields: &[(Vec<u8>, Vec<u8>)], max_fields: usize) -> Run<'_> {
+        let mut run = Run::new(&self.policy_change, 1, fields.len());
+        run.word(&self.policies());
+        run.word(&self.policies());
+        run.number(max_fields as u64);
+        for (field, becomes) in fields {
+            run.word(field);
+            run.word(becomes);
+        }
+        run
+    }
+
+    /// Reads about so many fields of what was said of policies, from a cursor on, as lua/policy_read.lua has it.
+    pub fn read_policies(&self, cursor: &[u8], count: usize) -> Run<'_> {
+        let mut run = Run::new(&self.policy_read, 1, 1);
+        run.word(&self.policies());
+        run.word(cursor);
+        run.number(count as u64);
+        run
+    }
+
+    /// The hash of what was said of policies, and the channel that its changes are told on.
+    pub fn policies(&self) -> Vec<u8> {
+        self.name(POLICIES)
+    }
+
+    /// The slot that it is in.
+    pub fn policies_slot(&self) -> Slot {
+        Slot::of(&self.policies())
     }
 
     /// What its keys begin with.

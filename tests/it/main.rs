@@ -38,6 +38,7 @@ mod lost_answers;
 mod model;
 mod order;
 mod passthrough;
+mod policies;
 mod protocol;
 mod redis_rs;
 mod redis_rs_dropin;
