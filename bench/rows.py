@@ -51,6 +51,11 @@ CHECK_EMBEDDED = replace(CHECK, name="RL.CHECK allowed, embedded, 10,000 keys")
 # long as it may.
 ONE_AN_HOUR = ("RL.CHECK", "hot", 1, "1h")
 CHECK_DENIED = Work("RL.CHECK denied, one hot key", ONE_AN_HOUR, *DENIED, before=(ONE_AN_HOUR,))
+# None of the overrides is of a key that is asked for, so that each is looked for in vain, as exact and by its beginning.
+OVERRIDES = [("RL.OVERRIDE", "SET", "api", f"user:{number}", 1000, 60) for number in range(99_998)]
+OVERRIDES += [("RL.OVERRIDE", "SET", "api", pattern, 1000, 60) for pattern in ("partner:*", "partner:gold:*")]
+POLICY = (("RL.POLICY", "SET", "api", 1_000_000, 60), *OVERRIDES)
+CHECK_POLICY = Work("RL.CHECK by a policy with 100,000 overrides", ("RL.CHECK", RANDOM_KEY, "api"), *ALLOWED, before=POLICY)
 CHECK_DEGRADED = Work("RL.CHECK, fallback, 10,000 keys", CHECK.command, *DEGRADED)
 LOAD_SCRIPT = (("SCRIPT", "LOAD", PLAIN_SCRIPT),)
 
@@ -204,6 +209,10 @@ def rows(with_throttlecrab):
         Row(
             "embedded-c50-p16", 50, 16, Side(tollgate_embedded, CHECK_EMBEDDED, "Tollgate"),
             ((get, faster(1)), *rival_crab),
+        ),
+        Row(
+            "policy-c50-p16", 50, 16, Side(tollgate, CHECK_POLICY, "Tollgate"),
+            ((Side(tollgate, CHECK, "RL.CHECK with limits in the command"), faster(0.95)),),
         ),
         Row("latency-c1-p1", 1, 1, checked, ((plain_behind_haproxy, (Bar("p50_us", 1.1),)),)),
     ]  # fmt: skip

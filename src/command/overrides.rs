@@ -1,7 +1,7 @@
 //! `RL.OVERRIDE`: for which keys something else holds than a policy's limits.
 
 use super::docs::{Argument, Docs, Kind};
-use super::policy::{EX, PolicyRequest, QUOTA, block, milliseconds, policy_name_of, text, token};
+use super::policy::{BY, EX, PolicyRequest, QUOTA, block, milliseconds, policy_name_of, text, token};
 use super::{CommandError, Keys, OwnCommand, Request, quoted};
 use crate::policy::{MAX_PATTERN_BYTES, OverrideOrder, Rule};
 use crate::quotas::numbers::parse_bounded;
@@ -23,7 +23,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
     tells_of_all_keys: true,
     parse: |args, _| parse(args).map(Request::Policy),
     docs: Docs {
-        usage: "SET policy key limit window [limit window ...]|off|block [EX seconds] [REASON text]|GET policy key|DEL \
+        usage: "SET policy key limit window [limit window ...] [BY algorithm]|off|block [EX seconds] [REASON text]|GET policy key|DEL \
                 policy key|LIST policy [MATCH pattern] [COUNT count]",
         summary: "What holds for a key in place of a policy's limits.",
         help: &[
@@ -47,6 +47,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
                             token: None,
                             flags: &[],
                         },
+                        BY,
                         EX,
                         Argument { name: "text", kind: Kind::Text, token: Some("REASON"), flags: &["optional"] },
                     ],

@@ -20,7 +20,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
     tells_of_all_keys: false,
     parse: |args, _| parse(args).map(Request::Policy),
     docs: Docs {
-        usage: "LIST|GET name|SET name limit window [limit window ...] [MODE mode] [FALLBACK fallback]|DEL name|MODE \
+        usage: "LIST|GET name|SET name limit window [limit window ...] [BY algorithm] [MODE mode] [FALLBACK fallback]|DEL name|MODE \
                 name|* mode|default [EX seconds]|LOAD",
         summary: "Limits with names: which there are, and what becomes of them.",
         help: &[
@@ -42,6 +42,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
                         token("set", "SET"),
                         NAME,
                         QUOTA,
+                        BY,
                         Argument { name: "mode", kind: Kind::Text, token: Some("MODE"), flags: &["optional"] },
                         Argument { name: "fallback", kind: Kind::Text, token: Some("FALLBACK"), flags: &["optional"] },
                     ],
@@ -59,6 +60,8 @@ pub static COMMAND: OwnCommand = OwnCommand {
 const NAME: Argument = text("name");
 pub(super) const EX: Argument =
     Argument { name: "seconds", kind: Kind::Integer, token: Some("EX"), flags: &["optional"] };
+pub(super) const BY: Argument =
+    Argument { name: "algorithm", kind: Kind::Text, token: Some("BY"), flags: &["optional"] };
 pub(super) const QUOTA: Argument = Argument {
     name: "quota",
     kind: Kind::Block(&[
@@ -235,12 +238,14 @@ mod tests {
                 "RL.POLICY SET login 5 1m 20 1h mode Shadow FALLBACK closed",
                 "login = 5 1m 20 1h MODE shadow FALLBACK closed",
             ),
+            ("RL.POLICY SET login 5 1m BY gcra BURST 7", "login = 5 1m BY gcra BURST 7"),
             ("RL.POLICY MODE login off", "mode login Some((Off, None))"),
             ("RL.POLICY MODE * block EX 60", "mode * Some((Block, Some(60000)))"),
             ("RL.POLICY MODE * DEFAULT", "mode * None"),
             ("RL.OVERRIDE SET api user:* 5 1s 6 1m", "api user:* = 5 1s 6 1m None "),
             ("RL.OVERRIDE SET api k off ex 5 reason \"a launch\"", "api k = off Some(5000) a launch"),
             ("RL.OVERRIDE SET api k block REASON x EX 1", "api k = block Some(1000) x"),
+            ("RL.OVERRIDE SET api k 5 month BY fixed EX 1", "api k = 5 month BY fixed Some(1000) "),
             ("RL.OVERRIDE GET api k", "GetOverride"),
             ("RL.OVERRIDE DEL api k", "DeleteOverride"),
             ("RL.OVERRIDE LIST api", "list api None 100"),

@@ -135,11 +135,11 @@ fn every_connection_to_redis_is_asked_for_a_sign_of_life() {
     let tollgate = builder.env("TOLLGATE_REDIS__TCP_KEEPALIVE", "100").start();
     let mut client = tollgate.client();
     assert_eq!(client.line("GET k"), Reply::Nil);
-    // The one that checks share, the one for the news of resets, and the client's own.
+    // The one that checks share, the one for the news of resets, two for policies, and the client's own.
     wait_until(PATIENCE, || {
         let timers = timers(redis.port());
         let is_guarded = |(is_keepalive, when): &(bool, u64)| *is_keepalive && (5_000..=10_100).contains(when);
-        timers.len() == 3 && timers.iter().all(is_guarded)
+        timers.len() == 5 && timers.iter().all(is_guarded)
     });
 }
 

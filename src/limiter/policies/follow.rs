@@ -22,8 +22,12 @@ use tracing::{debug, info, warn};
 
 /// Most fields of the hash: a definition and a mode of each policy, the mode of all, the version, and the overrides.
 const MAX_FIELDS: usize = 2 * MAX_POLICIES + MAX_OVERRIDES + 2;
+/// Most that is taken of what is told, the file's overrides with it: beyond that, and as a check, all is read.
+const MAX_KNOWN: usize = 2 * MAX_FIELDS;
 /// About so many fields are read at a time.
 const READ_TOGETHER: usize = 256;
+/// Who keeps them is found within so long, or nobody waits for that at the start.
+const FOUND_WITHIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether a node turns out to be down.
 const SEEN_EVERY: Duration = Duration::from_millis(20);
 /// Wait before Redis is asked again that could not be.
@@ -42,22 +46,26 @@ const UNKNOWN: &str = "UNAVAILABLE Redis was lost before it answered: it may hol
 
 /// Follows what Redis keeps for as long as it is polled.
 pub(super) async fn follow(keeper: &Keeper, redis: &Redis, orders: &mut Orders) {
+    let mut changes = redis.directory.changes();
     loop {
-        let node =
-            redis.directory.nodes().of_slot(redis.store.policies_slot()).filter(|node| !node.is_placeholder).cloned();
-        let outcome = match &node {
-            Some(node) => tokio::select! {
-                outcome = serve(keeper, redis, node, orders) => outcome,
-                () = is_another(redis, node) => Ok(()),
-            },
-            None => Ok(()),
+        let nodes = changes.borrow_and_update().clone();
+        let node = nodes.of_slot(redis.store.policies_slot()).filter(|node| !node.is_placeholder);
+        let Some(node) = node else {
+            tokio::select! {
+                _ = changes.changed() => {}
+                () = orders.refuse_late(|| keeper.refusal()) => {}
+                () = sleep(FOUND_WITHIN) => drop(keeper.has_begun.send_replace(true)),
+            }
+            continue;
         };
-        if let (Some(node), Err(error)) = (&node, &outcome) {
+        let outcome = tokio::select! {
+            outcome = serve(keeper, redis, node, orders) => outcome,
+            () = is_another(redis, node) => Ok(()),
+        };
+        if let Err(error) = outcome {
             debug!(%error, redis = ?node.dialer, "cannot follow policies");
-            keeper.is_lost(node, error);
-            redirected(redis, node, error);
-        }
-        if node.is_none() || outcome.is_err() {
+            keeper.is_lost(node, &error);
+            redirected(redis, node, &error);
             keeper.has_begun.send_replace(true);
             tokio::select! {
                 () = sleep(RETRY_AFTER) => {}
@@ -267,7 +275,8 @@ impl Follower<'_> {
         let Reply::Texts(words) = reply else { return true };
         let [kind, _, message] = words.as_slice() else { return true };
         let Some((version, fields)) = read_message(message).filter(|_| kind == b"message") else { return true };
-        if version == self.version + 1 {
+        let known = self.keeper.live.get().overrides() + changes.len();
+        if version == self.version + 1 && known + fields.len() <= MAX_KNOWN {
             self.version = version;
             let change = |(field, value): &(Vec<u8>, Option<Vec<u8>>)| self.read_field(field, value.as_deref());
             changes.extend(fields.iter().filter_map(change));
