@@ -13,31 +13,49 @@ mod peek;
 mod policy;
 mod reset;
 mod stats;
+mod throttle;
 mod top;
 
 pub(crate) use crate::shown::quoted;
 pub use check::CheckArgs;
 pub use error::CommandError;
 pub use policy::PolicyRequest;
+pub use throttle::ThrottleArgs;
 
 use crate::config::Limits;
 use crate::limit::MAX_KEY_BYTES;
 use crate::resp::request::Args;
 use crate::top::Which;
 use docs::Docs;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 /// All of Tollgate's own commands, in the order in which RL.HELP has them.
-pub(crate) static TABLE: [&OwnCommand; 9] = [
+static TABLE: [&OwnCommand; 11] = [
     &check::COMMAND,
     &peek::COMMAND,
     &reset::COMMAND,
     &inspect::COMMAND,
+    &throttle::RL,
+    &throttle::CL,
     &top::COMMAND,
     &stats::COMMAND,
     &policy::COMMAND,
     &overrides::COMMAND,
     &help::COMMAND,
 ];
+
+/// Whether CL.THROTTLE is none of them but the business of the Redis behind. Of the process, as the table is.
+static PASSES_CL_THROTTLE: AtomicBool = AtomicBool::new(false);
+
+/// Says whether CL.THROTTLE is Tollgate's own or goes to Redis.
+pub(crate) fn set_cl_throttle(is_own: bool) {
+    PASSES_CL_THROTTLE.store(!is_own, Relaxed);
+}
+
+/// The commands that are Tollgate's own here.
+pub(crate) fn own_commands() -> impl Iterator<Item = &'static OwnCommand> + Clone {
+    TABLE.into_iter().filter(|command| command.is_own())
+}
 
 /// One of Tollgate's own commands: its row of the table, in the terms of Redis's COMMAND.
 #[derive(Debug)]
@@ -86,6 +104,8 @@ pub enum Request<'a> {
     Check(CheckArgs<'a>),
     /// A decision that does not, in the same form.
     Peek(CheckArgs<'a>),
+    /// A decision in redis-cell's five integers.
+    Throttle(ThrottleArgs<'a>),
     /// That all of these keys be forgotten, and how many had any state.
     Reset(Vec<&'a [u8]>),
     /// How all that is counted for a key stands.
@@ -141,13 +161,23 @@ impl OwnCommand {
         if NAMES.first_letters & letter(*first) == 0 || NAMES.lengths & length(name.len()) == 0 {
             return None;
         }
-        TABLE.into_iter().find(|command| command.is_named(name))
+        TABLE.into_iter().find(|command| command.is_named(name)).filter(|command| command.is_own())
+    }
+
+    fn is_own(&self) -> bool {
+        self.name != throttle::CL.name || !PASSES_CL_THROTTLE.load(Relaxed)
     }
 
     /// Whether it may stand in a transaction, which is answered at once however long the answer: not what only looks, and
     /// is answered at length.
     pub fn runs_in_multi(&self) -> bool {
         !self.flags.contains(&"no_multi")
+    }
+
+    /// Whether it counts in keys that are not Tollgate's alone, so that it must not pass, or be passed by, what else a
+    /// client does with them.
+    pub fn counts_in_plain_keys(&self) -> bool {
+        self.name == throttle::CL.name || self.name == throttle::RL.name
     }
 
     /// Whether this is the command's name, in any case.

@@ -5,6 +5,7 @@
 
 mod addr;
 mod auth;
+mod dialects;
 mod environment;
 mod http;
 mod layers;
@@ -31,6 +32,7 @@ use crate::policy::Layer;
 use addr::{ALLOWED_LISTEN, Listen};
 pub use addr::{ClusterAddr, HostPort, RedisAddr, SentinelAddr, Transport};
 pub use auth::{Auth, Commands, MAX_PASSWORDS, PasswordHash, PolicyRights, User};
+pub use dialects::Dialects;
 use environment::Variables;
 pub use http::{Http, ReadyWhen};
 pub use layers::Flag;
@@ -56,6 +58,8 @@ pub struct Config {
     pub shutdown: Shutdown,
     /// `[limits]`: what clients may ask.
     pub limits: Limits,
+    /// `[dialects]`: the commands of other limiters that Tollgate answers.
+    pub dialects: Dialects,
     /// `[redis]`: the upstream Redis.
     pub redis: Redis,
     /// `[upstream]`: the connections that clients get of their own.
@@ -119,6 +123,7 @@ pub fn load(
         auth,
         shutdown: Shutdown::read(&mut settings),
         limits: Limits::read(&mut settings),
+        dialects: Dialects::read(&mut settings),
         redis: Redis::read(&mut settings),
         upstream: Upstream::read(&mut settings),
         breaker: Breaker::read(&mut settings),

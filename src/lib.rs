@@ -21,6 +21,7 @@ pub mod quotas;
 pub mod resp;
 pub mod server;
 pub mod store;
+pub mod throttle;
 pub mod topology;
 
 mod auth;

@@ -47,6 +47,8 @@ pub struct Window {
 impl Window {
     /// The shortest window.
     pub const MIN: Self = Self { ms: 1 };
+    /// The longest.
+    pub const MAX: Self = Self { ms: MAX_WINDOW_MS };
 
     /// A window of `ms` milliseconds, or `None` outside 1 to [`MAX_WINDOW_MS`].
     pub const fn from_ms(ms: u64) -> Option<Self> {

@@ -40,6 +40,7 @@ mod replay;
 mod resets;
 mod routes;
 mod scatter;
+mod throttle;
 mod write_back;
 
 use crate::clock;
@@ -47,7 +48,8 @@ use crate::limit::{Ask, Breakdown, Form, Verb, Verdict};
 use crate::stats::{Source, Stats};
 use crate::store::inspect::Inspect;
 use crate::store::reset::Reset;
-use backend::{Backend, ask_embedded};
+use crate::throttle::{Decision, Question};
+use backend::{Backend, ask_embedded, throttle_embedded};
 use job::{Waiter, Work};
 use mailbox::{Answer, Mailbox, Refusal};
 use node::Node;
@@ -111,7 +113,9 @@ impl Limiter {
         let (source, answer) = match (ask.never_fits(), form, &*self.backend) {
             (Some(verdict), Form::Short, _) => (Source::Request, Answer::Verdict(verdict)),
             (Some(verdict), Form::Full, _) => (Source::Request, Answer::in_full(Breakdown::of_unasked(ask, verdict))),
-            (None, _, Backend::Embedded(embedded)) => (Source::Store, ask_embedded(embedded, verb, ask, form, now_us)),
+            (None, _, Backend::Embedded(embedded, _)) => {
+                (Source::Store, ask_embedded(embedded, verb, ask, form, now_us))
+            }
             (None, _, Backend::Redis(redis)) => self.ask_redis(redis, verb, (ask, form), now_us, mailbox, ticket)?,
         };
         if verb == Verb::Check {
@@ -129,6 +133,40 @@ impl Limiter {
         if verb == Verb::Check {
             answer.count(Source::Policy, ask, &self.stats, now_us);
         }
+        answer
+    }
+
+    /// Asks whether what is asked of a throttle's key, by its name in Redis, may pass. The answer comes as that of
+    /// [`Limiter::ask`].
+    pub fn throttle(
+        &self,
+        name: &[u8],
+        question: Question,
+        now_us: u64,
+        mailbox: &Rc<Mailbox>,
+        ticket: u64,
+    ) -> Option<Answer> {
+        let (source, answer) = match &*self.backend {
+            Backend::Embedded(_, throttles) => (Source::Store, throttle_embedded(throttles, name, &question, now_us)),
+            Backend::Redis(redis) => {
+                let route = self.routes.as_ref()?.queue_of_name(name);
+                if let Some((queue, slot)) = route.filter(|(queue, _)| queue.takes_more()) {
+                    let waiter = Waiter::new(mailbox, ticket, now_us + redis.timeout_us);
+                    queue.throttle(name, question, slot, waiter);
+                    return None;
+                }
+                self.stats.by_fallback.add(1);
+                (Source::Fallback, throttle::fall_back(redis, &question, name, now_us))
+            }
+        };
+        throttle::count(&question, name, &answer, source, &self.stats, now_us);
+        Some(answer)
+    }
+
+    /// Notes that a throttle is answered by the mode of all limits, whatever is counted.
+    pub fn throttle_by_policy(&self, name: &[u8], question: &Question, decision: Decision, now_us: u64) -> Answer {
+        let answer = Answer::Throttle(decision);
+        throttle::count(question, name, &answer, Source::Policy, &self.stats, now_us);
         answer
     }
 
@@ -180,7 +218,7 @@ impl Limiter {
         ticket: u64,
     ) -> Option<Answer> {
         let redis = match &*self.backend {
-            Backend::Embedded(embedded) => {
+            Backend::Embedded(embedded, _) => {
                 let unix_us = clock::unix_us();
                 let standings = embedded.inspect(key, most_entries, now_us).into_iter();
                 let standings = standings.map(|standing| standing.at(unix_us)).collect();
@@ -201,7 +239,7 @@ impl Limiter {
     /// Forgets the keys, of which there is one at least. The answer comes as that of [`Limiter::ask`].
     pub fn reset(&self, keys: &[&[u8]], now_us: u64, mailbox: &Rc<Mailbox>, ticket: u64) -> Option<Answer> {
         let redis = match &*self.backend {
-            Backend::Embedded(embedded) => {
+            Backend::Embedded(embedded, _) => {
                 let had_state = keys.iter().filter(|key| embedded.reset(key, now_us)).count();
                 return Some(Answer::Reset(had_state as u64));
             }

@@ -7,6 +7,7 @@
 use crate::auth::{self, Auth};
 use crate::client_list::{self, AtRedis, ClientList, Entry, KillSwitch, Said};
 use crate::clock::now_us;
+use crate::command;
 use crate::config::Config;
 use crate::descriptors;
 use crate::http;
@@ -99,6 +100,7 @@ impl Server {
         }
         // The last is for the thread that serves HTTP.
         let stats: Vec<_> = (0..=workers).map(|_| Arc::default()).collect();
+        command::set_cl_throttle(config.dialects.cl_throttle);
         let backend = Backend::new(&config, &stats)?;
         let all_listeners = listeners.iter().map(|(listener, _)| listener).chain(&http_listeners);
         backend.set_listeners(all_listeners.filter_map(|listener| listener.socket.local_addr().ok()).collect())?;

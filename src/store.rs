@@ -13,4 +13,6 @@ pub mod redis;
 pub(crate) mod registry;
 pub mod reset;
 pub mod script;
+pub mod throttle;
+pub mod throttles;
 pub(crate) mod ttl_cache;

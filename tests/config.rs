@@ -75,6 +75,7 @@ fn defaults_are_those_of_the_contract() {
     let limits = config.limits;
     assert_eq!((limits.limit, limits.window_ms, limits.cost), (1_000_000_000, 366 * 24 * 3_600_000, 1_000_000));
     assert_eq!((limits.windows, limits.reset_keys, limits.windows_in_use), (8, 1_000_000, 1024));
+    assert_eq!((config.dialects.cl_throttle, config.dialects.cl_prefix.as_str()), (true, ""));
     assert_eq!(config.redis.addr.transport, Transport::Tcp(host_port("localhost", 6379)));
     assert_eq!(config.redis.mode, RedisMode::Auto);
     assert_eq!(config.redis.timeout, Duration::from_millis(50));
@@ -221,7 +222,7 @@ fn a_mistake_names_its_place_its_key_its_value_and_what_is_allowed() {
         ),
         (
             "Redis.addr = 'a:1'",
-            "unknown key 'Redis.addr': the sections are server, http, tls, auth, shutdown, limits, redis, ",
+            "unknown key 'Redis.addr': the sections are server, http, tls, auth, shutdown, limits, dialects, redis, ",
         ),
         ("listen = 'a:1'", "unknown key 'listen': the sections are server, "),
         ("auth.mode = 'acl'", "auth.mode = 'acl': must be none or password or redis"),

@@ -1,6 +1,6 @@
 //! What Tollgate says of its own commands: RL.HELP, and its part of COMMAND's INFO, DOCS, LIST and GETKEYS.
 
-use super::{Keys, OwnCommand, TABLE};
+use super::{Keys, OwnCommand, own_commands};
 use crate::glob;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
@@ -56,14 +56,14 @@ pub fn fits_arity(arity: i64, count: usize) -> bool {
 
 /// The reply to RL.HELP.
 pub fn help(out: &mut BytesMut) {
-    let lines: usize = TABLE.iter().map(|command| 2 + command.docs.help.len()).sum();
+    let lines: usize = own_commands().map(|command| 2 + command.docs.help.len()).sum();
     reply::array(out, 2 + lines);
     reply::status(
         out,
         "Tollgate's own commands, beside all of the Redis behind it. (With --embedded and before a Redis Cluster, of",
     );
     reply::status(out, "Redis's commands only those answer that clients and monitoring tools begin with.) They are:");
-    for command in TABLE {
+    for command in own_commands() {
         reply::status(out, &usage(command));
         for line in [&[command.docs.summary], command.docs.help].concat() {
             reply::status(out, &format!("    {line}"));
@@ -91,7 +91,7 @@ pub fn info(out: &mut BytesMut, command: &OwnCommand, protocol: Protocol) {
 /// What a COMMAND LIST lists of these: all, or those that it filters by. `None` if it is not understood.
 pub fn list(args: &Args<'_>) -> Option<Vec<&'static OwnCommand>> {
     if args.len() == 2 {
-        return Some(TABLE.to_vec());
+        return Some(own_commands().collect());
     }
     let (filter, by) = (args.get(2)?.to_ascii_lowercase(), args.get(3)?.to_ascii_lowercase());
     let value = args.get(4).filter(|_| args.len() == 5)?;
@@ -102,7 +102,7 @@ pub fn list(args: &Args<'_>) -> Option<Vec<&'static OwnCommand>> {
         _ => false,
     };
     let is_known = filter == b"filterby" && [&b"pattern"[..], b"aclcat", b"module"].contains(&by.as_slice());
-    is_known.then(|| TABLE.into_iter().filter(is_listed).collect())
+    is_known.then(|| own_commands().filter(is_listed).collect())
 }
 
 /// The reply to a COMMAND GETKEYS of a request of this command, or, `with_flags`, to a COMMAND GETKEYSANDFLAGS.

@@ -40,6 +40,16 @@ pub enum CommandError {
     Subcommand(String),
     /// A time to live that is none.
     Expire(&'static OwnCommand),
+    /// Any number that is none, or out of range.
+    Integer,
+    /// A rate at which nothing passes, or everything.
+    ZeroRate,
+    /// The same of CL.THROTTLE, with redis-cell's words.
+    CellZeroRate,
+    /// A number of CL.THROTTLE's that is none.
+    CellInteger(String),
+    /// Too few arguments of CL.THROTTLE, or too many.
+    CellUsage,
     /// A word where a limit or an option belongs.
     Option(&'static OwnCommand, String),
     /// More of something than the operator allows.
@@ -92,6 +102,13 @@ impl fmt::Display for CommandError {
             Self::Policy(text) => write!(f, "ERR {text}"),
             Self::Subcommand(got) => write!(f, "ERR unknown subcommand '{got}'. Try RL.HELP."),
             Self::Expire(command) => write!(f, "ERR invalid expire time in '{}' command", command.name),
+            Self::Integer => f.write_str("ERR value is not an integer or out of range"),
+            Self::ZeroRate => f.write_str("ERR zero rates are not supported"),
+            Self::CellZeroRate => f.write_str("Cell error: Store error: Zero rates are not supported"),
+            Self::CellInteger(got) => write!(f, "Cell error: Store error: Couldn't parse as integer: {got}"),
+            Self::CellUsage => f.write_str(
+                "Cell error: Store error: Usage: cl.throttle <key> <max_burst> <count per period> <period> [<quantity>]",
+            ),
             Self::Option(command, got) => {
                 write!(f, "ERR unknown option '{got}' for '{}': {}", command.name, docs::usage(command))
             }

@@ -21,6 +21,9 @@ const MAX_NAMES: usize = 1 << 16;
 
 static NAMES: Mutex<Option<HashSet<&'static str>>> = Mutex::new(None);
 
+/// No policy's name, as it begins with no letter.
+static OF_THROTTLES: &str = ".throttles";
+
 /// The name of a policy: a letter, then letters, digits, `_`, `.` and `-`.
 #[derive(Clone, Copy)]
 pub struct PolicyName(&'static str);
@@ -48,6 +51,11 @@ impl PolicyName {
     pub fn known(name: &[u8]) -> Option<Self> {
         let names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
         names.as_ref()?.get(str::from_utf8(name).ok()?).map(|known| Self(known))
+    }
+
+    /// What this process itself counts for throttles, which have no policy, is apart from what it counts for checks.
+    pub fn of_throttles() -> Self {
+        Self(OF_THROTTLES)
     }
 
     /// The name.

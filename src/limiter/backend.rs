@@ -7,10 +7,12 @@ use super::node::Node;
 use super::redis::Redis;
 use super::resets;
 use crate::clock::{now_us, unix_us};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::limit::{Ask, Form, Verb};
 use crate::stats::Stats;
 use crate::store::embedded::Embedded;
+use crate::store::throttles::Throttles;
+use crate::throttle::{Life, Question};
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -23,11 +25,13 @@ use std::time::Duration;
 /// million keys within ten seconds.
 const SWEEP_EVERY: Duration = Duration::from_millis(100);
 const SWEEP_PLACES: usize = 10_000;
+/// How many shards of throttles, of about a thousand each.
+const SWEEP_SHARDS: usize = 10;
 
 /// Where all workers' limits are counted.
 pub enum Backend {
     /// In this process.
-    Embedded(Embedded),
+    Embedded(Embedded, Throttles),
     /// In Redis, as long as it answers.
     Redis(Box<Redis>),
 }
@@ -40,9 +44,10 @@ impl Backend {
     pub fn new(config: &Config, stats: &[Arc<Stats>]) -> Result<Self, String> {
         match config.embedded.enabled {
             true => {
-                let embedded = Embedded::new(config.embedded.max_keys, config.embedded.max_entries);
+                let config::Embedded { max_keys, max_entries, .. } = config.embedded;
+                let embedded = Embedded::new(max_keys, max_entries);
                 embedded.set_calendar(now_us(), unix_us());
-                Ok(Self::Embedded(embedded))
+                Ok(Self::Embedded(embedded, Throttles::new(max_keys)))
             }
             false => Ok(Self::Redis(Box::new(Redis::new(config, stats)?))),
         }
@@ -50,7 +55,7 @@ impl Backend {
 
     /// Whether there is no Redis.
     pub fn is_embedded(&self) -> bool {
-        matches!(self, Self::Embedded(_))
+        matches!(self, Self::Embedded(..))
     }
 
     /// Whether there is a Redis Cluster. That may become known after the start, and stays so.
@@ -67,7 +72,7 @@ impl Backend {
     /// The upstream Redis, if there is one.
     pub fn redis(&self) -> Option<&Redis> {
         match self {
-            Self::Embedded(_) => None,
+            Self::Embedded(..) => None,
             Self::Redis(redis) => Some(redis),
         }
     }
@@ -85,7 +90,7 @@ impl Backend {
     /// How many logs this process itself keeps.
     pub fn keys_here(&self) -> usize {
         match self {
-            Self::Embedded(embedded) => embedded.keys(),
+            Self::Embedded(embedded, throttles) => embedded.keys() + throttles.keys(),
             Self::Redis(_) => 0,
         }
     }
@@ -112,12 +117,13 @@ impl Backend {
             Self::Redis(redis) => {
                 tokio::join!(discovery::follow(redis), tend_nodes(redis));
             }
-            Self::Embedded(embedded) => {
+            Self::Embedded(embedded, throttles) => {
                 let mut every = tokio::time::interval(SWEEP_EVERY);
                 loop {
                     every.tick().await;
                     embedded.set_calendar(now_us(), unix_us());
                     embedded.sweep(now_us(), SWEEP_PLACES);
+                    throttles.sweep(now_us(), SWEEP_SHARDS);
                 }
             }
         }
@@ -126,9 +132,10 @@ impl Backend {
     /// Passes what INFO says of it to `line`, a name and a value each.
     pub fn describe(&self, line: &mut dyn FnMut(&str, &dyn Display)) {
         match self {
-            Self::Embedded(embedded) => {
+            Self::Embedded(embedded, throttles) => {
                 line("store", &"embedded");
                 line("embedded_keys", &embedded.keys());
+                line("embedded_throttles", &throttles.keys());
                 line("embedded_entries", &embedded.entries());
             }
             Self::Redis(redis) => redis.describe(line),
@@ -177,4 +184,13 @@ pub(super) fn ask_embedded(embedded: &Embedded, verb: Verb, ask: &Ask<'_>, form:
         (Verb::Peek, Form::Full) => Ok(Answer::in_full(embedded.peek_in_full(ask, now_us))),
     };
     answer.unwrap_or_else(|full| Answer::Refused(Refusal::Full(full)))
+}
+
+/// What the embedded states answer to a throttle.
+pub(super) fn throttle_embedded(throttles: &Throttles, name: &[u8], question: &Question, now_us: u64) -> Answer {
+    match throttles.decide(name, question, now_us) {
+        Ok((decision, Life::Refused)) if !decision.is_limited => Answer::Refused(Refusal::NoExpiry),
+        Ok((decision, _)) => Answer::Throttle(decision),
+        Err(full) => Answer::Refused(Refusal::Full(full)),
+    }
 }

@@ -7,11 +7,13 @@ use super::mailbox::{Answer, Refusal};
 use super::node::Node;
 use super::queue::Queue;
 use super::redis::Redis;
+use super::throttle;
 use crate::limit::{Ask, Form, LimitState, decide, decide_in_full};
 use crate::stats::Source;
 use crate::store::batch::Batch;
 use crate::store::connection::Reply;
 use crate::store::redis::{LimitReport, Report, entry_id};
+use crate::store::throttle::ThrottleReport;
 use crate::store::ttl_cache::TtlCache;
 use tracing::warn;
 
@@ -32,6 +34,10 @@ impl Completion<'_> {
             let answer = match work {
                 Work::Ask { verb, batch, .. } => match batch.items().get(waiter.item) {
                     Some(item) => self.redis.fall_back(*verb, &batch.ask_of(item), waiter.form, now_us),
+                    None => Answer::Refused(self.node.health.refusal()),
+                },
+                Work::Throttle(batch) => match batch.get(waiter.item) {
+                    Some((name, question)) => throttle::fall_back(self.redis, &question, name, now_us),
                     None => Answer::Refused(self.node.health.refusal()),
                 },
                 _ => Answer::Refused(self.node.health.refusal()),
@@ -132,6 +138,28 @@ impl Completion<'_> {
         }
     }
 
+    /// Hands out the answers to throttles.
+    pub fn answer_throttles(&self, job: &Job, reports: &[ThrottleReport], now_us: u64) {
+        let Work::Throttle(batch) = &job.work else { return };
+        let mut reports = reports.to_vec();
+        for (index, waiter) in job.waiters.list.iter().enumerate() {
+            let Some((report, (_, question))) = reports.get_mut(waiter.item).zip(batch.get(waiter.item)) else {
+                continue;
+            };
+            let answer = throttle::answer_next(&question, report);
+            if index >= job.waiters.expired {
+                self.queue.stats.by_store.add(1);
+                self.record_latency(&job.work, waiter, now_us);
+                self.queue.deliver(&job.work, waiter, Source::Store, answer, now_us);
+            }
+        }
+        for (index, report) in reports.iter().enumerate() {
+            if let (Some((name, question)), ThrottleReport::Ahead(ahead_ns)) = (batch.get(index), report) {
+                throttle::learn(self.redis, &question, name, *ahead_ns, now_us);
+            }
+        }
+    }
+
     /// A reset, or a look at a key, has got as far as this reply says. What was asked meanwhile passes before the next
     /// piece, unless that is the only one. Gives the job back if this is the reply to something else.
     pub fn advance(&self, mut job: Job, reply: &Reply, now_us: u64) -> Option<Job> {
@@ -191,6 +219,11 @@ impl Completion<'_> {
             queue.put_rest(job, is_short);
         }
         None
+    }
+
+    /// Tollgate's user may not touch a throttle's key. Clients choose those: there is nothing wrong with Redis.
+    pub fn on_forbidden(&self, job: &Job, now_us: u64) {
+        self.queue.deliver_all(job, Answer::Refused(Refusal::Forbidden), now_us);
     }
 
     /// What has the registry's name is something else. Checks need no registry.

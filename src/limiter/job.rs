@@ -5,8 +5,10 @@ use crate::limit::{Counter, Form, Verb};
 use crate::store::batch::Batch;
 use crate::store::inspect::Inspect;
 use crate::store::ledger::{Record, Writer};
+use crate::store::redis::RedisStore;
 use crate::store::redis::entry_id;
 use crate::store::reset::Reset;
+use crate::store::throttle::ThrottleBatch;
 use crate::topology::slot::Slot;
 use std::rc::Rc;
 
@@ -76,6 +78,8 @@ pub enum Lane {
     Reset,
     /// lua/inspect.lua
     Inspect,
+    /// lua/throttle.lua
+    Throttle,
 }
 
 /// One request to a node, with who waits for its answer.
@@ -119,6 +123,8 @@ pub enum Work {
         /// Begins the ids of what it counts.
         id: String,
     },
+    /// Throttles.
+    Throttle(ThrottleBatch),
     /// The next job may go to a slot that is on its way here. Nobody waits for it.
     Asking,
     /// A reset of keys; at each time the next piece of it.
@@ -153,6 +159,7 @@ impl Work {
             Self::Ask { verb: Verb::Peek, .. } => Some(Lane::Peek),
             Self::Reset(_) => Some(Lane::Reset),
             Self::Inspect(_) => Some(Lane::Inspect),
+            Self::Throttle(_) => Some(Lane::Throttle),
             Self::Register { .. } | Self::Record { .. } | Self::Asking => None,
         }
     }
@@ -161,11 +168,22 @@ impl Work {
     pub fn first_key(&self) -> Option<&[u8]> {
         match self {
             Self::Ask { batch, .. } => batch.items().first().map(|item| batch.ask_of(item).key),
+            Self::Throttle(batch) => batch.get(0).map(|(name, _)| name),
             Self::Reset(reset) => reset.keys_left().first().map(Vec::as_slice),
             Self::Inspect(inspect) => Some(inspect.key()),
             Self::Record { records, .. } => records.first().map(|record| &*record.key),
             Self::Register { .. } | Self::Asking => None,
         }
+    }
+
+    /// The slot of a cluster that it is about, if it is about some key.
+    pub fn slot(&self, store: &RedisStore) -> Option<Slot> {
+        let key = self.first_key()?;
+        Some(match self {
+            // Not counted under a name of Tollgate's.
+            Self::Throttle(_) => Slot::of(key),
+            _ => store.slot_of(key),
+        })
     }
 
     /// What it may count in.
@@ -191,7 +209,7 @@ impl Work {
 
     /// Whether what is asked is counted too.
     pub fn counts(&self) -> bool {
-        matches!(self, Self::Ask { verb: Verb::Check, .. })
+        matches!(self, Self::Ask { verb: Verb::Check, .. } | Self::Throttle(_))
     }
 }
 
@@ -217,10 +235,20 @@ impl Job {
     /// Takes items away, each with who waits for it, as a job of its own that is known by the same id. The items
     /// themselves stay, as others are known by their numbers.
     pub fn split_off(&mut self, is_split: impl Fn(usize) -> bool) -> Vec<Self> {
-        let Work::Ask { verb, batch, id } = &self.work else { return Vec::new() };
+        let works: Vec<(usize, Work)> = match &self.work {
+            Work::Ask { verb, batch, id } => {
+                let items = batch.items().iter().enumerate().filter(|(index, _)| is_split(*index));
+                let ask = |(index, item)| Work::Ask { verb: *verb, batch: batch.of_one(item), id: entry_id(id, index) };
+                items.map(|(index, item)| (index, ask((index, item)))).collect()
+            }
+            Work::Throttle(batch) => {
+                let items = (0..batch.len()).filter(|index| is_split(*index));
+                items.map(|index| (index, Work::Throttle(batch.of_one(index)))).collect()
+            }
+            _ => Vec::new(),
+        };
         let mut parts = Vec::new();
-        for (index, item) in batch.items().iter().enumerate().filter(|(index, _)| is_split(*index)) {
-            let work = Work::Ask { verb: *verb, batch: batch.of_one(item), id: entry_id(id, index) };
+        for (index, work) in works {
             let waiters = self.waiters.split_off(index);
             let (number, resent, hops) = (self.number, self.resent, self.hops);
             parts.push(Self { waiters, resent, hops, ..Self::new(work, number) });

@@ -4,6 +4,7 @@ use crate::limit::{Ask, Breakdown, Standing, Verdict};
 use crate::log;
 use crate::stats::{Outcome, Source, Stats};
 use crate::store::embedded::Full;
+use crate::throttle::Decision;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::rc::Rc;
@@ -16,6 +17,8 @@ pub enum Answer {
     Verdict(Verdict),
     /// The same, in full.
     Breakdown(Box<Breakdown>),
+    /// Of a throttle.
+    Throttle(Decision),
     /// Of a reset: how many of the keys had any state.
     Reset(u64),
     /// Of a look at a key: how its counters stand, and whether their entries are to be told of.
@@ -44,7 +47,12 @@ impl Answer {
     /// How many bytes of memory it takes beside its own.
     pub fn heap_bytes(&self) -> usize {
         match self {
-            Self::Verdict(_) | Self::Reset(_) | Self::Done | Self::Removed(_) | Self::Refused(_) => 0,
+            Self::Verdict(_)
+            | Self::Throttle(_)
+            | Self::Reset(_)
+            | Self::Done
+            | Self::Removed(_)
+            | Self::Refused(_) => 0,
             Self::Failed(why) => why.len(),
             Self::Breakdown(breakdown) => size_of::<Breakdown>() + size_of_val(&*breakdown.limits),
             Self::Standings(standings, _) => {
@@ -99,6 +107,10 @@ pub enum Refusal {
     Unusable,
     /// A key of the log's name, or of the registry's, holds something else.
     WrongType,
+    /// A throttle's key is one that Tollgate's user may not touch.
+    Forbidden,
+    /// A refund that moves a throttle's TAT to before now: it is written, and does not expire.
+    NoExpiry,
     /// The embedded log has no room to count it.
     Full(Full),
     /// So many different windows are in use, which is as many as may be.
@@ -113,6 +125,8 @@ impl fmt::Display for Refusal {
                 f.write_str("UNAVAILABLE Redis cannot be used as it is set up: INFO tollgate says why (store_problem)")
             }
             Self::WrongType => f.write_str("WRONGTYPE Operation against a key holding the wrong kind of value"),
+            Self::Forbidden => f.write_str("NOPERM Tollgate's user may not access the key in Redis"),
+            Self::NoExpiry => f.write_str("Cell error: Store error: Error while setting key expire"),
             Self::Full(full) => write!(f, "ERR {full}"),
             Self::Windows(max) => write!(f, "ERR too many different windows in use ({max}: limits.max_windows_in_use)"),
         }

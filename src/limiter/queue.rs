@@ -9,10 +9,13 @@
 use super::job::{Job, Waiter, Work};
 use super::mailbox::Answer;
 use super::node::Node;
+use super::throttle;
 use crate::limit::{Ask, Counter, Form, Verb};
 use crate::stats::{Source, Stats};
 use crate::store::batch::{Batch, load_of};
 use crate::store::redis::RedisStore;
+use crate::store::throttle::ThrottleBatch;
+use crate::throttle::Question;
 use crate::topology::slot::Slot;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -93,6 +96,26 @@ impl Queue {
             if waiter.form == Form::Full {
                 batch.ask_in_full(item);
             }
+            waiters.list.push(Waiter { item, ..waiter });
+        }
+        self.on_asked();
+    }
+
+    /// Adds a throttle of the key of this name to the batch at the end, or to a new one.
+    pub(super) fn throttle(&self, name: &[u8], question: Question, slot: Option<Slot>, waiter: Waiter) {
+        let slot = slot.filter(|_| self.node.declares_keys());
+        let mut jobs = self.jobs.borrow_mut();
+        let has_room = |job: &Job| {
+            matches!(&job.work, Work::Throttle(batch) if batch.len() < MAX_LOAD_PER_BATCH)
+                && !job.resent
+                && job.slot == slot
+                && job.waiters.list.len() < MAX_CHECKS_PER_BATCH
+        };
+        if !jobs.back().is_some_and(has_room) {
+            jobs.push_back(Job { slot, ..self.new_job(Work::Throttle(ThrottleBatch::default())) });
+        }
+        if let Some(Job { work: Work::Throttle(batch), waiters, .. }) = jobs.back_mut() {
+            let item = batch.add(name, question);
             waiters.list.push(Waiter { item, ..waiter });
         }
         self.on_asked();
@@ -227,6 +250,11 @@ impl Queue {
             && let Some(item) = batch.items().get(waiter.item)
         {
             answer.count(source, &batch.ask_of(item), &self.stats, now_us);
+        }
+        if let Work::Throttle(batch) = work
+            && let Some((name, question)) = batch.get(waiter.item)
+        {
+            throttle::count(&question, name, &answer, source, &self.stats, now_us);
         }
         self.waiting.set(self.waiting.get() - 1);
         waiter.mailbox.deliver(waiter.ticket, answer);

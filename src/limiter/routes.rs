@@ -7,6 +7,7 @@ use super::nodes::{Kind, Nodes};
 use super::queue::Queue;
 use super::redis::Redis;
 use crate::stats::Stats;
+use crate::store::redis::RedisStore;
 use crate::topology::slot::Slot;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -58,11 +59,20 @@ impl Routes {
     /// The queue before the node that counts for a key, and, in a cluster, the slot of its logs. `None` where no node
     /// serves that.
     pub fn queue_of(&self, key: &[u8]) -> Option<(Rc<Queue>, Option<Slot>)> {
+        self.queue_by(|store| store.slot_of(key))
+    }
+
+    /// The same of a throttle's key, by its name in Redis.
+    pub fn queue_of_name(&self, name: &[u8]) -> Option<(Rc<Queue>, Option<Slot>)> {
+        self.queue_by(|_| Slot::of(name))
+    }
+
+    fn queue_by(&self, slot: impl FnOnce(&RedisStore) -> Slot) -> Option<(Rc<Queue>, Option<Slot>)> {
         let Table { nodes, queues } = &*self.table.borrow();
         if nodes.slots.is_none() {
             return queues.first().map(|queue| (queue.clone(), None));
         }
-        let slot = self.redis()?.store.slot_of(key);
+        let slot = slot(&self.redis()?.store);
         queues.get(nodes.owner(slot)?).map(|queue| (queue.clone(), Some(slot)))
     }
 
@@ -146,6 +156,7 @@ impl Routes {
     pub fn pass_on(&self, job: Job, from: &Queue) -> Vec<Job> {
         let parts = match &job.work {
             Work::Ask { batch, .. } if batch.items().len() > 1 => self.parts(job),
+            Work::Throttle(batch) if batch.len() > 1 => self.parts(job),
             _ => vec![job],
         };
         parts.into_iter().filter_map(|job| self.pass_whole(job, from)).collect()
@@ -160,8 +171,8 @@ impl Routes {
     }
 
     fn pass_whole(&self, mut job: Job, from: &Queue) -> Option<Job> {
-        let found = match job.work.first_key() {
-            Some(key) => self.queue_of(key),
+        let found = match self.redis().and_then(|redis| job.work.slot(&redis.store)) {
+            Some(slot) => self.queue_by(|_| slot),
             None => self.registry_queue().map(|queue| (queue, None)),
         };
         let Some((queue, slot)) = found else { return Some(job) };

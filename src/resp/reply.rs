@@ -1,6 +1,7 @@
 //! Writes replies, each function one RESP value onto the end of a buffer.
 
 use crate::limit::{RetryAfter, Verdict};
+use crate::throttle::Decision;
 use bytes::{BufMut, BytesMut};
 
 /// The protocol that a client chose by HELLO.
@@ -112,6 +113,17 @@ pub fn retry_after_ms(retry_after: RetryAfter) -> i64 {
         RetryAfter::Ms(ms) => i64::try_from(ms).unwrap_or(i64::MAX),
         RetryAfter::Never => -1,
     }
+}
+
+/// The five integers that answer a throttle.
+pub fn throttle(out: &mut BytesMut, decision: &Decision) {
+    let is_denied = decision.is_limited && !decision.is_shadow;
+    out.reserve(96);
+    out.put_slice(if is_denied { b"*5\r\n:1\r\n" } else { b"*5\r\n:0\r\n" });
+    integer(out, decision.limit);
+    integer(out, decision.remaining);
+    integer(out, if is_denied { decision.retry_after_s } else { -1 });
+    integer(out, decision.reset_after_s);
 }
 
 fn line(out: &mut BytesMut, kind: u8, text: &[u8]) {

@@ -26,6 +26,8 @@ pub struct Dispatcher {
     own: OwnCommands,
     /// It has sent a command of Tollgate's own.
     sends_own: bool,
+    /// It has sent one that counts in keys which its other commands may name.
+    sends_throttles: bool,
     /// A transaction that Redis was not told of.
     transaction: Option<Transaction>,
 }
@@ -38,20 +40,20 @@ impl Dispatcher {
             && self.transaction.is_none()
             && may_run_others(caller)
             && expect::is_plain(args)
-            && (!caller.replies.slots.await_limiter() || is_independent(caller, args))
+            && (!caller.replies.slots.await_limiter() || self.may_pass(caller, args))
     }
 
     /// Passes on the plain requests that `data` begins with, of which the first takes `length` bytes. Says how many bytes
     /// they take together.
     pub fn forward_plain(&mut self, caller: &mut Caller, data: &[u8], length: usize, parser: &mut Parser) -> usize {
         // Who never sends any of Tollgate's own is not to pay for whether it might overtake.
-        let may_overtake = self.sends_own && is_independent(caller, &parser.args(data));
+        let may_overtake = self.sends_own && self.may_pass(caller, &parser.args(data));
         let limits = caller.limits();
         let (mut taken, mut count) = (length, 1);
         while let Some(rest) = data.get(taken..).filter(|rest| !rest.is_empty())
             && let Ok(Some(length)) = parser.parse(rest, limits)
             && expect::is_plain(&parser.args(rest))
-            && (!self.sends_own || is_independent(caller, &parser.args(rest)) == may_overtake)
+            && (!self.sends_own || self.may_pass(caller, &parser.args(rest)) == may_overtake)
         {
             taken += length;
             count += 1;
@@ -60,6 +62,12 @@ impl Dispatcher {
         caller.worker.stats.commands.add(count);
         caller.worker.stats.forwarded.add(count);
         taken
+    }
+
+    /// Whether a plain command need not wait for Tollgate's own before it, nor those behind it for this one.
+    fn may_pass(&self, caller: &Caller, args: &Args<'_>) -> bool {
+        let redis = caller.worker.shared.backend.redis().filter(|_| !self.sends_throttles);
+        redis.is_some_and(|redis| expect::is_independent(args, redis.store.prefix()))
     }
 
     /// Carries out a request that is whole. `raw` is the request as it came, and `behind` what came behind it.
@@ -111,6 +119,7 @@ impl Dispatcher {
 
     fn ask(&mut self, caller: &mut Caller, request: &OwnRequest<'_>, now_us: u64) -> Flow {
         self.sends_own = true;
+        self.sends_throttles |= request.command.counts_in_plain_keys();
         match self.passthrough.admit_own(caller, request) {
             Admission::Run { muted } => {
                 self.own.run(caller, request, now_us, muted);
@@ -276,12 +285,6 @@ impl Dispatcher {
     pub fn take_oversized(&mut self, data: &[u8]) -> (usize, After) {
         self.passthrough.take_oversized(data)
     }
-}
-
-/// Whether a plain command need not wait for Tollgate's own before it, nor those behind it for this one.
-fn is_independent(caller: &Caller, args: &Args<'_>) -> bool {
-    let redis = caller.worker.shared.backend.redis();
-    redis.is_some_and(|redis| expect::is_independent(args, redis.store.prefix()))
 }
 
 /// Whether commands of this client's other than Tollgate's own go to Redis.

@@ -3,12 +3,15 @@
 use super::caller::Caller;
 use super::policies::{self, Carried};
 use super::slots;
-use crate::command::{CheckArgs, OwnRequest, PolicyRequest, Request, docs, quoted};
+use crate::command::{CheckArgs, OwnRequest, PolicyRequest, Request, ThrottleArgs, docs, quoted};
 use crate::info;
 use crate::limit::{Ask, PolicyName, Verb};
 use crate::limiter::mailbox::Answer;
+use crate::policy::{Mode, Switch, Until};
 use crate::resp::reply;
+use crate::throttle::{Decision, Question};
 use crate::top::{Entry, Which};
+use std::borrow::Cow;
 
 /// One client's.
 #[derive(Debug, Default)]
@@ -38,6 +41,7 @@ impl OwnCommands {
         match &request.parse(&caller.worker.shared.config.limits) {
             Ok(Request::Check(check)) => ask(caller, Verb::Check, check, now_us, muted),
             Ok(Request::Peek(check)) => ask(caller, Verb::Peek, check, now_us, muted),
+            Ok(Request::Throttle(throttle)) => run_throttle(caller, throttle, now_us, muted),
             Ok(Request::Reset(keys)) => self.reset(caller, keys, now_us, muted),
             Ok(Request::Inspect { key, entries }) => self.inspect(caller, key, entries.unwrap_or(0), now_us, muted),
             Ok(Request::Policy(asked)) => self.policy(caller, asked, muted),
@@ -113,6 +117,38 @@ fn ask(caller: &mut Caller, verb: Verb, parsed: &CheckArgs<'_>, now_us: u64, mut
     place(caller, answer, muted);
 }
 
+fn run_throttle(caller: &mut Caller, parsed: &ThrottleArgs<'_>, now_us: u64, muted: bool) {
+    let ticket = caller.replies.slots.next_ticket();
+    let prefixed = prefixed(caller, parsed.key);
+    let key = prefixed.as_deref().unwrap_or(parsed.key);
+    let cl_prefix = caller.worker.shared.config.dialects.cl_prefix.as_bytes();
+    let name = if cl_prefix.is_empty() { Cow::Borrowed(key) } else { Cow::Owned([cl_prefix, key].concat()) };
+    let switch = caller.worker.policies.get().switch(now_us);
+    let limiter = &caller.worker.limiter;
+    let answer = match rule(parsed.question, switch, now_us) {
+        Ok(question) => limiter.throttle(&name, question, now_us, &caller.mailbox, ticket),
+        Err(decision) => Some(limiter.throttle_by_policy(&name, &parsed.question, decision, now_us)),
+    };
+    place(caller, answer, muted);
+}
+
+/// What is asked under a mode of all limits.
+///
+/// # Errors
+/// What is answered, and nobody is asked.
+fn rule(question: Question, switch: Option<Switch>, now_us: u64) -> Result<Question, Decision> {
+    let Some(Switch { mode, until }) = switch else { return Ok(question) };
+    match mode {
+        Mode::Enforce => Ok(question),
+        Mode::Shadow => Ok(Question { is_shadow: true, ..question }),
+        Mode::Off => Err(question.open()),
+        Mode::Block => {
+            let seconds_left = |until: Until| until.us.saturating_sub(now_us).div_ceil(1_000_000).cast_signed();
+            Err(question.blocked(until.map_or(-1, seconds_left)))
+        }
+    }
+}
+
 /// Says that there is no policy of the name.
 fn refuse_policy(caller: &mut Caller, name: &[u8], muted: bool) {
     if !muted {
@@ -166,5 +202,26 @@ fn place(caller: &mut Caller, answer: Option<Answer>, muted: bool) {
         Some(_) if muted => {}
         Some(answer) => slots::write_answer(caller.replies.tail(), &answer, caller.client.protocol),
         None => caller.replies.slots.push_deciding(muted, caller.client.protocol),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_of_all_limits_is_one_of_throttles_too() {
+        let question = Question::new(4, 1, 1, 1).unwrap();
+        let until = Some(Until { unix_ms: 0, us: 2_500_000 });
+        let ruled = |mode, until| rule(question, Some(Switch { mode, until }), 1_000_000);
+        assert_eq!(rule(question, None, 0), Ok(question));
+        assert_eq!(ruled(Mode::Enforce, None), Ok(question));
+        let tried_out = ruled(Mode::Shadow, None).unwrap();
+        assert!(tried_out.decide(5_000_000_000).0.is_shadow && !tried_out.decide(0).0.is_shadow);
+        let open = ruled(Mode::Off, None).unwrap_err();
+        assert_eq!((open.is_limited, open.limit, open.remaining, open.retry_after_s), (false, 5, 5, -1));
+        assert_eq!(ruled(Mode::Block, None).unwrap_err().retry_after_s, -1);
+        let blocked = ruled(Mode::Block, until).unwrap_err();
+        assert_eq!((blocked.is_limited, blocked.remaining, blocked.retry_after_s), (true, 0, 2));
     }
 }

@@ -364,7 +364,7 @@ impl RedisRequest<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::{OwnCommand, TABLE as OWN};
+    use crate::command::{OwnCommand, own_commands};
 
     #[test]
     fn each_name_finds_its_own_row() {
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn no_name_of_tollgates_own_is_taken_for_redis_s() {
-        for own in OWN {
+        for own in own_commands() {
             assert!(OwnCommand::of(own.name.as_bytes()).is_some(), "{}", own.name);
             assert!(std::ptr::eq(RedisCommand::of(own.name.as_bytes()), &OTHER), "{}", own.name);
             assert!(!is_too_short_to_matter(own.name.len()), "{}", own.name);

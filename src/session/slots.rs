@@ -263,6 +263,7 @@ pub fn write_answer(output: &mut BytesMut, answer: &Answer, protocol: Protocol) 
     match answer {
         Answer::Verdict(verdict) => reply::verdict(output, verdict),
         Answer::Breakdown(breakdown) => breakdown::write(output, breakdown, protocol),
+        Answer::Throttle(decision) => reply::throttle(output, decision),
         Answer::Reset(count) => reply::integer(output, i64::try_from(*count).unwrap_or(i64::MAX)),
         Answer::Standings(standings, lists_entries) => write_standings(output, standings, *lists_entries, protocol),
         Answer::Done => reply::status(output, "OK"),

@@ -10,6 +10,7 @@ use super::ledger::{Id, Record};
 use super::registry;
 use super::reset::Piece;
 use super::script::{Run, Script};
+use super::throttle::ThrottleBatch;
 use crate::limit::{Algorithm, Counter, Form, Limit, LimitState, MAX_LIMIT, Rule, us_to_ms_ceil};
 use crate::topology::slot::Slot;
 use ahash::RandomState;
@@ -87,6 +88,7 @@ pub struct RedisStore {
     windows: Script,
     policy_change: Script,
     policy_read: Script,
+    throttle: Script,
     /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
     process_id: String,
     batches: AtomicU64,
@@ -117,14 +119,15 @@ impl RedisStore {
             windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
             policy_change: Script::new(&[include_str!("../../lua/policy_change.lua")]),
             policy_read: Script::new(&[include_str!("../../lua/policy_read.lua")]),
+            throttle: Script::new(&[clock, include_str!("../../lua/throttle.lua")]),
             process_id: random_id(),
             batches: AtomicU64::new(0),
         }
     }
 
-    /// The scripts of checks, for Redis to be given in advance, so that no job has to ask twice.
-    pub fn scripts(&self) -> [&Script; 6] {
-        [&self.check, &self.peek, &self.reset, &self.inspect, &self.record, &self.windows]
+    /// The scripts of checks and throttles, for Redis to be given in advance, so that no job has to ask twice.
+    pub fn scripts(&self) -> [&Script; 7] {
+        [&self.check, &self.peek, &self.reset, &self.inspect, &self.record, &self.windows, &self.throttle]
     }
 
     /// Decides the items in order and counts what is admitted. [`Report::read`] reads the reply: they stand in the
@@ -139,6 +142,18 @@ impl RedisStore {
     /// As [`RedisStore::check`], but nothing is counted or written.
     pub fn peek(&self, batch: &Batch, names: Names) -> Run<'_> {
         self.ask(&self.peek, batch, ("", false), names)
+    }
+
+    /// Decides throttles in order and counts what is admitted. [`ThrottleBatch::read`] reads the reply.
+    pub fn throttle(&self, batch: &ThrottleBatch, names: Names) -> Run<'_> {
+        let add_names = |run: &mut Run<'_>| batch.names().for_each(|name| run.word(name));
+        let add_args = |run: &mut Run<'_>| {
+            for (items, question) in batch.questions() {
+                run.number(items as u64);
+                run.word(&question);
+            }
+        };
+        run_about(&self.throttle, names, batch.len(), add_names, add_args)
     }
 
     /// How many of the records, from the first on, one run may write; at least one, if there is any.

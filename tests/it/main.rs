@@ -50,6 +50,7 @@ mod sentinel;
 mod server;
 mod soak;
 mod syntax;
+mod throttle;
 mod top;
 mod transactions;
 mod trouble;

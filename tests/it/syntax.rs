@@ -331,7 +331,7 @@ fn command_getkeys_knows_our_commands() {
         let names =
             |reply: Reply| reply.items().iter().map(Reply::text).filter(|name| name.starts_with("rl.")).collect();
         let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY PATTERN RL.*E*"));
-        assert_eq!(listed, ["rl.check", "rl.peek", "rl.reset", "rl.inspect", "rl.override", "rl.help"]);
+        assert_eq!(listed, ["rl.check", "rl.peek", "rl.reset", "rl.inspect", "rl.throttle", "rl.override", "rl.help"]);
         let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY ACLCAT read"));
         assert_eq!(listed, ["rl.peek", "rl.inspect"]);
         let listed: Vec<String> = names(client.line("COMMAND LIST FILTERBY MODULE none"));

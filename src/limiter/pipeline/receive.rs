@@ -10,6 +10,7 @@ use crate::store::batch::Item;
 use crate::store::connection::{Error, Reply};
 use crate::store::ledger::{Record, Writer};
 use crate::store::redis::{ELSEWHERE, LimitReport, Report};
+use crate::store::throttle::ThrottleReport;
 use crate::topology::redirect::Redirect;
 use tracing::{info, warn};
 
@@ -44,6 +45,16 @@ impl Pipeline<'_> {
                     if let Work::Ask { batch, .. } = &job.work {
                         self.completion().answer(batch, &job, &report, &mut self.ttl_cache, now_us);
                     }
+                    elsewhere.into_iter().for_each(|job| self.queue.put_back(job));
+                }
+                Err(error) => return self.on_refused(job, &error),
+            },
+            (Work::Throttle(batch), reply) => match batch.read(reply) {
+                Ok(reports) => {
+                    let is_elsewhere = |index| reports.get(index) == Some(&ThrottleReport::Elsewhere);
+                    let mut elsewhere = job.split_off(is_elsewhere);
+                    elsewhere.iter_mut().for_each(|job| self.declare(job));
+                    self.completion().answer_throttles(&job, &reports, now_us);
                     elsewhere.into_iter().for_each(|job| self.queue.put_back(job));
                 }
                 Err(error) => return self.on_refused(job, &error),
@@ -98,7 +109,7 @@ impl Pipeline<'_> {
 
     /// Has a job say what slot it is about.
     fn declare(&self, job: &mut Job) {
-        job.slot = job.work.first_key().map(|key| self.redis.store.slot_of(key));
+        job.slot = job.work.slot(&self.redis.store);
     }
 
     /// The node has said of each record what became of it.
@@ -200,6 +211,9 @@ impl Pipeline<'_> {
             return self.node.ledger.written(records);
         }
         let now_us = now_us();
+        if matches!(job.work, Work::Throttle(_)) && error.has_code("NOPERM") {
+            return self.completion().on_forbidden(&job, now_us);
+        }
         if error.has_code("WRONGTYPE") {
             return self.completion().on_no_registry(&job, now_us);
         }

@@ -20,7 +20,7 @@ impl Pipeline<'_> {
     pub(super) fn on_redirected(&mut self, mut job: Job, redirect: Redirect, error: &Error) {
         let directory = &self.redis.directory;
         job.hops += 1;
-        if job.hops > MAX_HOPS || !matches!(job.work, Work::Ask { .. } | Work::Reset(_) | Work::Inspect(_)) {
+        if job.hops > MAX_HOPS || job.work.lane().is_none() {
             directory.doubt();
             return self.completion().give_up(job, now_us());
         }
@@ -90,7 +90,7 @@ impl Pipeline<'_> {
             }
             Work::Record { records, writer, .. } => return self.node.ledger.not_written(records, *writer),
             Work::Register { .. } | Work::Asking => return,
-            Work::Ask { .. } | Work::Reset(_) | Work::Inspect(_) => {}
+            Work::Ask { .. } | Work::Throttle(_) | Work::Reset(_) | Work::Inspect(_) => {}
         }
         for job in self.routes.pass_on(job, self.queue) {
             self.completion().give_up(job, now_us());
@@ -99,7 +99,7 @@ impl Pipeline<'_> {
 
     /// Has a job be asked a little later, of whoever counts for it then.
     pub(super) fn ask_later(&self, job: Job) {
-        if !matches!(job.work, Work::Ask { .. } | Work::Reset(_) | Work::Inspect(_)) {
+        if job.work.lane().is_none() {
             // Nobody waits for it: it comes up again by itself.
             return self.pass_on(job);
         }

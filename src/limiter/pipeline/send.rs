@@ -41,8 +41,7 @@ impl Pipeline<'_> {
                 return;
             }
             for work in runs {
-                let slot = work.first_key().map(|key| self.redis.store.slot_of(key));
-                let slot = slot.filter(|_| self.node.declares_keys());
+                let slot = work.slot(&self.redis.store).filter(|_| self.node.declares_keys());
                 self.send_job(Job { slot, ..self.queue.new_job(work) }, now_us);
             }
         }
@@ -126,6 +125,8 @@ impl Pipeline<'_> {
                 Some(glance) => store.inspect(&glance),
                 None => store.register(&[], max),
             },
+            // Told of as arguments, so that one that Tollgate may not touch is the only one to be refused.
+            Work::Throttle(batch) => store.throttle(batch, if job.slot.is_some() { names } else { Names::Passed }),
             Work::Register { counters, .. } => store.register(counters, max),
             Work::Record { records, .. } => store.record(records, node.clock_offset_us(), names),
         };

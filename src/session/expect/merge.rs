@@ -1,6 +1,6 @@
 //! Adds Tollgate's own to what Redis says of itself: its section to INFO, its commands to COMMAND.
 
-use crate::command::{OwnCommand, TABLE, docs};
+use crate::command::{OwnCommand, docs, own_commands};
 use crate::resp::parse_int;
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
@@ -50,7 +50,7 @@ impl Merge {
                 let request = args.from(2).map(<[u8]>::to_vec).collect();
                 Some(Self::Keys { doc, request, with_flags: sub == b"getkeysandflags" })
             }
-            (b"docs", 2) => Some(Self::Documents(TABLE.to_vec())),
+            (b"docs", 2) => Some(Self::Documents(own_commands().collect())),
             (b"docs", _) => {
                 let named: Vec<_> = args.from(2).filter_map(OwnCommand::of).collect();
                 (!named.is_empty()).then_some(Self::Documents(named))
@@ -85,14 +85,14 @@ impl Merge {
                 let gap: &[u8] = if text.is_empty() || section.is_empty() { b"" } else { b"\r\n" };
                 reply::verbatim(output, &[text, gap, section.as_bytes()].concat(), protocol);
             }
-            (Self::Count, b':') => reply::integer(output, length.saturating_add(TABLE.len() as i64)),
+            (Self::Count, b':') => reply::integer(output, length.saturating_add(own_commands().count() as i64)),
             (Self::List(listed), b'*') => {
                 self.begin(output, kind, length, body, listed.len());
                 listed.iter().for_each(|doc| reply::bulk(output, doc.name.as_bytes()));
             }
             (Self::Infos, b'*') => {
-                self.begin(output, kind, length, body, TABLE.len());
-                TABLE.iter().for_each(|doc| docs::info(output, doc, protocol));
+                self.begin(output, kind, length, body, own_commands().count());
+                own_commands().for_each(|doc| docs::info(output, doc, protocol));
             }
             (Self::Documents(list), b'*' | b'%') => {
                 self.begin(output, kind, length, body, if kind == b'*' { 2 * list.len() } else { list.len() });

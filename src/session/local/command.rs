@@ -1,6 +1,6 @@
 //! COMMAND: Tollgate's own commands, where there is no Redis to tell of others.
 
-use crate::command::{OwnCommand, TABLE, docs};
+use crate::command::{OwnCommand, docs, own_commands};
 use crate::resp::reply::{self, Protocol};
 use crate::resp::request::Args;
 use bytes::BytesMut;
@@ -8,7 +8,7 @@ use bytes::BytesMut;
 /// Answers COMMAND or a subcommand of it.
 pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
     match sub {
-        "count" => reply::integer(out, TABLE.len() as i64),
+        "count" => reply::integer(out, own_commands().count() as i64),
         "list" => match docs::list(args) {
             Some(listed) => {
                 reply::array(out, listed.len());
@@ -28,7 +28,7 @@ pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
         "docs" => {
             let all = args.len() == 2;
             let named = |command: &&OwnCommand| all || args.from(2).any(|name| command.is_named(name));
-            let found: Vec<_> = TABLE.into_iter().filter(named).collect();
+            let found: Vec<_> = own_commands().filter(named).collect();
             reply::map(out, found.len(), protocol);
             found.iter().for_each(|doc| docs::docs(out, doc, protocol));
         }
@@ -41,8 +41,8 @@ pub fn run(sub: &str, protocol: Protocol, args: &Args<'_>, out: &mut BytesMut) {
         },
         // COMMAND itself, and INFO of no name.
         _ => {
-            reply::array(out, TABLE.len());
-            TABLE.iter().for_each(|doc| docs::info(out, doc, protocol));
+            reply::array(out, own_commands().count());
+            own_commands().for_each(|doc| docs::info(out, doc, protocol));
         }
     }
 }

@@ -220,14 +220,16 @@ impl Upstream {
     /// where it stands among the client's commands, so it waits for those before it that could tell.
     pub fn admit_own(&mut self, caller: &mut Caller, request: &OwnRequest<'_>) -> Admission {
         let Caller { client, replies, .. } = caller;
-        if replies.slots.await_ordered() {
+        let (slots, in_plain_keys) = (&replies.slots, request.command.counts_in_plain_keys());
+        if slots.await_ordered() || in_plain_keys && slots.await_upstream() {
             return Admission::Hold;
         }
         let mode = self.state.next_reply_mode();
         let muted = mode != ReplyMode::On;
         if self.state.is_in_multi() {
-            // Redis does not know the command, and so marks the transaction as one that must not be executed.
-            self.requests.extend_from_slice(request.raw);
+            // Redis does not know the command, and so marks the transaction as one that must not be executed. It may know
+            // CL.THROTTLE; RL.THROTTLE without a key would be wrong in any that comes to know it.
+            self.requests.extend_from_slice(if in_plain_keys { b"RL.THROTTLE\r\n" } else { request.raw });
             if !muted {
                 replies.slots.push_upstream(self.id, Expect::RefusedInMulti(request.command));
             }

@@ -1,0 +1,159 @@
+-- Decides throttles (CL.THROTTLE, RL.THROTTLE) on the keys and values of redis-cell, to the nanosecond.
+--
+-- The state of a key is its TAT, the unix time in ns at which all that was admitted will have drained, as a string of
+-- digits. It is read as redis-cell reads it, which takes a `+` and zeros before it, and written as redis-cell writes it, so
+-- that either goes on where the other has stopped. Redis itself expires it.
+--
+-- A double does not hold a unix time in ns, so each time is two: whole seconds, and the nanoseconds above them, 0 to
+-- 999,999,999, of negative times too.
+--
+-- KEYS   none: the script finds by itself which keys it may not touch. Before a cluster whose nodes want keys declared, the
+--        names
+-- ARGV   for each run of items that ask the same: how many items, and what each asks, packed little-endian: number of
+--        requests, of 32 bits, by how much each moves TAT, and how far that may be ahead: s and ns each, doubles;
+--        then the names, if they are no KEYS, and how many these are
+-- Reply  integers: for each item by how much TAT was ahead before it: s and ns; or what is wrong, of which nothing is
+--        written, and -1: -1 if the key holds something else, -2 if this node does not serve it, -3 if Tollgate may not
+--        touch it
+-- Cost   1 call for each item, and 1 more if something is admitted; of what lives for less than a millisecond, 2 to 3
+
+local WRONG_TYPE, ELSEWHERE, FORBIDDEN = -1, -2, -3
+local NS = 1000000000
+local call, pcall, floor, format = redis.call, redis.pcall, math.floor, string.format
+local sub, match, unpack_some = string.sub, string.match, struct.unpack
+
+local keys, last_arg = KEYS, #ARGV
+if #keys == 0 then
+  local count = tonumber(ARGV[last_arg])
+  last_arg = last_arg - count - 1
+  keys = { unpack(ARGV, last_arg + 1, last_arg + count) }
+end
+
+local now_s = floor(now_us / 1000000)
+local now_ns = (now_us - now_s * 1000000) * 1000
+local now_ms = floor(now_us / 1000)
+
+-- What is wrong with the key of a call that answered this, if it is the key that is wrong. Any other error ends the script.
+local function fault_of(answer, ...)
+  if type(answer) ~= 'table' or not answer.err then
+    return nil
+  elseif string.find(answer.err, 'to access a non local key', 1, true) then
+    return ELSEWHERE
+  elseif string.find(answer.err, 'WRONGTYPE', 1, true) then
+    return WRONG_TYPE
+  elseif string.find(answer.err, 'NOPERM', 1, true) or string.find(answer.err, 'user executing the script', 1, true) then
+    return FORBIDDEN
+  end
+  -- Asking again raises the error, worded as this version of Redis does it.
+  call(...)
+end
+
+-- The TAT that a value says, s and ns; nil if it is none, which is also what is no 64-bit number.
+local function read(value)
+  local s, ns = match(value, '^(%d%d%d%d%d%d%d%d%d%d)(%d%d%d%d%d%d%d%d%d)$')
+  if not s then
+    local digits = match(value, '^%+?0*(%d*)$')
+    if not digits or not match(value, '%d$') or #digits > 20 then
+      return nil
+    end
+    s, ns = sub(digits, 1, -10), sub(digits, -9)
+    s, ns = s == '' and 0 or s, ns == '' and 0 or ns
+  end
+  s, ns = tonumber(s), tonumber(ns)
+  if s > 18446744073 or s == 18446744073 and ns > 709551615 then
+    return nil
+  end
+  return s, ns
+end
+
+-- The value that says a TAT, which is no negative number and has 64 bits: what is beyond comes up at the other end.
+local function write(s, ns)
+  local turn = (s < 0 and 1) or ((s > 18446744073 or s == 18446744073 and ns > 709551615) and -1) or 0
+  s, ns = s + turn * 18446744073, ns + turn * 709551616
+  local carry = floor(ns / NS)
+  s, ns = s + carry, ns - carry * NS
+  return s > 0 and format('%.0f%09.0f', s, ns) or format('%.0f', ns)
+end
+
+local function set(...)
+  return fault_of(pcall('SET', ...), 'SET', ...)
+end
+
+-- Writes a TAT that is so far ahead of now. Returns what is wrong, if anything is.
+local function store(key, ahead_s, ahead_ns)
+  local s, ns = now_s + ahead_s, now_ns + ahead_ns
+  if ns >= NS then
+    s, ns = s + 1, ns - NS
+  end
+  local value = write(s, ns)
+  if ahead_s >= 0 then
+    local life_ms = ahead_s * 1000 + floor(ahead_ns / 1000000)
+    local fault = set(key, value, 'PXAT', format('%.0f', now_ms + life_ms))
+    -- What ends in this millisecond is to live through it, which not every version of Redis lets it.
+    if life_ms == 0 and not fault and not call('GET', key) then
+      call('SET', key, value, 'PX', '1')
+    end
+    return fault
+  end
+  -- A refund beyond now. redis-cell fails to have it expire, or has it live for good, but for less than a millisecond.
+  if ahead_s == -1 and ahead_ns > NS - 1000000 then
+    return set(key, value, 'PXAT', format('%.0f', now_ms))
+  end
+  return set(key, value)
+end
+
+local questions = {}
+local function read_question(packed)
+  local question = questions[packed]
+  if not question then
+    local requests, step_s, step_ns, most_s, most_ns = unpack_some('<I4dddd', packed)
+    question = { requests = requests, step_s = step_s, step_ns = step_ns, most_s = most_s, most_ns = most_ns }
+    questions[packed] = question
+  end
+  return question
+end
+
+local reply, number = {}, 0
+for arg = 1, last_arg, 2 do
+  local question = read_question(ARGV[arg + 1])
+  local step_s, step_ns, most_s, most_ns = question.step_s, question.step_ns, question.most_s, question.most_ns
+  for _ = 1, ARGV[arg] do
+    number = number + 1
+    local key = keys[number]
+    local value, ahead_s, ahead_ns, fault = pcall('GET', key), 0, 0, nil
+    if value then
+      fault = fault_of(value, 'GET', key)
+      if not fault then
+        ahead_s, ahead_ns = read(value)
+        fault = not ahead_s and WRONG_TYPE or nil
+      end
+      if not fault then
+        ahead_s, ahead_ns = ahead_s - now_s, ahead_ns - now_ns
+        if ahead_ns < 0 then
+          ahead_s, ahead_ns = ahead_s - 1, ahead_ns + NS
+        end
+      end
+    end
+    if not fault then
+      -- A TAT that is past is as good as now.
+      local s, ns, is_moved = ahead_s, ahead_ns, false
+      if s < 0 then
+        s, ns = 0, 0
+      end
+      for _ = 1, question.requests do
+        local next_s, next_ns = s + step_s, ns + step_ns
+        if next_ns >= NS then
+          next_s, next_ns = next_s + 1, next_ns - NS
+        end
+        if next_s > most_s or next_s == most_s and next_ns > most_ns then
+          break
+        end
+        s, ns, is_moved = next_s, next_ns, true
+      end
+      fault = is_moved and store(key, s, ns) or nil
+    end
+    reply[2 * number - 1], reply[2 * number] = fault or ahead_s, fault and -1 or ahead_ns
+  end
+end
+
+return reply
