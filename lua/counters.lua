@@ -85,10 +85,10 @@ local function define_counters()
     end
     local tat_us, part, last_of = unpack_state('<dI4I4', value)
     local ahead_us = tat_us - time_us
-    if ahead_us < 0 then
-      return 0, 0
-    elseif not (ahead_us <= 1e16 and ahead_us % 1 == 0 and part < last_of) then
+    if not (tat_us >= 0 and tat_us <= 1e16 and tat_us % 1 == 0 and part < last_of) then
       return nil
+    elseif ahead_us < 0 then
+      return 0, 0
     elseif part == 0 or last_of == of then
       return ahead_us, part
     end

@@ -1,13 +1,16 @@
 //! Every algorithm, and items of several: the scripts in Redis, the embedded store and a plain model that shares no code
 //! with either must tell the same six integers, whatever is asked, in whatever order, at whatever times.
 
-use crate::common::{Cluster, RedisServer, Scripts};
+use crate::common::{Cluster, RedisServer, Reply as Answer, Scripts, Tollgate, batch_of, decisions, on_each_store};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use tollgate::limit::{Algorithm, Ask, Counter, Limit, MAX_WINDOW_MS, Period, RetryAfter, Verb, Verdict, Window};
+use tollgate::store::connection::Reply;
 use tollgate::store::embedded::Embedded;
+use tollgate::store::ledger::{Id, Record};
+use tollgate::store::redis::{Names, entry_id};
 
 const KEYS: [&str; 2] = ["a", "}b"];
 const DAY_US: i128 = 86_400_000_000;
@@ -430,4 +433,225 @@ fn they_tell_the_same_at_the_edges_of_what_may_be_asked() {
 fn scripts_and_embedded_store_tell_the_same_when_the_clock_steps_back() {
     let ways = all().ways.into_iter().filter(|way| !matches!(way, Way::Log(_))).collect();
     run(Scripts::on(&RedisServer::start()), &World { ways, rewind_us: 500_000, ..all() });
+}
+
+/// Whatever happens between the two runs of a batch: time passes, others are counted. Not more than a state knows by name.
+#[test]
+fn a_batch_that_runs_twice_admits_what_it_admitted_and_counts_it_once() {
+    let redis = RedisServer::start();
+    let scripts = RefCell::new(Scripts::on(&redis));
+    let start_us = Scripts::start_us();
+    let history = limit_of((Way::Fixed(MAX_WINDOW_MS), 1_000_000, 0));
+    let limits: Vec<Vec<Limit>> = (4..12)
+        .map(|max| {
+            let by = |way| limit_of((way, max, max));
+            match max % 3 {
+                0 => vec![by(Way::Gcra(100)), history],
+                1 => vec![history, by(Way::Fixed(400)), by(Way::Gcra(300))],
+                _ => vec![by(Way::Log(200)), history, by(Way::Gcra(100))],
+            }
+        })
+        .collect();
+    // Of one of two keys, under some limits, of a cost, so often.
+    let request = (0..2usize, 0..limits.len(), prop_oneof![3 => Just(1u32), 1 => 2..4u32], 1..8usize);
+    let requests = |most| proptest::collection::vec(request.clone(), 0..most);
+    let story = (requests(3), requests(4), requests(3), 0..300_000u64, 0..600_000u64);
+    let asks_of = |requests: &[(usize, usize, u32, usize)]| -> Vec<Ask<'_>> {
+        let ask = |key: usize, place: usize, cost| Ask { key: KEYS[key].as_bytes(), limits: &limits[place], cost };
+        requests.iter().flat_map(|(key, limits, cost, count)| vec![ask(*key, *limits, *cost); *count]).collect()
+    };
+    let cost_of = |asks: &[Ask<'_>], verdicts: &[Verdict]| -> u32 {
+        asks.iter().zip(verdicts).filter(|(_, verdict)| verdict.allowed).map(|(ask, _)| ask.cost).sum()
+    };
+    let mut runner = TestRunner::new(Config { cases: 200, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&story, |(before, batch, between, first_us, then_us)| {
+        let mut scripts = scripts.borrow_mut();
+        scripts.control.line("FLUSHALL");
+        scripts.set_time(start_us);
+        let asks = asks_of(&before);
+        let mut counted = cost_of(&asks, &scripts.decide(Verb::Check, &asks));
+        scripts.set_time(start_us + first_us);
+        let asks = asks_of(&batch);
+        let (asked, items) = batch_of(&asks);
+        let id = scripts.store.next_batch_id();
+        let answers = scripts.answers(&asked, &id, false);
+        let first = decisions(Verb::Check, &asks, &asked, &items, &answers);
+        let others = asks_of(&between);
+        counted += cost_of(&others, &scripts.decide(Verb::Check, &others));
+        scripts.set_time(start_us + first_us + then_us);
+        let answers = scripts.answers(&asked, &id, true);
+        let second = decisions(Verb::Check, &asks, &asked, &items, &answers);
+        for item in 0..asked.items().len() {
+            let of_item = |verdicts: &[Verdict]| -> Vec<bool> {
+                verdicts.iter().zip(&items).filter(|(_, of)| **of == item).map(|(verdict, _)| verdict.allowed).collect()
+            };
+            let (was, is) = (of_item(&first), of_item(&second));
+            // What was denied is decided anew.
+            prop_assert!(was == is || !was.contains(&true), "item {} of {:?}: {:?}, then {:?}", item, batch, was, is);
+        }
+        counted += cost_of(&asks, &second);
+        let in_redis: u32 = KEYS
+            .iter()
+            .map(|key| {
+                let ask = Ask { key: key.as_bytes(), limits: &[history], cost: 1 };
+                history.max - 1 - scripts.decide_one(Verb::Peek, &ask).remaining
+            })
+            .sum();
+        prop_assert_eq!(in_redis, counted);
+        Ok(())
+    });
+    if let Err(error) = outcome {
+        panic!("{error}");
+    }
+}
+
+/// What the fallback admitted in place of an answer that came late, or never: of each group what is lacking, once, at the
+/// time at which it was admitted.
+#[test]
+fn what_is_written_back_adds_what_is_lacking_once() {
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let start_us = Scripts::start_us();
+    scripts.set_time(start_us);
+    let limits = [limit_of((Way::Gcra(1_000), 10, 20)), limit_of((Way::Calendar("day"), 20, 0))];
+    let ask = Ask { key: b"k", limits: &limits, cost: 2 };
+    let used = |scripts: &mut Scripts| {
+        limits.map(|limit| {
+            let ask = Ask { key: b"k", limits: &[limit], cost: 1 };
+            19 - scripts.decide_one(Verb::Peek, &ask).remaining
+        })
+    };
+    let (batch, _) = batch_of(&[ask; 3]);
+    let id = scripts.store.next_batch_id();
+    scripts.answers(&batch, &id, false);
+    assert_eq!(used(&mut scripts), [6, 6]);
+    let records = |id: Id, cost: u64, admitted: u32, time_us: u64| {
+        limits.map(|limit| {
+            let (counter, id) = (limit.counter(), id.clone());
+            Record { key: b"k"[..].into(), counter, max: limit.max, time_us, id, cost, admitted }
+        })
+    };
+    let asked = |admitted| records(Id::Asked { id: entry_id(&id, 0).into(), asked: 5 }, 2, admitted, start_us);
+    let new = records(Id::New(7), 3, 1, start_us - 200_000);
+    for (records, said, expected) in [
+        // Redis had counted all three.
+        (asked(2), [0, 0], [6, 6]),
+        (asked(5), [1, 1], [10, 10]),
+        (asked(5), [0, 0], [10, 10]),
+        (new.clone(), [1, 1], [13, 13]),
+        (new, [0, 0], [13, 13]),
+        // Of another day; and so long ago that a state which was empty then would be so now.
+        (records(Id::New(8), 1, 1, start_us - 86_400_000_000), [1, 0], [14, 13]),
+    ] {
+        let reply = scripts.run(|store| store.record(&records, 0, Names::Declared));
+        assert_eq!((reply, used(&mut scripts)), (Reply::Integers(said.to_vec()), expected));
+    }
+    scripts.control.line("FLUSHALL");
+    scripts.set_time(start_us);
+    // Ten a second: of four that were admitted 200 ms ago two are gone.
+    let four = records(Id::New(9), 4, 1, start_us - 200_000);
+    scripts.run(|store| store.record(&four[..1], 0, Names::Declared));
+    assert_eq!(used(&mut scripts), [2, 0]);
+    let long_ago = records(Id::New(10), 4, 1, start_us - 600_000);
+    scripts.control.line("FLUSHALL");
+    scripts.set_time(start_us);
+    let reply = scripts.run(|store| store.record(&long_ago[..1], 0, Names::Declared));
+    assert_eq!((reply, used(&mut scripts)), (Reply::Integers(vec![0]), [0, 0]));
+}
+
+/// An interval of this limit is 86.4 us and a bit more, whose parts come to many whole ones.
+#[test]
+fn ten_million_admissions_do_not_drift() {
+    const BATCHES: u32 = 9_766;
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let start_us = Scripts::start_us();
+    let limits = [limit_of((Way::Gcra(86_400_000), 999_999_937, 999_999_937))];
+    let ask = Ask { key: b"k", limits: &limits, cost: 1 };
+    let (batch, _) = batch_of(&[ask; 1024]);
+    scripts.set_time(start_us);
+    for _ in 0..BATCHES {
+        let id = scripts.store.next_batch_id();
+        scripts.answers(&batch, &id, false);
+    }
+    let counted = BATCHES * 1024;
+    assert!(counted > 10_000_000);
+    let ahead_us = |counted: u32| (i128::from(counted) * DAY_US + 999_999_936) / 999_999_937;
+    let verdict = scripts.decide_one(Verb::Peek, &ask);
+    assert_eq!(verdict.remaining, 999_999_937 - counted - 1);
+    assert_eq!(i128::from(verdict.reset_after_ms), (ahead_us(counted + 1) + 999) / 1000);
+    // A microsecond before it is empty, and then.
+    let cost_all = Ask { cost: 1_000_000, ..ask };
+    let end_us = start_us + u64::try_from(ahead_us(counted)).unwrap();
+    for (now_us, used) in [(end_us - 1, 1), (end_us, 0)] {
+        scripts.set_time(now_us);
+        assert_eq!(scripts.decide_one(Verb::Peek, &cost_all).remaining, 998_999_937 - used);
+    }
+}
+
+/// What somebody wrote there that is no state, be it of any type, is an error and stays as it is.
+#[test]
+fn what_is_no_state_is_left_alone() {
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::before(&redis);
+    let mut client = tollgate.client();
+    for value in
+        ["RPUSH rl:{k}:g1000 x", "SET rl:{k}:g1000 x", "SET rl:{k}:g1000 0123456789abcdef", "ZADD rl:{k}:g1000 1 a"]
+    {
+        redis.command("DEL rl:{k}:g1000");
+        redis.command(value);
+        let before = redis.command("DUMP rl:{k}:g1000");
+        for line in ["RL.CHECK k 5 1s BY gcra", "RL.PEEK k 5 1s BY gcra", "RL.CHECK k 5 1h 5 1s BY gcra"] {
+            let reply = client.line(line);
+            assert!(
+                matches!(&reply, Answer::Error(text) if text.starts_with("WRONGTYPE")),
+                "{value}, {line}: {reply:?}"
+            );
+        }
+        assert_eq!(redis.command("DUMP rl:{k}:g1000"), before, "{value}");
+        assert_eq!(redis.command("EXISTS rl:{k}:g3600000").integer(), 0, "nothing of the check is counted");
+    }
+}
+
+/// A state knows nothing of the limit: whoever raises or lowers it loses nothing and gains nothing.
+#[test]
+fn bursts_calendars_and_lines_of_any_algorithm_are_answered() {
+    on_each_store(|client| {
+        let decision = client.decide("RL.CHECK k 10 1h BY gcra BURST 3");
+        assert_eq!((decision.allowed, decision.limit, decision.remaining), (true, 3, 2));
+        assert_eq!(decision.reset_after_ms, 360_000);
+        client.decide("RL.CHECK k 10 1h BY gcra BURST 3 COST 2");
+        let denied = client.decide("RL.CHECK k 10 1h BY gcra BURST 3");
+        assert!(!denied.allowed && (359_000..=360_000).contains(&denied.retry_after_ms), "{denied:?}");
+        assert!(client.decide("RL.CHECK k 10 1h BY gcra BURST 4").allowed, "another burst is the same state");
+        assert_eq!(client.decide("RL.CHECK k 10 1h BY gcra BURST 4 COST 5").retry_after_ms, -1);
+        let month = client.decide("RL.CHECK k 100 1s 3 month+02:00 COST 3");
+        assert_eq!((month.allowed, month.limit, month.remaining), (true, 3, 0));
+        assert!(month.reset_after_ms <= 31 * 86_400_000);
+        let denied = client.decide("RL.CHECK k 100 1s 3 month+02:00");
+        assert!(!denied.allowed && denied.retry_after_ms == denied.reset_after_ms, "{denied:?}");
+        assert_eq!(client.decide("RL.PEEK k 100 1s").remaining, 96, "what was denied counts in no window");
+        assert!(client.decide("RL.CHECK k 3 month").allowed, "other periods are another state");
+        assert_eq!(client.line("RL.RESET k"), Answer::Integer(1));
+        assert_eq!(client.decide("RL.PEEK k 3 month+02:00 10 1s BY fixed").remaining, 2);
+        assert_eq!(client.line("RL.RESET k"), Answer::Integer(0));
+    });
+}
+
+/// The denial cache must not outlast the time at which GCRA admits again, nor forget it early.
+#[test]
+fn who_waits_as_long_as_told_is_admitted_at_once() {
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::before(&redis);
+    let mut client = tollgate.client();
+    for _ in 0..8 {
+        assert!(client.decide("RL.CHECK k 20 1s BY gcra BURST 1").allowed);
+        let denied = client.decide("RL.CHECK k 20 1s BY gcra BURST 1");
+        if denied.allowed {
+            // The machine was asleep for longer than it takes.
+            continue;
+        }
+        assert!((1..=50).contains(&denied.retry_after_ms), "{denied:?}");
+        std::thread::sleep(std::time::Duration::from_millis(denied.retry_after_ms as u64));
+    }
 }

@@ -83,6 +83,30 @@ fn two_proxies_share_one_exact_window() {
     assert_nearly_all(&admitted, 100, WINDOW, DURATION);
 }
 
+/// In any time t at most burst + rate x t.
+#[test]
+fn three_proxies_share_one_burst_and_rate() {
+    const BURST: usize = 20;
+    const PER_SECOND: f64 = 400.0;
+    const DURATION: Duration = Duration::from_millis(1900);
+    let redis = RedisServer::start();
+    let proxies = [(); 3].map(|()| Tollgate::before(&redis));
+    let requests = [("RL.CHECK k 100 250ms BY gcra BURST 20", 1)];
+    let admitted = hammer(&proxies.each_ref().map(Tollgate::addr), &requests, DURATION);
+    let mut sent: Vec<Instant> = admitted.iter().map(|admission| admission.sent).collect();
+    let mut received: Vec<Instant> = admitted.iter().map(|admission| admission.received).collect();
+    sent.sort();
+    received.sort();
+    for (first, from) in sent.iter().enumerate() {
+        for (last, to) in received.iter().enumerate().skip(first + BURST) {
+            let most = BURST as f64 + PER_SECOND * to.saturating_duration_since(*from).as_secs_f64();
+            assert!((last - first + 1) as f64 <= most, "{} within {:?}", last - first + 1, *to - *from);
+        }
+    }
+    let due = BURST as f64 + PER_SECOND * DURATION.as_secs_f64();
+    assert!(admitted.len() as f64 >= 0.9 * due, "only {} of {due}", admitted.len());
+}
+
 #[test]
 fn the_history_in_redis_holds_no_interval_above_a_limit() {
     const DURATION: Duration = Duration::from_millis(1900);
