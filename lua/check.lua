@@ -78,7 +78,7 @@ local function check_item(question, at, number)
   local admitted, fault = items.measure_item(question, at)
   local known = 0
   if admitted and (admitted > 0 or question.is_resent) then
-    local id = number == 0 and batch_id or batch_id .. '.' .. base62(number)
+    local id = question.has_log and (number == 0 and batch_id or batch_id .. '.' .. base62(number))
     known = question.is_resent and items.recall(question, at, id, question.first + number) or 0
     if known == 0 and admitted > 0 then
       fault = items.count_item(question, at, admitted, question.first + number, id, prune)
@@ -97,9 +97,14 @@ for arg = 3, last_arg, 2 do
   local checks, cost, lasts, is_full = question.checks, question.cost, question.lasts, question.is_full
   -- More than `used` is replied where fewer checks than these are admitted.
   local tells_below = is_full and math.huge or checks
-  for _ = 1, question.is_of_logs and 0 or ARGV[arg] do
-    check_item(question, at, number)
-    number, at = number + 1, at + #question
+  if question.is_gcra_alone and not question.is_resent then
+    items.check_gcra(question, at, number, ARGV[arg], check_item)
+    number, at = number + ARGV[arg], at + ARGV[arg]
+  else
+    for _ = 1, question.is_of_logs and 0 or ARGV[arg] do
+      check_item(question, at, number)
+      number, at = number + 1, at + #question
+    end
   end
   for _ = 1, question.is_of_logs and ARGV[arg] or 0 do
     local admitted, fault = measure(question, at)

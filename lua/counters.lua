@@ -6,8 +6,11 @@
 --           fixed: the unix time in us at which the period began that it counts for
 --   I4, I4  GCRA: what this lacks of the exact time, as a fraction of a microsecond: numerator and denominator
 --           fixed: the weight counted, and 0
+--   I4      unix time in seconds until which the state lives
 --   then MOST_IDS times at most, the newest first, who was counted: the last ID_CHARS of the batch's id, the item's number
 --   in the batch (I2) and how many checks of it were admitted (I2)
+-- It is written in place, by SETRANGE, for as long as it lives an eighth longer than it must: to set a TTL costs as much as
+-- all the rest of SET.
 --
 -- GCRA's interval, window / limit, is seldom whole microseconds: with the fraction, whose denominator is the limit, no
 -- admission is rounded, however many there are. Where the limit is another than the last, the fraction is rounded up, by
@@ -24,17 +27,20 @@ local counters
 local function define_counters()
   local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
   local pack, unpack_state, sub = struct.pack, struct.unpack, string.sub
-  local STATE_SIZE, ID_CHARS, ID_SIZE, MOST_IDS = 16, 12, 16, 8
+  local STATE_SIZE, ID_CHARS, ID_SIZE, MOST_IDS = 20, 8, 12, 6
   local DAY_US = 86400000000
+  -- A state, the first of its ids, and the others.
+  local IDS_END = STATE_SIZE + ID_SIZE * (MOST_IDS - 1)
+  local COUNTED = '<dI4I4I4c8I2I2c0'
 
   -- By what a group of checks is known, but for its number: of a batch's id what stands before the first '.'.
   local function tag_of(id)
-    return sub('            ' .. string.match(id, '^[^.]*'), -ID_CHARS)
+    return sub('        ' .. string.match(id, '^[^.]*'), -ID_CHARS)
   end
 
   -- How many checks of a group a state knows to have counted; and the ids of all others.
   local function recall(value, tag, number)
-    local id, known, others = pack('<c12I2', tag, number), 0, {}
+    local id, known, others = pack('<c8I2', tag, number), 0, {}
     for at = STATE_SIZE + 1, #value - ID_SIZE + 1, ID_SIZE do
       if sub(value, at, at + ID_SIZE - 3) == id then
         known = unpack_state('<I2', value, at + ID_SIZE - 2)
@@ -45,9 +51,9 @@ local function define_counters()
     return known, table.concat(others, '', 1, min(#others, MOST_IDS - 1))
   end
 
-  -- The ids of a state, if any, without the oldest, for there to be room for one more.
+  -- The ids of a state, if any, without the oldest of MOST_IDS, for there to be room for one more.
   local function ids_of(value)
-    return value and sub(value, STATE_SIZE + 1, STATE_SIZE + ID_SIZE * (MOST_IDS - 1)) or ''
+    return value and sub(value, STATE_SIZE + 1, IDS_END) or ''
   end
 
   -- A number of months since the year 0, as days since 1970.
@@ -77,23 +83,23 @@ local function define_counters()
     return days_before(month) * DAY_US - limit.shift_us, days_before(month + limit.months) * DAY_US - limit.shift_us
   end
 
-  -- What a state of GCRA says: how many whole microseconds it is ahead of a time, and how many parts of one in `of`. Nil
-  -- if it is no such state.
+  -- What a state of GCRA says: how many whole microseconds it is ahead of a time, how many parts of one in `of`, and until
+  -- when it lives. Nil if it is no such state.
   local function read_gcra(value, of, time_us)
     if #value < STATE_SIZE then
       return nil
     end
-    local tat_us, part, last_of = unpack_state('<dI4I4', value)
+    local tat_us, part, last_of, until_s = unpack_state('<dI4I4I4', value)
     local ahead_us = tat_us - time_us
     if not (tat_us >= 0 and tat_us <= 1e16 and tat_us % 1 == 0 and part < last_of) then
       return nil
     elseif ahead_us < 0 then
-      return 0, 0
+      return 0, 0, until_s
     elseif part == 0 or last_of == of then
-      return ahead_us, part
+      return ahead_us, part, until_s
     end
     part = floor(part * of / last_of) + 2
-    return part < of and ahead_us or ahead_us + 1, part < of and part or 0
+    return part < of and ahead_us or ahead_us + 1, part < of and part or 0, until_s
   end
 
   -- What a state of a fixed window says: what is counted for the period that it holds for now, and when that began and
@@ -137,26 +143,39 @@ local function define_counters()
     return counter, at
   end
 
-  -- Writes a state, which lives until a unix time in ms, given as text.
-  local function write(key, number, amount, of, tag, item, admitted, ids, until_ms)
-    call('SET', key, pack('<dI4I4c12I2I2', number, amount, of, tag, item, admitted) .. ids, 'PXAT', until_ms)
+  -- Until when a state lives.
+  local function until_of(value)
+    return (unpack_state('<I4', value, STATE_SIZE - 3))
   end
 
-  -- When a state is to go that counts until a time and for so long at most: an eighth of that later at least, so that it is
-  -- not lost if the clock steps back.
-  local function expiry(end_us, length_us)
-    return string.format('%.0f', ceil((end_us + length_us / 8) / 1000) + 1)
+  -- Unix times in seconds, as text.
+  local texts = {}
+
+  -- Writes a state over another, which lives until `until_s`, or in place of none. It counts until a time and for so long
+  -- at most, and lives an eighth of that longer at least, so that it is not lost if the clock steps back.
+  local function write(key, until_s, number, amount, of, tag, item, admitted, ids, end_us, length_us)
+    if until_s and until_s * 1000000 >= end_us + length_us / 8 then
+      call('SETRANGE', key, '0', pack(COUNTED, number, amount, of, until_s, tag, item, admitted, ids))
+      return
+    end
+    until_s = ceil((end_us + length_us / 4) / 1000000)
+    local text = texts[until_s] or string.format('%d', until_s)
+    texts[until_s] = text
+    call('SET', key, pack(COUNTED, number, amount, of, until_s, tag, item, admitted, ids), 'EXAT', text)
   end
 
   return {
     tag_of = tag_of,
     recall = recall,
     ids_of = ids_of,
+    ids_end = IDS_END,
+    STATE_SIZE = STATE_SIZE,
+    COUNTED = COUNTED,
     period_at = period_at,
     read_gcra = read_gcra,
     read_fixed = read_fixed,
     read_counter = read_counter,
     write = write,
-    expiry = expiry,
+    until_of = until_of,
   }
 end

@@ -49,7 +49,8 @@ local function add_to_gcra(key, packed, at, time_us, counter, value, missing, id
   if tat_us < now_us then
     return false
   end
-  counters.write(key, tat_us, part % of, of, id.tag, id.number, id.admitted, id.others, counters.expiry(tat_us, tat_us - now_us))
+  local until_s = value and counters.until_of(value)
+  counters.write(key, until_s, tat_us, part % of, of, id.tag, id.number, id.admitted, id.others, tat_us, tat_us - now_us)
   return true
 end
 
@@ -63,8 +64,9 @@ local function add_to_fixed(key, time_us, counter, value, weight, id)
   if not used or time_us < from_us then
     return false
   end
-  local expiry = counters.expiry(until_us, until_us - from_us)
-  counters.write(key, from_us, math.min(MOST, used + weight), 0, id.tag, id.number, id.admitted, id.others, expiry)
+  used = math.min(MOST, used + weight)
+  local until_s, length_us = value and counters.until_of(value), until_us - from_us
+  counters.write(key, until_s, from_us, used, 0, id.tag, id.number, id.admitted, id.others, until_us, length_us)
   return true
 end
 

@@ -12,13 +12,15 @@
 use super::calendar::{Period, Span};
 use super::{Counter, Limit, LimitState, Standing};
 
-/// The part of a period that a state in Redis outlives it, as lua/counters.lua has it, rounded up.
+/// The part of a period that a state in Redis outlives it at most, and the second that its life is rounded up to, as
+/// lua/counters.lua has it.
 const MAX_SPARE_PART: u64 = 4;
+const ROUNDING_US: u64 = 1_000_000;
 
 /// The longest that a state lives after its last request.
 pub(super) const fn max_life_us(period: Period) -> u64 {
     // A later period may be the one that counts.
-    2 * period.longest().us() + period.longest().us() / MAX_SPARE_PART
+    2 * period.longest().us() + period.longest().us() / MAX_SPARE_PART + ROUNDING_US
 }
 
 /// The state of a period that ends so soon.

@@ -22,9 +22,10 @@ use super::{Counter, Limit, LimitState, MAX_WINDOW_MS, Standing, Window};
 pub const MAX_WINDOWS_TO_EMPTY: u64 = 100;
 /// And after so long.
 const MAX_US_TO_EMPTY: u64 = MAX_WINDOW_MS * 1000;
-/// The part of that time that a state in Redis may outlive its use, as lua/items.lua and lua/counters.lua have it: less
-/// than a sixteenth and an eighth.
+/// The part of that time that a state in Redis outlives its use at most, and the second that its life is rounded up to, as
+/// lua/counters.lua has it.
 const MAX_SPARE_PART: u64 = 4;
+const ROUNDING_US: u64 = 1_000_000;
 
 /// The parts that a limit's numbers are counted in.
 type Parts = u128;
@@ -43,7 +44,7 @@ pub(super) const fn longest_us(window: Window) -> u64 {
 
 /// The longest that a state lives after its last request.
 pub(super) const fn max_life_us(window: Window) -> u64 {
-    longest_us(window) + longest_us(window) / MAX_SPARE_PART
+    longest_us(window) + longest_us(window) / MAX_SPARE_PART + ROUNDING_US
 }
 
 fn level(limit: &Limit, state: &LimitState) -> Parts {

@@ -25,7 +25,7 @@ const RESETS: Option<&str> = Some("RL.RESET fails");
 
 const POLICIES: Option<&str> = Some("policies cannot be changed while it runs");
 
-const NEEDS: [Need; 23] = [
+const NEEDS: [Need; 24] = [
     // With a key, as there are services that run no script without.
     Need { right: "+evalsha", words: &["EVALSHA", NO_SCRIPT, "1", KEY], loss: None },
     Need { right: "+eval", words: &["EVAL", "return 1", "1", KEY], loss: None },
@@ -43,7 +43,8 @@ const NEEDS: [Need; 23] = [
     Need { right: "+pexpireat", words: &["PEXPIREAT", KEY, "99999999999999"], loss: None },
     Need { right: "+get", words: &["GET", KEY], loss: None },
     // Changes nothing: there is no such key.
-    Need { right: "+set", words: &["SET", KEY, "", "XX", "PXAT", "99999999999999"], loss: None },
+    Need { right: "+set", words: &["SET", KEY, "", "XX", "EXAT", "99999999999"], loss: None },
+    Need { right: "+setrange", words: &["SETRANGE", KEY, "0", ""], loss: None },
     Need { right: "+pttl", words: &["PTTL", KEY], loss: None },
     Need { right: "+unlink", words: &["UNLINK", KEY], loss: None },
     Need { right: "+publish", words: &["PUBLISH", CHANNEL, ""], loss: RESETS },

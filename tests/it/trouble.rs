@@ -238,7 +238,7 @@ fn all_that_is_needed_can_be_tried() {
         format!("connect: {}", redis.addr()),
         "login: as 'tollgate'".to_owned(),
         "server: Redis ".to_owned(),
-        "commands: 23 that are needed".to_owned(),
+        "commands: 24 that are needed".to_owned(),
         "script: record".to_owned(),
         "subscribe: rl:reset".to_owned(),
     ] {
