@@ -14,7 +14,8 @@
 --        and behind all of these, among what the logs say of denials, where they are not 0: the place, and
 --          GCRA   the parts of a us by which the state is ahead beyond that; 0; 0
 --          fixed  in how many us the period ends that counts, if that is not the current one; 0; 0
--- Cost   1 call for each limit that is no log, and 1 more if something is admitted
+-- Cost   1 call for each limit that is no log, and 1 more if something is admitted; of GCRA alone 1 more if the state is
+--        new, denies, was written under another limit, or needs a new TTL
 
 function define_items()
   local counters = define_counters()
