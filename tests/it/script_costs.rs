@@ -140,3 +140,26 @@ fn a_glance_at_a_key_is_bounded() {
     let cost = cost_of(&mut scripts, |scripts| drop(scripts.run(|store| store.inspect(&inspect.glance().unwrap()))));
     assert_bounded("a glance at 64 windows", cost, 7 * 64 + 20);
 }
+
+/// Of as many as may be, as many are changed as are together, and read as are together.
+#[test]
+fn a_change_of_policies_and_a_part_of_them_are_bounded() {
+    const MOST_FIELDS: usize = 102_002;
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let fields = |numbers: std::ops::Range<usize>, limit: usize| -> Vec<_> {
+        let field = |number| format!("override:api:user:{number:0>100}").into_bytes();
+        numbers.map(|number| (field(number), format!("={limit} 1s").into_bytes())).collect()
+    };
+    for first in (0..100_000).step_by(500) {
+        scripts.run(|store| store.change_policies(&fields(first..first + 500, 1), MOST_FIELDS));
+    }
+    let mut limit = 1;
+    let cost = cost_of(&mut scripts, |scripts| {
+        limit += 1;
+        scripts.run(|store| store.change_policies(&fields(0..256, limit), MOST_FIELDS));
+    });
+    assert_bounded("a change of 256 overrides", cost, 2 * 256 + 4);
+    let cost = cost_of(&mut scripts, |scripts| drop(scripts.run(|store| store.read_policies(b"0", 256))));
+    assert_bounded("a part of 100,000 overrides", cost, 2);
+}

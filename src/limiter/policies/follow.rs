@@ -108,22 +108,32 @@ impl Keeper {
 
     /// Redis does not tell of changes, or does not keep any.
     fn is_lost(&self, node: &Node, error: &Error) {
-        let is_setup = error.has_code("NOPERM") || error.has_code("WRONGTYPE");
-        let problem = match error {
-            _ if error.has_code("NOPERM") => {
-                let about = node.health.about();
-                let advice = needs::policy_rights(about);
-                format!("the user '{}' lacks rights: policies cannot be changed while it runs ({advice})", about.user)
-            }
-            Error::Refused(text) => format!("Redis does not keep what is said of policies: {text}"),
-            Error::Io(_) | Error::Unexpected => UNAVAILABLE.to_owned(),
-        };
+        let problem = problem_of(node, error);
+        let is_setup = lacks_rights(error) || error.has_code("WRONGTYPE");
         let is_news = std::mem::replace(&mut self.lock().problem, problem.clone()) != problem;
         // That Redis is away is told already.
         if is_news && is_setup {
             warn!(redis = ?node.dialer, %error, problem, "policies are not followed");
         }
     }
+}
+
+/// Why Redis does not keep what is said.
+fn problem_of(node: &Node, error: &Error) -> String {
+    match error {
+        _ if lacks_rights(error) => {
+            let about = node.health.about();
+            let advice = needs::policy_rights(about);
+            format!("the user '{}' lacks rights: policies cannot be changed while it runs ({advice})", about.user)
+        }
+        Error::Refused(text) => format!("Redis does not keep what is said of policies: {text}"),
+        Error::Io(_) | Error::Unexpected => UNAVAILABLE.to_owned(),
+    }
+}
+
+/// Whether a command, or one that a script ran, is not allowed.
+fn lacks_rights(error: &Error) -> bool {
+    matches!(error, Error::Refused(text) if text.contains("NOPERM") || text.contains("script can't run this command"))
 }
 
 /// Connects, reads all, and goes on to carry out orders and to hear of others' until something is lost.
@@ -333,8 +343,8 @@ impl Follower<'_> {
                         Error::Refused(text) if index == 0 && Redirect::read(text).is_some() => {
                             orders.put_back(asked.collect());
                         }
-                        Error::Refused(text) if index == 0 => {
-                            let why = format!("UNAVAILABLE Redis does not keep what is said of policies: {text}");
+                        Error::Refused(_) if index == 0 => {
+                            let why = format!("UNAVAILABLE {}", problem_of(self.node, &error));
                             asked.for_each(|asked| asked.fail(why.clone()));
                         }
                         _ => asked.for_each(|asked| asked.fail(UNKNOWN.to_owned())),

@@ -44,8 +44,9 @@ fn a_change_of_the_file_is_seen_by_itself() {
     assert_eq!(field(&mut client, "login", "source"), "file");
     fs::write(&file, "[policies]\nlogin = \"6 1m\"\napi = \"1 1s\"\n").unwrap();
     wait_until(SEEN, || limits(&mut client) == "6 1m");
-    let told = tollgate.log().into_iter().find(|line| line.contains("the file's policies have changed"));
-    let told = told.expect("a line of log");
+    let says = "the file's policies have changed";
+    wait_until(PATIENCE, || tollgate.log().iter().any(|line| line.contains(says)));
+    let told = tollgate.log().into_iter().find(|line| line.contains(says)).unwrap();
     assert!(told.contains("login: '6 1m' (was '5 1m')") && told.contains("api: '1 1s' (new)"), "{told}");
     fs::write(&file, "").unwrap();
     wait_until(SEEN, || client.line("RL.POLICY LIST") == Reply::Array(vec![]));
@@ -95,8 +96,13 @@ fn a_bad_file_is_refused_whole_told_once_and_counted() {
     fs::write(&file, "[policies]\nlogin = \"6 1m\"\napi = \n").unwrap();
     wait_until(SEEN, || info(&tollgate, "config_reload_failures") == "3");
     assert_eq!(limits(&mut client), "5 1m");
-    let told: Vec<_> = tollgate.log().into_iter().filter(|line| line.contains("policies cannot be read")).collect();
-    assert_eq!(told.len(), 2, "{told:?}");
+    let told = || {
+        let log = tollgate.log().into_iter();
+        log.filter(|line| line.contains("policies cannot be read")).collect::<Vec<_>>()
+    };
+    // Once for each that was refused, in their order.
+    wait_until(PATIENCE, || told().len() == 2);
+    let told = told();
     assert!(told[1].contains("line 3"), "{told:?}");
     fs::remove_file(&file).unwrap();
     wait_until(SEEN, || info(&tollgate, "config_reload_failures") == "4");
