@@ -5,7 +5,7 @@ use crate::auth::{Auth, NO_POLICIES};
 use crate::clock::now_us;
 use crate::command::{PolicyRequest, quoted};
 use crate::glob;
-use crate::limit::PolicyName;
+use crate::limit::{Limit, PolicyName};
 use crate::limiter::mailbox::Answer;
 use crate::limiter::policies::{Operator, Outcome};
 use crate::policy::{Order, Override, OverrideOrder, Policies, Policy, Switch, Target, Until};
@@ -200,7 +200,7 @@ fn write_policy(out: &mut BytesMut, policies: &Policies, policy: &Policy, kept: 
     field(out, "source", if policy.live().definition.is_some() { kept } else { IN_FILE }.as_bytes());
     if whole {
         let limits = definition.quotas.as_slice();
-        let seconds = |limit: &crate::limit::Limit| limit.window.ms().div_ceil(1000);
+        let seconds = |limit: &Limit| limit.window.ms().div_ceil(1000);
         reply::bulk(out, b"quotas");
         reply::array(out, limits.len());
         for limit in limits {
@@ -210,10 +210,19 @@ fn write_policy(out: &mut BytesMut, policies: &Policies, policy: &Policy, kept: 
         }
         let items: Vec<_> = limits
             .iter()
-            .map(|limit| format!("\"{}\";q={};w={}", policy.name().as_str(), limit.max, seconds(limit)))
+            .enumerate()
+            .map(|(at, limit)| policy_item(policy.name().as_str(), at.saturating_add(1), limit))
             .collect();
         field(out, "policy_header", items.join(", ").as_bytes());
     }
+}
+
+/// An item of the header RateLimit-Policy. Each is called otherwise, as the header RateLimit tells them apart by that; and its
+/// window is whole seconds, or not said.
+fn policy_item(policy: &str, place: usize, limit: &Limit) -> String {
+    let window_ms = limit.window.ms();
+    let window = if window_ms.is_multiple_of(1000) { format!(";w={}", window_ms / 1000) } else { String::new() };
+    format!("\"{policy}-{place}\";q={}{window}", limit.max)
 }
 
 /// Unix time in milliseconds; -1 if it never ends.

@@ -83,7 +83,12 @@ fn what_holds_is_told_in_both_protocols() {
             assert_eq!((got.field("until_ms"), got.field("overrides")), (&Reply::Integer(-1), &Reply::Integer(1)));
             let quota = |max, seconds| Reply::Array(vec![Reply::Integer(max), Reply::Integer(seconds)]);
             assert_eq!(got.field("quotas"), &Reply::Array(vec![quota(5, 60), quota(20, 3600)]));
-            assert_eq!(got.field("policy_header").text(), "\"login\";q=5;w=60, \"login\";q=20;w=3600");
+            assert_eq!(got.field("policy_header").text(), "\"login-1\";q=5;w=60, \"login-2\";q=20;w=3600");
+            // A window that is not of whole seconds cannot be told there.
+            order(client, "RL.POLICY SET quick 20 500ms 600 1m");
+            let header = client.line("RL.POLICY GET quick").field("policy_header").text();
+            assert_eq!(header, "\"quick-1\";q=20, \"quick-2\";q=600;w=60");
+            client.line("RL.POLICY DEL quick");
             let source = got.field("source").text();
             assert!(source == "memory" || source == "redis", "{source}");
             let list = client.line("RL.POLICY LIST");

@@ -11,30 +11,30 @@ import java.util.Map;
 import java.util.regex.Pattern;
 
 final class Check {
-    private static final String API = "'api-60000ms';q=3;w=60, 'api-3600000ms';q=100;w=3600";
+    private static final String API = "'api-1';q=3;w=60, 'api-2';q=100;w=3600";
 
     public static void main(String[] arguments) throws IOException {
         try (Socket socket = new Socket("localhost", 6380)) {
             for (int left = 2; left >= 0; left--) {
-                String hour = "'api-3600000ms';r=" + (97 + left) + ";t=3600 soon";
-                look(ask(socket, "user:42", "api"), API, "'api-60000ms';r=" + left + ";t=60 soon, " + hour, null);
+                String hour = "'api-2';r=" + (97 + left) + ";t=3600 soon";
+                look(ask(socket, "user:42", "api"), API, "'api-1';r=" + left + ";t=60 soon, " + hour, null);
             }
-            look(ask(socket, "user:42", "api"), API, "'api-60000ms';r=0;t=60 soon", "60 soon");
-            look(ask(socket, "user:42", "search"), "'search-500ms';q=20, 'search-60000ms';q=600;w=60",
-                "'search-500ms';r=19;t=1, 'search-60000ms';r=599;t=60 soon", null);
+            look(ask(socket, "user:42", "api"), API, "'api-1';r=0;t=60 soon", "60 soon");
+            look(ask(socket, "user:42", "search"), "'search-1';q=20, 'search-2';q=600;w=60",
+                "'search-1';r=19;t=1, 'search-2';r=599;t=60 soon", null);
             look(ask(socket, "ip:10.6.6.6", "api"), null, null, null);
             look(ask(socket, "ip:10.7.7.7", "api"), null, null, null);
-            String trial = "'trial-60000ms';r=0;t=60 soon";
-            look(ask(socket, "user:42", "trial"), "'trial-60000ms';q=1;w=60", trial, null);
-            look(ask(socket, "user:42", "trial"), "'trial-60000ms';q=1;w=60", trial, null);
-            String plain = "'default-60000ms';r=1;t=60 soon";
-            look(ask(socket, "user:42", "2", "1m"), "'default-60000ms';q=2;w=60", plain, null);
+            String trial = "'trial-1';r=0;t=60 soon";
+            look(ask(socket, "user:42", "trial"), "'trial-1';q=1;w=60", trial, null);
+            look(ask(socket, "user:42", "trial"), "'trial-1';q=1;w=60", trial, null);
+            String plain = "'default-1';r=1;t=60 soon";
+            look(ask(socket, "user:42", "2", "1m"), "'default-1';q=2;w=60", plain, null);
         }
         // Seconds are rounded up, and a window that is not of whole seconds has no `w`.
         List<?> limits = List.of(limit(5, 1500, 0, 1001, 1000), limit(9, 2000, 4, 0, 1), limit(9, 3000, 9, 0, 0));
-        String policies = "'p-1500ms';q=5, 'p-2000ms';q=9;w=2, 'p-3000ms';q=9;w=3";
-        look(reply(0, "limit", 1001, limits), policies, "'p-1500ms';r=0;t=1", "2");
-        look(reply(1, "ok", 0, limits), policies, "'p-1500ms';r=0;t=1, 'p-2000ms';r=4;t=1, 'p-3000ms';r=9", null);
+        String policies = "'p-1';q=5, 'p-2';q=9;w=2, 'p-3';q=9;w=3";
+        look(reply(0, "limit", 1001, limits), policies, "'p-1';r=0;t=1", "2");
+        look(reply(1, "ok", 0, limits), policies, "'p-1';r=0;t=1, 'p-2';r=4;t=1, 'p-3';r=9", null);
     }
 
     /** Fails unless these are the fields. What is soon may be as much as two seconds less, for the time that passes. */

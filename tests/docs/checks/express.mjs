@@ -4,7 +4,7 @@ import { once } from "node:events";
 import net from "node:net";
 import express from "express";
 
-const POLICY = '"api-60000ms";q=3;w=60, "api-3600000ms";q=100;w=3600';
+const POLICY = '"api-1";q=3;w=60, "api-2";q=100;w=3600';
 const app = express();
 app.set("trust proxy", "loopback");
 const hello = (_request, response) => response.send("hello");
@@ -36,33 +36,33 @@ async function use(port) {
   await tollgate.connect().catch(() => {});
 }
 
-await look("api", 200, POLICY, '"api-60000ms";r=2;t=60 soon, "api-3600000ms";r=99;t=3600 soon');
-await look("api", 200, POLICY, '"api-60000ms";r=1;t=60 soon, "api-3600000ms";r=98;t=3600 soon');
-await look("api", 200, POLICY, '"api-60000ms";r=0;t=60 soon, "api-3600000ms";r=97;t=3600 soon');
-const denied = await look("api", 429, POLICY, '"api-60000ms";r=0;t=60 soon', "60 soon");
+await look("api", 200, POLICY, '"api-1";r=2;t=60 soon, "api-2";r=99;t=3600 soon');
+await look("api", 200, POLICY, '"api-1";r=1;t=60 soon, "api-2";r=98;t=3600 soon');
+await look("api", 200, POLICY, '"api-1";r=0;t=60 soon, "api-2";r=97;t=3600 soon');
+const denied = await look("api", 429, POLICY, '"api-1";r=0;t=60 soon', "60 soon");
 assert.match(denied.headers.get("content-type"), /^application\/problem\+json/);
 const problem = {
   type: "https://iana.org/assignments/http-problem-types#quota-exceeded",
   title: "Quota Exceeded",
   status: 429,
-  "violated-policies": ["api-60000ms"],
+  "violated-policies": ["api-1"],
 };
 assert.deepEqual(await denied.json(), problem);
 
-const policies = '"search-500ms";q=20, "search-60000ms";q=600;w=60';
-await look("search", 200, policies, '"search-500ms";r=19;t=1, "search-60000ms";r=599;t=60 soon');
+const policies = '"search-1";q=20, "search-2";q=600;w=60';
+await look("search", 200, policies, '"search-1";r=19;t=1, "search-2";r=599;t=60 soon');
 const blocked = await look("api", 429, null, null, null, "10.6.6.6");
 assert.deepEqual(await blocked.json(), { ...problem, "violated-policies": [] });
 await look("api", 200, null, null, null, "10.7.7.7");
-await look("trial", 200, '"trial-60000ms";q=1;w=60', '"trial-60000ms";r=0;t=60 soon');
-await look("trial", 200, '"trial-60000ms";q=1;w=60', '"trial-60000ms";r=0;t=60 soon');
-await look("plain", 200, '"default-60000ms";q=2;w=60', '"default-60000ms";r=1;t=60 soon');
+await look("trial", 200, '"trial-1";q=1;w=60', '"trial-1";r=0;t=60 soon');
+await look("trial", 200, '"trial-1";q=1;w=60', '"trial-1";r=0;t=60 soon');
+await look("plain", 200, '"default-1";q=2;w=60', '"default-1";r=1;t=60 soon');
 await look("unknown", 500, null, null);
 
 // Its Redis is away.
 await use(6381);
-await look("api", 200, POLICY, '"api-60000ms";r=0;t=60 soon, "api-3600000ms";r=49;t=72 soon');
-await look("api", 429, POLICY, '"api-60000ms";r=0;t=60 soon', "60 soon");
+await look("api", 200, POLICY, '"api-1";r=0;t=60 soon, "api-2";r=49;t=72 soon');
+await look("api", 429, POLICY, '"api-1";r=0;t=60 soon', "60 soon");
 
 // Nobody listens there.
 await use(1);
@@ -89,10 +89,10 @@ const limit = (limit, window_ms, remaining, retry_after_ms, next_ms) =>
   Object.entries({ limit, window_ms, remaining, retry_after_ms, next_ms }).flat();
 const limits = [limit(5, 1500, 0, 1001, 1000), limit(9, 2000, 4, 0, 1), limit(9, 3000, 9, 0, 0)];
 const made = headerFields({ allowed: 0, reason: "limit", policy: "p", retry_after_ms: 1001, limits });
-const fields = { "RateLimit-Policy": '"p-1500ms";q=5, "p-2000ms";q=9;w=2, "p-3000ms";q=9;w=3' };
-assert.deepEqual(made.fields, { ...fields, RateLimit: '"p-1500ms";r=0;t=1', "Retry-After": "2" });
-assert.deepEqual(made.violated, ["p-1500ms"]);
-const states = '"p-1500ms";r=0;t=1, "p-2000ms";r=4;t=1, "p-3000ms";r=9';
+const fields = { "RateLimit-Policy": '"p-1";q=5, "p-2";q=9;w=2, "p-3";q=9;w=3' };
+assert.deepEqual(made.fields, { ...fields, RateLimit: '"p-1";r=0;t=1', "Retry-After": "2" });
+assert.deepEqual(made.violated, ["p-1"]);
+const states = '"p-1";r=0;t=1, "p-2";r=4;t=1, "p-3";r=9';
 const allowed = headerFields({ allowed: 1, reason: "ok", policy: "p", retry_after_ms: 0, limits });
 assert.deepEqual(allowed.fields, { ...fields, RateLimit: states });
 process.exit(0);

@@ -16,21 +16,21 @@ function look(array $fields, array $wanted): void {
 }
 
 $ask = fn(...$arguments) => headerFields($tollgate->rawCommand('RL.CHECK', ...[...$arguments, 'FULL']));
-$api = '"api-60000ms";q=3;w=60, "api-3600000ms";q=100;w=3600';
+$api = '"api-1";q=3;w=60, "api-2";q=100;w=3600';
 foreach ([[2, 99], [1, 98], [0, 97]] as [$minute, $hour]) {
-    look($ask('user:42', 'api'), [$api, "\"api-60000ms\";r=$minute;t=60 soon, \"api-3600000ms\";r=$hour;t=3600 soon"]);
+    look($ask('user:42', 'api'), [$api, "\"api-1\";r=$minute;t=60 soon, \"api-2\";r=$hour;t=3600 soon"]);
 }
-look($ask('user:42', 'api'), [$api, '"api-60000ms";r=0;t=60 soon', '60 soon']);
+look($ask('user:42', 'api'), [$api, '"api-1";r=0;t=60 soon', '60 soon']);
 look($ask('user:42', 'search'), [
-    '"search-500ms";q=20, "search-60000ms";q=600;w=60',
-    '"search-500ms";r=19;t=1, "search-60000ms";r=599;t=60 soon',
+    '"search-1";q=20, "search-2";q=600;w=60',
+    '"search-1";r=19;t=1, "search-2";r=599;t=60 soon',
 ]);
 look($ask('ip:10.6.6.6', 'api'), []);
 look($ask('ip:10.7.7.7', 'api'), []);
 foreach ([1, 2] as $_) {
-    look($ask('user:42', 'trial'), ['"trial-60000ms";q=1;w=60', '"trial-60000ms";r=0;t=60 soon']);
+    look($ask('user:42', 'trial'), ['"trial-1";q=1;w=60', '"trial-1";r=0;t=60 soon']);
 }
-look($ask('user:42', 2, '1m'), ['"default-60000ms";q=2;w=60', '"default-60000ms";r=1;t=60 soon']);
+look($ask('user:42', 2, '1m'), ['"default-1";q=2;w=60', '"default-1";r=1;t=60 soon']);
 
 // Seconds are rounded up, and a window that is not of whole seconds has no `w`.
 $limit = fn($limit, $window, $remaining, $retryAfter, $next) => [
@@ -40,6 +40,6 @@ $limits = [$limit(5, 1500, 0, 1001, 1000), $limit(9, 2000, 4, 0, 1), $limit(9, 3
 $reply = fn($allowed, $reason, $retryAfter) => [
     'allowed', $allowed, 'reason', $reason, 'policy', 'p', 'retry_after_ms', $retryAfter, 'limits', $limits,
 ];
-$policies = '"p-1500ms";q=5, "p-2000ms";q=9;w=2, "p-3000ms";q=9;w=3';
-look(headerFields($reply(0, 'limit', 1001)), [$policies, '"p-1500ms";r=0;t=1', '2']);
-look(headerFields($reply(1, 'ok', 0)), [$policies, '"p-1500ms";r=0;t=1, "p-2000ms";r=4;t=1, "p-3000ms";r=9']);
+$policies = '"p-1";q=5, "p-2";q=9;w=2, "p-3";q=9;w=3';
+look(headerFields($reply(0, 'limit', 1001)), [$policies, '"p-1";r=0;t=1', '2']);
+look(headerFields($reply(1, 'ok', 0)), [$policies, '"p-1";r=0;t=1, "p-2";r=4;t=1, "p-3";r=9']);

@@ -13,7 +13,7 @@ import (
 	"github.com/gomodule/redigo/redis"
 )
 
-const policy = `"api-60000ms";q=3;w=60, "api-3600000ms";q=100;w=3600`
+const policy = `"api-1";q=3;w=60, "api-2";q=100;w=3600`
 const problem = `{"status":429,"title":"Quota Exceeded",` +
 	`"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","violated-policies":`
 
@@ -67,17 +67,17 @@ func answering(reply string) string {
 }
 
 func main() {
-	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-60000ms";r=2;t=60 soon, "api-3600000ms";r=99;t=3600 soon`, ""})
-	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-60000ms";r=1;t=60 soon, "api-3600000ms";r=98;t=3600 soon`, ""})
-	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-60000ms";r=0;t=60 soon, "api-3600000ms";r=97;t=3600 soon`, ""})
+	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-1";r=2;t=60 soon, "api-2";r=99;t=3600 soon`, ""})
+	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-1";r=1;t=60 soon, "api-2";r=98;t=3600 soon`, ""})
+	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-1";r=0;t=60 soon, "api-2";r=97;t=3600 soon`, ""})
 	denied := get("10.0.0.1", "api")
-	look(denied, 429, fields{policy, `"api-60000ms";r=0;t=60 soon`, "60 soon"})
+	look(denied, 429, fields{policy, `"api-1";r=0;t=60 soon`, "60 soon"})
 	if denied.Header().Get("Content-Type") != "application/problem+json" ||
-		denied.Body.String() != problem+"[\"api-60000ms\"]}\n" {
+		denied.Body.String() != problem+"[\"api-1\"]}\n" {
 		log.Fatal(denied)
 	}
-	look(get("10.0.0.1", "search"), 200, fields{`"search-500ms";q=20, "search-60000ms";q=600;w=60`,
-		`"search-500ms";r=19;t=1, "search-60000ms";r=599;t=60 soon`, ""})
+	look(get("10.0.0.1", "search"), 200, fields{`"search-1";q=20, "search-2";q=600;w=60`,
+		`"search-1";r=19;t=1, "search-2";r=599;t=60 soon`, ""})
 	blocked := get("10.6.6.6", "api")
 	look(blocked, 429, fields{})
 	if blocked.Body.String() != problem+"[]}\n" {
@@ -85,15 +85,15 @@ func main() {
 	}
 	look(get("10.7.7.7", "api"), 200, fields{})
 	for turn := 0; turn < 2; turn++ {
-		look(get("10.0.0.1", "trial"), 200, fields{`"trial-60000ms";q=1;w=60`, `"trial-60000ms";r=0;t=60 soon`, ""})
+		look(get("10.0.0.1", "trial"), 200, fields{`"trial-1";q=1;w=60`, `"trial-1";r=0;t=60 soon`, ""})
 	}
-	look(get("10.0.0.1", 2, "1m"), 200, fields{`"default-60000ms";q=2;w=60`, `"default-60000ms";r=1;t=60 soon`, ""})
+	look(get("10.0.0.1", 2, "1m"), 200, fields{`"default-1";q=2;w=60`, `"default-1";r=1;t=60 soon`, ""})
 	look(get("10.0.0.1", "unknown"), 500, fields{})
 
 	// Its Redis is away.
 	use("localhost:6381")
-	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-60000ms";r=0;t=60 soon, "api-3600000ms";r=49;t=72 soon`, ""})
-	look(get("10.0.0.1", "api"), 429, fields{policy, `"api-60000ms";r=0;t=60 soon`, "60 soon"})
+	look(get("10.0.0.1", "api"), 200, fields{policy, `"api-1";r=0;t=60 soon, "api-2";r=49;t=72 soon`, ""})
+	look(get("10.0.0.1", "api"), 429, fields{policy, `"api-1";r=0;t=60 soon`, "60 soon"})
 
 	// Nobody listens there; then somebody does, and says nothing.
 	for _, another := range []string{"localhost:1", answering("")} {
@@ -112,14 +112,14 @@ func main() {
 	all := limits{{5, 1500, 0, 1001, 1000}, {9, 2000, 4, 0, 1}, {9, 3000, 9, 0, 0}}
 	header := http.Header{}
 	violated := setFields(header, reply{Reason: "limit", Policy: "p", RetryAfter: 1001, Limits: all})
-	policies := `"p-1500ms";q=5, "p-2000ms";q=9;w=2, "p-3000ms";q=9;w=3`
-	wanted := http.Header{"Ratelimit-Policy": {policies}, "Ratelimit": {`"p-1500ms";r=0;t=1`}, "Retry-After": {"2"}}
-	if !reflect.DeepEqual(header, wanted) || !reflect.DeepEqual(violated, []string{"p-1500ms"}) {
+	policies := `"p-1";q=5, "p-2";q=9;w=2, "p-3";q=9;w=3`
+	wanted := http.Header{"Ratelimit-Policy": {policies}, "Ratelimit": {`"p-1";r=0;t=1`}, "Retry-After": {"2"}}
+	if !reflect.DeepEqual(header, wanted) || !reflect.DeepEqual(violated, []string{"p-1"}) {
 		log.Fatal(header, violated)
 	}
 	header = http.Header{}
 	setFields(header, reply{Allowed: true, Reason: "ok", Policy: "p", Limits: all})
-	states := `"p-1500ms";r=0;t=1, "p-2000ms";r=4;t=1, "p-3000ms";r=9`
+	states := `"p-1";r=0;t=1, "p-2";r=4;t=1, "p-3";r=9`
 	if !reflect.DeepEqual(header, http.Header{"Ratelimit-Policy": {policies}, "Ratelimit": {states}}) {
 		log.Fatal(header)
 	}

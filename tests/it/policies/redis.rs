@@ -212,7 +212,7 @@ fn what_cannot_be_read_does_not_hold_and_is_told_once() {
 #[test]
 fn a_user_without_the_rights_costs_live_policies_alone_and_is_told_which() {
     let redis = RedisServer::start();
-    let rights = "+eval +evalsha +script|load +time +info +get +set +zadd +zcard +zcount +zrange +zscore +zmscore +zrem \
+    let rights = "+eval +evalsha +script|load +time +info +get +set +setrange +zadd +zcard +zcount +zrange +zscore +zmscore +zrem \
                   +zremrangebyrank +pexpire +pexpireat +pttl +unlink +publish +subscribe";
     // Of the channel, of what reads, and of what writes.
     for more in ["&rl:reset", "&rl:*", "&rl:* +hget +hscan"] {
