@@ -125,7 +125,7 @@ impl Completion<'_> {
             if is_counted && !item.has_fresh_ttl && !job.resent {
                 ttl_cache.seen(&ask, *redis_now_us);
             }
-            self.redis.learn(self.node, &ask, item.form, (states, reports), job.sent_us, now_us);
+            self.redis.learn(self.node, &ask, item, (states, reports), job.sent_us, now_us);
             if let Some(granted) = granted_late.get(index)
                 && job.work.counts()
             {

@@ -9,6 +9,7 @@ use crate::config::{self, Config, RedisMode, Transport};
 use crate::dial::Dialer;
 use crate::limit::{Ask, FallbackMode, Form, LimitState, Verb, decide};
 use crate::stats::{Stats, Times};
+use crate::store::batch::Item;
 use crate::store::ledger::Ledger;
 use crate::store::redis::{LimitReport, RedisStore};
 use crate::store::registry::Registry;
@@ -99,12 +100,12 @@ impl Redis {
     }
 
     /// Keeps of an exact answer of `node` what will save asking or inform the fallback. `states` is how the limits stand
-    /// after the item's admissions, `reports` what the script said of them, asked in this form at `sent_us`.
+    /// after the item's admissions, `reports` what the script said of them, asked at `sent_us`.
     pub(super) fn learn(
         &self,
         node: &Node,
         ask: &Ask<'_>,
-        form: Form,
+        item: &Item,
         (states, reports): (&[LimitState], &[LimitReport]),
         sent_us: u64,
         now_us: u64,
@@ -123,7 +124,11 @@ impl Redis {
         }
         // Times count from when Redis read its clock, which was not before the batch was sent.
         let fits_in_us = limit.fits_in_us(state, ask.cost);
-        let denied = !verdict.allowed && fits_in_us > 0;
+        // Where all were admitted the next would be denied, but Redis has not said so, and only what it says of a denial
+        // tells to the millisecond for how long.
+        let mut if_all = *before;
+        limit.count(&mut if_all, ask.cost.saturating_mul(item.count));
+        let denied = !verdict.allowed && fits_in_us > 0 && (state.used, state.part) != (if_all.used, if_all.part);
         if denied && node.reset_feed_live() {
             let max_cost = match ask.limits {
                 [_] => limit.costliest(state, ask.cost, *covered),
@@ -138,7 +143,7 @@ impl Redis {
                 empty_at_us: sent_us + state.empty_in_us,
                 max_cost,
             };
-            let told = if form == Form::Full { states } else { &[] };
+            let told = if item.form == Form::Full { states } else { &[] };
             self.deny_cache.insert_in_full(ask, denial, told, sent_us, now_us);
         }
     }
