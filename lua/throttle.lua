@@ -20,7 +20,7 @@
 local WRONG_TYPE, ELSEWHERE, FORBIDDEN = -1, -2, -3
 local NS = 1000000000
 local call, pcall, floor, format = redis.call, redis.pcall, math.floor, string.format
-local sub, match, unpack_some = string.sub, string.match, struct.unpack
+local sub, find, match, unpack_some = string.sub, string.find, string.match, struct.unpack
 
 local keys, last_arg = KEYS, #ARGV
 if #keys == 0 then
@@ -37,11 +37,11 @@ local now_ms = floor(now_us / 1000)
 local function fault_of(answer, ...)
   if type(answer) ~= 'table' or not answer.err then
     return nil
-  elseif string.find(answer.err, 'to access a non local key', 1, true) then
+  elseif find(answer.err, 'to access a non local key', 1, true) then
     return ELSEWHERE
-  elseif string.find(answer.err, 'WRONGTYPE', 1, true) then
+  elseif find(answer.err, 'WRONGTYPE', 1, true) then
     return WRONG_TYPE
-  elseif string.find(answer.err, 'NOPERM', 1, true) or string.find(answer.err, 'user executing the script', 1, true) then
+  elseif find(answer.err, 'NOPERM', 1, true) or find(answer.err, 'user executing the script', 1, true) then
     return FORBIDDEN
   end
   -- Asking again raises the error, worded as this version of Redis does it.
@@ -50,16 +50,16 @@ end
 
 -- The TAT that a value says, s and ns; nil if it is none, which is also what is no 64-bit number.
 local function read(value)
-  local s, ns = match(value, '^(%d%d%d%d%d%d%d%d%d%d)(%d%d%d%d%d%d%d%d%d)$')
-  if not s then
-    local digits = match(value, '^%+?0*(%d*)$')
-    if not digits or not match(value, '%d$') or #digits > 20 then
-      return nil
-    end
-    s, ns = sub(digits, 1, -10), sub(digits, -9)
-    s, ns = s == '' and 0 or s, ns == '' and 0 or ns
+  -- Nearly all are of this length.
+  if #value == 19 and not find(value, '%D') then
+    return sub(value, 1, 10) + 0, sub(value, 11) + 0
   end
-  s, ns = tonumber(s), tonumber(ns)
+  local digits = match(value, '^%+?0*(%d*)$')
+  if not digits or not match(value, '%d$') or #digits > 20 then
+    return nil
+  end
+  local s, ns = sub(digits, 1, -10), sub(digits, -9)
+  s, ns = s == '' and 0 or s + 0, ns == '' and 0 or ns + 0
   if s > 18446744073 or s == 18446744073 and ns > 709551615 then
     return nil
   end
@@ -68,6 +68,9 @@ end
 
 -- The value that says a TAT, which is no negative number and has 64 bits: what is beyond comes up at the other end.
 local function write(s, ns)
+  if s >= 1 and s < 18446744073 then
+    return format('%d%09d', s, ns)
+  end
   local turn = (s < 0 and 1) or ((s > 18446744073 or s == 18446744073 and ns > 709551615) and -1) or 0
   s, ns = s + turn * 18446744073, ns + turn * 709551616
   local carry = floor(ns / NS)
@@ -76,7 +79,8 @@ local function write(s, ns)
 end
 
 local function set(...)
-  return fault_of(pcall('SET', ...), 'SET', ...)
+  local answer = pcall('SET', ...)
+  return answer.err and fault_of(answer, 'SET', ...)
 end
 
 -- Writes a TAT that is so far ahead of now. Returns what is wrong, if anything is.
@@ -88,7 +92,7 @@ local function store(key, ahead_s, ahead_ns)
   local value = write(s, ns)
   if ahead_s >= 0 then
     local life_ms = ahead_s * 1000 + floor(ahead_ns / 1000000)
-    local fault = set(key, value, 'PXAT', format('%.0f', now_ms + life_ms))
+    local fault = set(key, value, 'PXAT', format('%d', now_ms + life_ms))
     -- What ends in this millisecond is to live through it, which not every version of Redis lets it.
     if life_ms == 0 and not fault and not call('GET', key) then
       call('SET', key, value, 'PX', '1')
@@ -97,7 +101,7 @@ local function store(key, ahead_s, ahead_ns)
   end
   -- A refund beyond now. redis-cell fails to have it expire, or has it live for good, but for less than a millisecond.
   if ahead_s == -1 and ahead_ns > NS - 1000000 then
-    return set(key, value, 'PXAT', format('%.0f', now_ms))
+    return set(key, value, 'PXAT', format('%d', now_ms))
   end
   return set(key, value)
 end
@@ -121,18 +125,17 @@ for arg = 1, last_arg, 2 do
     number = number + 1
     local key = keys[number]
     local value, ahead_s, ahead_ns, fault = pcall('GET', key), 0, 0, nil
-    if value then
+    if type(value) == 'string' then
+      local s, ns = read(value)
+      if not s then
+        fault = WRONG_TYPE
+      elseif ns < now_ns then
+        ahead_s, ahead_ns = s - now_s - 1, ns - now_ns + NS
+      else
+        ahead_s, ahead_ns = s - now_s, ns - now_ns
+      end
+    elseif value then
       fault = fault_of(value, 'GET', key)
-      if not fault then
-        ahead_s, ahead_ns = read(value)
-        fault = not ahead_s and WRONG_TYPE or nil
-      end
-      if not fault then
-        ahead_s, ahead_ns = ahead_s - now_s, ahead_ns - now_ns
-        if ahead_ns < 0 then
-          ahead_s, ahead_ns = ahead_s - 1, ahead_ns + NS
-        end
-      end
     end
     if not fault then
       -- A TAT that is past is as good as now.
