@@ -3,7 +3,7 @@
 use crate::common::{
     Cluster, PATIENCE, RawClient, RedisServer, Reply, Scripts, Tollgate, info, on_each_store, wait_until,
 };
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tollgate::store::redis::Names;
 use tollgate::store::throttle::{ThrottleBatch, ThrottleReport};
 use tollgate::store::throttles::Throttles;
@@ -317,6 +317,12 @@ fn requests_that_go_together_are_decided_in_order() {
     let denied = [1, 5, 0];
     assert_eq!(decided[..7], [[0, 5, 4], [0, 5, 3], [0, 5, 2], [0, 5, 1], [0, 5, 0], denied, denied]);
     assert_eq!(decided[7..], [[0, 5, 3], [0, 10, 3], [0, 10, 6], [0, 10, 9], [0, 10, 9]]);
+    // What is given back beyond now is so each time, and does not add up.
+    client.send(b"CL.THROTTLE back 4 1 3600 -1\r\n".repeat(2).as_slice());
+    assert_eq!([client.read().text(), client.read().text()], [NO_EXPIRY.trim_start_matches('-'); 2]);
+    let tat_s = redis.command("GET back").text().parse::<u64>().unwrap() / 1_000_000_000;
+    let now_s = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    assert!((3600..3700).contains(&(now_s - tat_s)), "{}", now_s - tat_s);
 }
 
 /// A client's other commands may name the same keys, and keep their order, even behind RL.CHECK, which they may pass.
