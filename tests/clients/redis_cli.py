@@ -107,7 +107,7 @@ def completes_and_hints(*args):
         terminal.type("RL.CH\t")
         terminal.wait_for("RL.CHECK")
         terminal.type(" ")
-        terminal.wait_for("key limit window [limit window ...]|policy [COST cost]")
+        terminal.wait_for("key limit window [limit window ...]|policy [BY LOG|GCRA [BURST burst]|FIXED] [COST cost] [FULL]")
         terminal.type(f"{fresh('completes_and_hints')} 4 1h\r")
         reply = terminal.wait_for(f"6) (integer) {DEGRADED}")
         assert "1) (integer) 1" in reply and f"3) (integer) {admits(4) - 1}" in reply, reply
