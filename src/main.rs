@@ -154,8 +154,8 @@ impl StopSignals {
     }
 }
 
-/// Reads the certificates and the policies again at each SIGHUP, and keeps SIGUSR1 and SIGUSR2 from ending the process, as they would if
-/// nobody listened for them.
+/// Reads the certificates and the policies again at each SIGHUP, and keeps SIGUSR1 and SIGUSR2 from ending the process, as
+/// they would if nobody listened for them.
 fn answer_other_signals(
     reload: impl Fn() -> Result<bool, String> + Send + 'static,
     load_policies: impl Fn() -> bool + Send + 'static,
