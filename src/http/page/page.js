@@ -7,11 +7,13 @@
 //   mode          redis, sentinel, cluster, or embedded (then nodes is empty)
 //   state         exact, since_ms; while not exact also cause and advice
 //   clients       connected (now), max, rejected
-//   answers       each in one of: allowed, denied (by the store), denied_cached, degraded_allowed, degraded_denied, refused
+//   answers       each in one of: allowed, denied (by the store), denied_cached, degraded_allowed, degraded_denied, refused,
+//                 allowed_by_policy (unasked), shadow_denied (and let pass)
 //   latency       check, store: p50_us and p99_us of the last ten seconds, or null
 //   nodes[]       addr, role, slots or null, up, since_ms (up or down), breaker (closed, open, half-open), round_trip_us,
 //                 problem, advice (while up: a warning) or null; changes[]: at_ms, up, cause
 //   fallback      mode (local, open, closed, error), ratio, dropped; now: buckets, unwritten
+//   policies_mode mode and until_ms of the mode that all share, or null
 //   policies[]    name, limits, mode (enforce, shadow, off, block), allowed, denied, near_limit (a part of allowed)
 //   top           denied[], allowed[], most first, of the last minute: key, policy or null (limits of the call), count,
 //                 error (by how much count may be too high)

@@ -57,11 +57,17 @@ export function exactVerdict(state) {
   return { ...shared, word: 'Exact', head: [head], tail: traffic(recentRates(state.history)), spoken: spokenOf(head) };
 }
 
+const MODES_OF_ALL = { off: 'Nothing is limited', shadow: 'Nothing is enforced', block: 'Every check is denied' };
+
 /** What is not as it should be though all answers are exact. */
-function troubles({ nodes, clients }) {
+function troubles({ nodes, clients, policies_mode: ofAll }) {
   const down = nodes.filter((node) => !node.up).length;
   const warned = nodes.filter((node) => node.up && node.problem);
   const facts = [];
+  if (MODES_OF_ALL[ofAll?.mode]) {
+    const text = `${MODES_OF_ALL[ofAll.mode]}: the mode of all policies is ${ofAll.mode}.`;
+    facts.push(['Mode of all', `${text} RL.POLICY MODE * default ends that.`, text]);
+  }
   if (down) facts.push(['Redis', `${down} of ${nodes.length} nodes ${down === 1 ? 'is' : 'are'} down, which no check needs now.`]);
   if (warned.length) {
     const more = warned.length > 1 ? ` And ${warned.length - 1} more, below.` : '';
