@@ -2,9 +2,10 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tollgate::command::{OwnCommand, Request};
+use tollgate::command::{CheckArgs, OwnCommand, Request};
 use tollgate::config;
-use tollgate::limit::{Ask, RetryAfter, Verdict};
+use tollgate::limit::gcra::MAX_WINDOWS_TO_EMPTY;
+use tollgate::limit::{Algorithm, Ask, RetryAfter, Verdict};
 use tollgate::resp::request::{Args, Limits, Parser};
 use tollgate::store::embedded::Embedded;
 
@@ -22,20 +23,24 @@ fuzz_target!(|data: &[u8]| {
 fn run(embedded: &Embedded, args: &Args<'_>, now_us: u64) {
     let Some(command) = OwnCommand::of(args.name()) else { return };
     match (command.parse)(args, &config::Limits::default()) {
-        Ok(Request::Check(asked)) => ask(embedded, true, &asked.check(), now_us),
-        Ok(Request::Peek(asked)) => ask(embedded, false, &asked.check(), now_us),
+        Ok(Request::Check(asked)) => ask(embedded, true, &asked, now_us),
+        Ok(Request::Peek(asked)) => ask(embedded, false, &asked, now_us),
         Ok(Request::Reset(keys)) => keys.into_iter().for_each(|key| _ = embedded.reset(key, now_us)),
         Ok(Request::Inspect { key, entries }) => {
             let standings = embedded.inspect(key, entries.unwrap_or(0), now_us);
             assert!(standings.iter().all(|standing| standing.used >= standing.entries && standing.free_ms() > 0));
         }
         Ok(Request::Top { count, .. }) => assert!((1..=1000).contains(&count)),
-        Ok(Request::Stats | Request::Help) => {}
+        Ok(Request::Throttle(_) | Request::Policy(_) | Request::Stats | Request::Help) => {}
         Err(error) => assert!(is_one_line(&error.to_string())),
     }
 }
 
-fn ask(embedded: &Embedded, counts: bool, check: &Ask<'_>, now_us: u64) {
+fn ask(embedded: &Embedded, counts: bool, asked: &CheckArgs<'_>, now_us: u64) {
+    if asked.policy.is_some() {
+        return;
+    }
+    let check = &Ask { key: asked.key, limits: asked.quotas.as_slice(), cost: asked.cost };
     if let Some(decision) = check.never_fits() {
         assert!(!decision.allowed && decision.retry_after == RetryAfter::Never);
         return;
@@ -48,10 +53,14 @@ fn ask(embedded: &Embedded, counts: bool, check: &Ask<'_>, now_us: u64) {
 }
 
 fn is_sound(check: &Ask<'_>, decision: &Verdict) {
-    assert!(check.limits.iter().any(|limit| limit.max == decision.limit));
+    assert!(check.limits.iter().any(|limit| limit.capacity() == decision.limit));
     assert!(decision.remaining <= decision.limit);
     assert_eq!(decision.allowed, decision.retry_after == RetryAfter::Now);
-    let longest_ms = check.limits.iter().map(|limit| limit.window.ms()).max().unwrap_or(0);
+    let longest_ms = check.limits.iter().map(|limit| match limit.algorithm {
+        Algorithm::Gcra { .. } => limit.window.ms() * MAX_WINDOWS_TO_EMPTY,
+        Algorithm::Log | Algorithm::Fixed(_) => limit.window.ms(),
+    });
+    let longest_ms = longest_ms.max().unwrap_or(0);
     assert!(decision.reset_after_ms <= longest_ms);
 }
 
