@@ -39,8 +39,7 @@ pub const MAX_OVERRIDES: usize = 100_000;
 /// All that holds at one moment.
 #[derive(Debug, Clone, Default)]
 pub struct Policies {
-    by_name: HashMap<PolicyName, Arc<Policy>, RandomState>,
-    by_text: HashMap<&'static str, PolicyName, RandomState>,
+    by_name: HashMap<&'static str, Arc<Policy>, RandomState>,
     /// The mode of all policies, and of limits without one, if they share one.
     all: Option<Switch>,
 }
@@ -100,8 +99,7 @@ pub struct Ruling {
 impl Policies {
     /// The policy of this name.
     pub fn get(&self, name: &[u8]) -> Option<&Arc<Policy>> {
-        let name = self.by_text.get(str::from_utf8(name).ok()?)?;
-        self.by_name.get(name).filter(|policy| policy.definition().is_some())
+        self.by_name.get(str::from_utf8(name).ok()?).filter(|policy| policy.definition().is_some())
     }
 
     /// All that are defined, by name.
@@ -203,7 +201,7 @@ impl Policies {
 
     /// Puts what the file says in place of what it said before.
     pub fn set_file(&mut self, file: Vec<(PolicyName, Layer)>) {
-        let names: Vec<_> = self.by_name.keys().copied().collect();
+        let names: Vec<_> = self.by_name.values().map(|policy| policy.name).collect();
         for name in &names {
             self.policy_mut(*name).file = Layer::default();
         }
@@ -216,7 +214,7 @@ impl Policies {
     /// Puts these changes in place of all that was said to running Tollgates before.
     pub fn set_live(&mut self, changes: impl IntoIterator<Item = Change>) {
         self.all = None;
-        let names: Vec<_> = self.by_name.keys().copied().collect();
+        let names: Vec<_> = self.by_name.values().map(|policy| policy.name).collect();
         for name in &names {
             let policy = self.policy_mut(*name);
             (policy.live, policy.switch) = (Layer::default(), None);
@@ -226,18 +224,16 @@ impl Policies {
     }
 
     fn policy_mut(&mut self, name: PolicyName) -> &mut Policy {
-        self.by_text.insert(name.as_str(), name);
         let new = || Policy { name, file: Layer::default(), live: Layer::default(), switch: None };
-        Arc::make_mut(self.by_name.entry(name).or_insert_with(|| Arc::new(new())))
+        Arc::make_mut(self.by_name.entry(name.as_str()).or_insert_with(|| Arc::new(new())))
     }
 
     fn drop_if_empty(&mut self, name: PolicyName) {
         let is_empty = |layer: &Layer| layer.definition.is_none() && layer.overrides.is_empty();
         let nothing_said =
             |policy: &Arc<Policy>| is_empty(&policy.file) && is_empty(&policy.live) && policy.switch.is_none();
-        if self.by_name.get(&name).is_some_and(nothing_said) {
-            self.by_name.remove(&name);
-            self.by_text.remove(name.as_str());
+        if self.by_name.get(name.as_str()).is_some_and(nothing_said) {
+            self.by_name.remove(name.as_str());
         }
     }
 }

@@ -8,9 +8,10 @@ impl Policies {
     /// How a file differs from what the last one said: a text for each policy of which anything does.
     pub fn changes_of_file(&self, file: &[(PolicyName, Layer)]) -> Vec<String> {
         let nothing = Layer::default();
-        let old = |name: PolicyName| self.by_name.get(&name).map_or(&nothing, |policy| &policy.file);
+        let old = |name: PolicyName| self.by_name.get(name.as_str()).map_or(&nothing, |policy| &policy.file);
         let new = |name: PolicyName| file.iter().find(|(other, _)| *other == name).map_or(&nothing, |(_, layer)| layer);
-        let names: BTreeSet<_> = self.by_name.keys().chain(file.iter().map(|(name, _)| name)).copied().collect();
+        let names: BTreeSet<_> =
+            self.by_name.values().map(|policy| policy.name).chain(file.iter().map(|(name, _)| *name)).collect();
         names.into_iter().filter_map(|name| change(name, old(name), new(name))).collect()
     }
 }

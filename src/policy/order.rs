@@ -83,7 +83,7 @@ impl Policies {
     /// # Errors
     /// It cannot be.
     pub fn changes(&self, order: &Order, more: usize, after: impl Fn(u64) -> Until) -> Result<Vec<Change>, OrderError> {
-        let policy_of = |name: &PolicyName| self.by_name.get(name);
+        let policy_of = |name: &PolicyName| self.by_name.get(name.as_str());
         let is_defined = |name: &PolicyName| policy_of(name).is_some_and(|policy| policy.definition().is_some());
         let known = |name: &PolicyName| if is_defined(name) { Ok(()) } else { Err(OrderError::NoSuchPolicy(*name)) };
         let entry = match order {
@@ -133,7 +133,7 @@ impl Policies {
 
     /// What is to be forgotten with a policy: first what it is, so that nobody asks for it while the rest goes.
     fn deletion(&self, name: PolicyName) -> Result<Vec<Change>, OrderError> {
-        let Some(policy) = self.by_name.get(&name) else { return Ok(Vec::new()) };
+        let Some(policy) = self.by_name.get(name.as_str()) else { return Ok(Vec::new()) };
         if policy.live.definition.is_none() && policy.file.definition.is_some() {
             return Err(OrderError::PolicyOfFile(name));
         }
@@ -148,7 +148,7 @@ impl Policies {
         let target = change.target;
         let policy = match target {
             Target::All => None,
-            Target::Policy(name) => Some(self.by_name.get(&name)?),
+            Target::Policy(name) => Some(self.by_name.get(name.as_str())?),
         };
         let entry = match (&change.entry, policy) {
             (Entry::Definition(_), Some(policy)) => Entry::Definition(policy.definition().copied().map(Box::new)),
