@@ -1,7 +1,7 @@
 //! `RL.CHECK key limit window [limit window ...] [BY algorithm] [COST n] [FULL]`: may this request go ahead? And its
 //! arguments, which are also those of RL.PEEK.
 
-use super::docs::{Argument, Docs, KEY, Kind};
+use super::docs::{Argument, Docs, KEY, Kind, QUOTA};
 use super::{CommandError, Keys, OwnCommand, Request, capped, check_key, quoted};
 use crate::config::Limits;
 use crate::limit::{Form, MAX_COST, policy_name};
@@ -41,18 +41,7 @@ pub const ARGUMENTS: &[Argument] = &[
     KEY,
     Argument {
         name: "limits",
-        kind: Kind::OneOf(&[
-            Argument {
-                name: "quota",
-                kind: Kind::Block(&[
-                    Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
-                    Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
-                ]),
-                token: None,
-                flags: &["multiple"],
-            },
-            Argument { name: "policy", kind: Kind::Text, token: None, flags: &[] },
-        ]),
+        kind: Kind::OneOf(&[QUOTA, Argument { name: "policy", kind: Kind::Text, token: None, flags: &[] }]),
         token: None,
         flags: &[],
     },

@@ -38,6 +38,17 @@ pub(super) enum Kind {
     OneOf(&'static [Argument]),
 }
 
+/// Limits, each with its window.
+pub(super) const QUOTA: Argument = Argument {
+    name: "quota",
+    kind: Kind::Block(&[
+        Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
+        Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
+    ]),
+    token: None,
+    flags: &["multiple"],
+};
+
 pub(super) const KEY: Argument = Argument { name: "key", kind: Kind::Key, token: None, flags: &[] };
 
 /// The command and its arguments, as a reader would type them.

@@ -1,7 +1,7 @@
 //! `RL.OVERRIDE`: for which keys something else holds than a policy's limits.
 
-use super::docs::{Argument, Docs, Kind};
-use super::policy::{BY, EX, PolicyRequest, QUOTA, block, milliseconds, policy_name_of, text, token};
+use super::docs::{Argument, Docs, Kind, QUOTA};
+use super::policy::{BY, EX, PolicyRequest, block, milliseconds, policy_name_of, text, token};
 use super::{CommandError, Keys, OwnCommand, Request, quoted};
 use crate::policy::{MAX_PATTERN_BYTES, OverrideOrder, Rule};
 use crate::quotas::numbers::parse_bounded;

@@ -1,6 +1,6 @@
 //! `RL.POLICY`: limits with names, seen and changed while Tollgate runs.
 
-use super::docs::{Argument, Docs, Kind};
+use super::docs::{Argument, Docs, Kind, QUOTA};
 use super::{CommandError, Keys, OwnCommand, Request, quoted};
 use crate::limit::policy_name;
 use crate::policy::{ALLOWED_MODE, Definition, DefinitionError, Mode, OverrideOrder};
@@ -62,15 +62,6 @@ pub(super) const EX: Argument =
     Argument { name: "seconds", kind: Kind::Integer, token: Some("EX"), flags: &["optional"] };
 pub(super) const BY: Argument =
     Argument { name: "algorithm", kind: Kind::Text, token: Some("BY"), flags: &["optional"] };
-pub(super) const QUOTA: Argument = Argument {
-    name: "quota",
-    kind: Kind::Block(&[
-        Argument { name: "limit", kind: Kind::Integer, token: None, flags: &[] },
-        Argument { name: "window", kind: Kind::Text, token: None, flags: &[] },
-    ]),
-    token: None,
-    flags: &["multiple"],
-};
 
 pub(super) const fn text(name: &'static str) -> Argument {
     Argument { name, kind: Kind::Text, token: None, flags: &[] }

@@ -9,7 +9,16 @@ use crate::throttle::Question;
 /// Most bytes of a word that an error of redis-cell's repeats here.
 const MAX_REPEATED_BYTES: usize = 1024;
 
-pub static CL: OwnCommand = OwnCommand {
+pub static CL: OwnCommand = COMMAND;
+
+pub static RL: OwnCommand = OwnCommand {
+    name: "rl.throttle",
+    parse: |args, _| parse_rl(args),
+    docs: Docs { summary: "The same as CL.THROTTLE, with Redis's errors.", ..DOCS },
+    ..COMMAND
+};
+
+const COMMAND: OwnCommand = OwnCommand {
     name: "cl.throttle",
     arity: -5,
     flags: &["write", "denyoom", "fast"],
@@ -18,33 +27,15 @@ pub static CL: OwnCommand = OwnCommand {
     is_for_rl_only: false,
     tells_of_all_keys: false,
     parse: |args, _| parse_cl(args),
-    docs: Docs {
-        usage: USAGE,
-        summary: "May this request go ahead? Counts it if so, as the module redis-cell does, in its keys.",
-        help: HELP,
-        complexity: "O(1)",
-        arguments: ARGUMENTS,
-    },
+    docs: DOCS,
 };
-
-pub static RL: OwnCommand = OwnCommand {
-    name: "rl.throttle",
-    arity: -5,
-    flags: &["write", "denyoom", "fast"],
-    categories: &["@write", "@fast"],
-    keys: Keys { first: 1, last: 1, step: 1, flags: &["RW", "access", "update"] },
-    is_for_rl_only: false,
-    tells_of_all_keys: false,
-    parse: |args, _| parse_rl(args),
-    docs: Docs {
-        usage: USAGE,
-        summary: "The same as CL.THROTTLE, with Redis's errors.",
-        help: HELP,
-        complexity: "O(1)",
-        arguments: ARGUMENTS,
-    },
+const DOCS: Docs = Docs {
+    usage: USAGE,
+    summary: "May this request go ahead? Counts it if so, as the module redis-cell does, in its keys.",
+    help: HELP,
+    complexity: "O(1)",
+    arguments: ARGUMENTS,
 };
-
 const USAGE: &str = "key max_burst count period [quantity]";
 const HELP: &[&str] = &[
     "<count> pass in <period> seconds, and <max_burst> more at once. A quantity of 0 counts nothing.",
