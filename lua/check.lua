@@ -5,10 +5,11 @@
 --        [2] unix time in us
 --        then for each run of items that ask the same: how many items, and what each asks, packed little-endian: of 8
 --        bits, 1 if an earlier run saw that its logs, if they are still there, live as long as any entry counts that
---        is made until [2], 2 if the batch may have run before, 4 if it is to be told when more is free, and 8 if a limit
---        is counted otherwise (items.lua has the rest of what such an item asks, and what is replied); number of checks,
---        at most 1024, and cost of one, and for each window its limit, all of 32 bits, and its length in ms, a double.
---        That is read in a tenth of the time that text takes;
+--        is made until [2], 2 if the batch may have run before, 4 if it is to be told when more is free, 8 if a limit
+--        is counted otherwise (items.lua has the rest of what such an item asks, and what is replied), and 16 if it is a
+--        share; number of checks, at most 1024, and cost of one, of 32 bits each; of a share, for how many us it may be
+--        used, at most an eighth of each window, a double; and for each window its limit, of 32 bits, and its length in
+--        ms, a double. That is read in a tenth of the time that text takes;
 --        then the logs, if they are no KEYS
 -- Reply  integers: now_us; for each log
 --          used         weight in the window before the item; -1 for all windows of an item if one of its keys holds
@@ -41,6 +42,7 @@
 --
 -- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
 -- for the others. So a batch that runs again because its answer was lost finds what it made, and answers what it did.
+-- That of a share ends in `~`, and is dated when the share is over: whatever is admitted by it is admitted before.
 
 local batch_id, now_score = ARGV[1], score_of(now_us)
 
@@ -95,6 +97,8 @@ local number, at = 0, 0
 for arg = 3, last_arg, 2 do
   local question = read_question(ARGV[arg + 1])
   local checks, cost, lasts, is_full = question.checks, question.cost, question.lasts, question.is_full
+  local ahead_us = question.ahead_us
+  local score = ahead_us and score_of(now_us + ahead_us) or now_score
   -- More than `used` is replied where fewer checks than these are admitted.
   local tells_below = is_full and math.huge or checks
   if question.is_gcra_alone and not question.is_resent then
@@ -111,6 +115,9 @@ for arg = 3, last_arg, 2 do
     local known, member = 0, nil
     if admitted and (admitted > 0 or question.is_resent) then
       local id = number == 0 and batch_id or batch_id .. '.' .. base62(number)
+      if ahead_us then
+        id = id .. '~'
+      end
       if question.is_resent then
         seldom = seldom or define_seldom()
         known = seldom.recall(question, at, id)
@@ -139,7 +146,7 @@ for arg = 3, last_arg, 2 do
         reply[place + 1] = used
         local excess, added = window.oldest ~= 0 and prune(key, window), known
         if member then
-          added = add_entry(key, excess, admitted * cost, now_score, member)
+          added = add_entry(key, excess, admitted * cost, score, member)
           -- A log that was empty begins anew, with no end.
           if not lasts or used == 0 then
             keep_alive(key, window, used == 0)

@@ -22,11 +22,13 @@ local function read_question(packed)
   end
   local flags, checks, cost, at = struct.unpack('<BI4I4', packed)
   local lasts = flags % 2 == 1 and now_us <= tonumber(ARGV[2])
-  question = { checks = checks, cost = cost, lasts = lasts, is_of_logs = flags < 8 }
+  question = { checks = checks, cost = cost, lasts = lasts, is_of_logs = flags % 16 < 8 }
   if flags > 1 then
     question.is_resent, question.is_full = flags % 4 >= 2, flags % 8 >= 4
   end
-  if flags >= 8 then
+  if flags >= 16 then
+    question.ahead_us, at = struct.unpack('<d', packed, at)
+  elseif flags >= 8 then
     items = items or define_items()
     items.read_limits(question, packed, at)
     at = #packed + 1
@@ -117,7 +119,8 @@ local function define_seldom()
   end
 
   -- Entries that are dated more than a window ahead were made before the clock stepped back, which was not later than
-  -- now: dates them now, so that they count for one window more. Whether that is all of them.
+  -- now: dates them now, so that they count for one window more. Shares among them may be in use for an eighth of it yet,
+  -- and are dated then. Whether that is all of them.
   local function redate(key, window)
     -- That many reads take as long as dating one entry anew.
     local WORTH = 4
@@ -125,9 +128,9 @@ local function define_seldom()
     local count = math.min(ahead, math.floor(readable / WORTH))
     readable = readable - count * WORTH
     if count > 0 then
-      local words, now_score = {}, score_of(now_us)
+      local words, now_score, share_score = {}, score_of(now_us), score_of(now_us + window.us / 8)
       for i, member in ipairs(call('ZRANGE', key, '0', count - 1)) do
-        words[2 * i - 1], words[2 * i] = now_score, member
+        words[2 * i - 1], words[2 * i] = is_share(member) and share_score or now_score, member
       end
       call('ZADD', key, 'XX', unpack(words))
     end
@@ -147,7 +150,7 @@ local function define_seldom()
       local is_vague, latest_us = window.oldest ~= 0 and window.vague, newest_us
       if newest_us > now_us + window.us then
         is_vague = may_write and not redate(key, window) or is_vague
-        newest_us, latest_us = now_us + window.us, now_us
+        newest_us, latest_us = now_us + window.us, now_us + window.us / 8
       end
       empty_in_us = math.max(0, newest_us + window.us - now_us)
       if needed > 0 and not is_vague then

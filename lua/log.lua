@@ -2,7 +2,8 @@
 --
 -- One set holds the log of one key and window. Its members, in the order in which they sort, newest first:
 --   <id>           an entry of weight 1; score: minus the unix time in us at which it was made, about -1.7e15
---   <id>:<weight>  a heavier entry. Ids hold no ':' and are not t
+--   <id>:<weight>  a heavier entry. Ids hold no ':' and are not t. Those of shares hold a '~': they are dated when the
+--                  share is over, up to an eighth of the window ahead
 --   t              only while heavier entries than 1 are in the log. Score: by how much the entries weigh more than
 --                  their number
 -- So a log weighs its size plus what t says; and one ZCOUNT from the time at which the window begins, which costs the
@@ -89,6 +90,11 @@ local function add_entry(key, excess, weight, score, member)
     call('ZREM', key, 't')
   end
   return added * weight
+end
+
+-- Whether a member is a share's.
+local function is_share(member)
+  return string.find(member, '~', 1, true) ~= nil
 end
 
 -- The member by which a group of checks that was admitted with this weight is known.

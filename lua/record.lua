@@ -2,6 +2,7 @@
 --
 -- Each entry is a group of identical checks that Redis may have run after all, late. If a member of the
 -- group's id is there, only what it lacks is added, as `<id>-` or `<id>-:<weight>`: running this again adds nothing.
+-- Nothing is dated later than now but a share, by an eighth of its window at most.
 -- What is no log is left alone. States that are no logs are dealt with alike, by the ids that they hold (counters.lua).
 --
 -- KEYS   the log of each entry; or none (keys.lua)
@@ -98,6 +99,7 @@ local windows = {}
 local function add_to_log(key, at, time_us, ms)
   local window = windows[ms] or new_window(ms)
   windows[ms] = window
+  time_us = math.min(time_us, is_share(ARGV[at + 1]) and now_us + window.us / 8 or now_us)
   if time_us + window.us <= now_us then
     return 0
   end
@@ -115,8 +117,8 @@ end
 local reply = {}
 for number, key in ipairs(keys) do
   local at = (number - 1) * FIELDS
-  local time_us, ms = math.min(now_us, tonumber(ARGV[at + 2])), tonumber(ARGV[at + 6])
-  reply[number] = ms and add_to_log(key, at, time_us, ms) or add_to_counter(key, at, time_us)
+  local time_us, ms = tonumber(ARGV[at + 2]), tonumber(ARGV[at + 6])
+  reply[number] = ms and add_to_log(key, at, time_us, ms) or add_to_counter(key, at, math.min(now_us, time_us))
 end
 
 return reply

@@ -15,6 +15,7 @@ pub mod fixed;
 pub mod gcra;
 pub mod log;
 pub mod policy_name;
+mod prefetch;
 mod standing;
 mod tally;
 mod terms;
@@ -23,6 +24,7 @@ pub use self::breakdown::{Breakdown, Form, LimitFigures, Reason, decide_in_full}
 pub use self::calendar::Period;
 pub use self::counter::{Counter, Rule};
 pub use self::policy_name::PolicyName;
+pub use self::prefetch::{MAX_PREFETCH_MS, MAX_PREFETCH_UNITS, MIN_PREFETCH_MS, Prefetch};
 pub use self::standing::{MAX_LISTED_ENTRIES, Standing};
 pub use self::tally::{Moment, Tally};
 pub use self::terms::{FallbackMode, Terms};

@@ -23,6 +23,7 @@ pub(crate) mod diagnosis;
 mod discovery;
 mod facts;
 pub mod fallback;
+mod grants;
 pub(crate) mod health;
 mod in_flight;
 mod job;
@@ -37,9 +38,11 @@ mod probe;
 mod queue;
 pub(crate) mod redis;
 mod replay;
+mod reset_marks;
 mod resets;
 mod routes;
 mod scatter;
+mod shares;
 mod throttle;
 mod write_back;
 
@@ -184,6 +187,14 @@ impl Limiter {
         }
         let routes = self.routes.as_ref()?;
         let route = routes.queue_of(ask.key);
+        // In full is told what Redis says.
+        let has_shares = form == Form::Short && ask.terms().prefetch.is_some();
+        if let (true, Some((queue, slot))) = (has_shares, &route)
+            && let Some(verdict) = grants::admit(routes, redis, (queue, *slot), (verb, ask), now_us)
+        {
+            self.stats.by_share.add(1);
+            return Some((Source::Share, Answer::Verdict(verdict)));
+        }
         let Some((queue, slot)) = route.as_ref().filter(|(queue, _)| queue.takes_more()) else {
             self.stats.by_fallback.add(1);
             let answer = redis.fall_back(verb, ask, form, now_us);
@@ -204,6 +215,9 @@ impl Limiter {
         }
         let waiter = Waiter { form, ..Waiter::new(mailbox, ticket, now_us + redis.timeout_us) };
         queue.ask(&redis.store, verb, ask, *slot, waiter);
+        if has_shares && verb == Verb::Check {
+            grants::missed(routes, redis, (queue, *slot), ask, now_us);
+        }
         None
     }
 

@@ -168,7 +168,7 @@ impl Policies {
             (Some(Rule::Off), _) | (_, Mode::Off) => answered(OFF),
             (Some(Rule::Limits(limits, by)), _) => {
                 let mut quotas = Quotas::of(limits, *by);
-                quotas.inherit(definition.quotas.by());
+                quotas.inherit(&definition.quotas);
                 Some(Ruling { quotas: quotas.under(policy.terms(mode)), answer: None })
             }
             (None, _) => Some(Ruling { quotas, answer: None }),
@@ -282,7 +282,7 @@ impl Policy {
 
     fn terms(&self, mode: Mode) -> Terms {
         let fallback = self.definition().and_then(|definition| definition.fallback);
-        Terms { policy: Some(self.name), is_shadow: mode == Mode::Shadow, fallback }
+        Terms { policy: Some(self.name), is_shadow: mode == Mode::Shadow, fallback, ..Terms::PLAIN }
     }
 }
 

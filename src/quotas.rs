@@ -1,10 +1,13 @@
 //! Limits as they are written, in a command, in a file, in Redis: `limit window [limit window ...]`, where the calendar's
-//! `hour day week month year` may stand for a window, and `BY log | gcra [BURST n] | fixed`.
+//! `hour day week month year` may stand for a window, and `BY log | gcra [BURST n] | fixed` and `PREFETCH n | time` follow.
 
 pub(crate) mod numbers;
 
 use crate::limit::gcra::{MAX_WINDOWS_TO_EMPTY, allows_burst};
-use crate::limit::{Algorithm, Limit, MAX_LIMIT, MAX_LIMITS_PER_ASK, Period, Terms, Window};
+use crate::limit::{
+    Algorithm, Limit, MAX_LIMIT, MAX_LIMITS_PER_ASK, MAX_PREFETCH_MS, MAX_PREFETCH_UNITS, MIN_PREFETCH_MS, Period,
+    Prefetch, Terms, Window,
+};
 use crate::shown::quoted;
 use numbers::{parse_bounded, parse_window};
 use std::fmt;
@@ -20,6 +23,7 @@ pub struct Quotas {
     items: [Limit; MAX_LIMITS_PER_ASK],
     len: usize,
     by: Option<By>,
+    prefetch: Option<Prefetch>,
 }
 
 /// How the windows are counted, if that is said.
@@ -63,12 +67,18 @@ pub enum QuotaError<'a> {
     BurstTooLong(u32),
     /// A period of the calendar, by GCRA.
     GcraOfCalendar(Period),
+    /// What is neither a number of units to prefetch nor a time to do so for.
+    Prefetch(&'a [u8]),
+    /// Units of what is no log cannot be prefetched.
+    PrefetchOfNoLog,
+    /// An override is prefetched as its policy is.
+    PrefetchOfOverride,
 }
 
 impl Default for Quotas {
     fn default() -> Self {
         // What stands beyond `len` is never read; this is only a valid value.
-        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0, by: None }
+        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0, by: None, prefetch: None }
     }
 }
 
@@ -90,11 +100,14 @@ impl Quotas {
         while let Some(word) = words.next() {
             if quotas.len > 0 && quotas.by.is_none() && word.eq_ignore_ascii_case(b"by") {
                 quotas.set_by(read_by(words)?)?;
+            } else if quotas.len > 0 && quotas.prefetch.is_none() && word.eq_ignore_ascii_case(b"prefetch") {
+                quotas.set_prefetch(read_prefetch(words.next().unwrap_or_default())?);
             } else {
                 quotas.add(word, words.next())?;
             }
         }
-        if quotas.len == 0 { Err(QuotaError::NoWindow) } else { Ok(quotas) }
+        quotas.check()?;
+        Ok(quotas)
     }
 
     /// Adds a limit and its window.
@@ -108,6 +121,7 @@ impl Quotas {
         if self.as_slice().iter().any(|other| other.counter() == limit.counter()) {
             return Err(QuotaError::WindowTwice(text));
         }
+        let limit = Limit { terms: Terms { prefetch: self.prefetch, ..limit.terms }, ..limit };
         *self.items.get_mut(self.len).ok_or(QuotaError::TooMany)? = limit;
         self.len += 1;
         Ok(())
@@ -125,12 +139,44 @@ impl Quotas {
         Ok(())
     }
 
-    /// Has those windows counted so that can be, if nothing is said of how they are.
-    pub fn inherit(&mut self, by: Option<By>) {
-        let (Some(by), None) = (by, self.by) else { return };
-        for limit in self.items.iter_mut().take(self.len) {
-            limit.algorithm = algorithm_of(limit, by).unwrap_or(limit.algorithm);
+    /// Has units be asked for ahead.
+    pub fn set_prefetch(&mut self, prefetch: Prefetch) {
+        self.prefetch = Some(prefetch);
+        self.items.iter_mut().take(self.len).for_each(|limit| limit.terms.prefetch = Some(prefetch));
+    }
+
+    /// Looks at the whole, once all is said.
+    ///
+    /// # Errors
+    /// There is no limit, or something is not possible together.
+    pub fn check(&self) -> Result<(), QuotaError<'static>> {
+        if self.is_empty() {
+            return Err(QuotaError::NoWindow);
         }
+        let is_possible = self.prefetch.is_none() || self.is_of_logs();
+        is_possible.then_some(()).ok_or(QuotaError::PrefetchOfNoLog)
+    }
+
+    fn is_of_logs(&self) -> bool {
+        self.as_slice().iter().all(|limit| limit.algorithm == Algorithm::Log)
+    }
+
+    /// Takes over what `other` says of how windows are counted, and of how far ahead units are asked for, as far as nothing
+    /// is said here and it can be.
+    pub fn inherit(&mut self, other: &Self) {
+        if let (Some(by), None) = (other.by, self.by) {
+            for limit in self.items.iter_mut().take(self.len) {
+                limit.algorithm = algorithm_of(limit, by).unwrap_or(limit.algorithm);
+            }
+        }
+        if let (Some(prefetch), true) = (other.prefetch, self.is_of_logs()) {
+            self.set_prefetch(prefetch);
+        }
+    }
+
+    /// How far ahead units are asked for, if they are.
+    pub fn prefetch(&self) -> Option<Prefetch> {
+        self.prefetch
     }
 
     /// How the windows are counted, if that is said.
@@ -163,9 +209,9 @@ impl Quotas {
         quotas
     }
 
-    /// The same limits by other terms.
+    /// The same limits by other terms, but asked for ahead as before.
     pub fn under(&self, terms: Terms) -> Self {
-        let mut quotas = *self;
+        let (mut quotas, terms) = (*self, Terms { prefetch: self.prefetch, ..terms });
         quotas.items.iter_mut().take(quotas.len).for_each(|limit| limit.terms = terms);
         quotas
     }
@@ -213,6 +259,20 @@ pub fn read_by<'a>(words: &mut Peekable<impl Iterator<Item = &'a [u8]>>) -> Resu
     parse_bounded(text, MAX_LIMIT).map(|burst| By::Gcra(Some(burst))).ok_or(QuotaError::Burst(text))
 }
 
+/// Reads what stands behind PREFETCH.
+///
+/// # Errors
+/// It is neither a number of units nor a time, or out of range.
+pub fn read_prefetch(text: &[u8]) -> Result<Prefetch, QuotaError<'_>> {
+    let is_time = text.last().is_some_and(u8::is_ascii_alphabetic);
+    let ms = || u16::try_from(parse_window(text)?.ms()).ok();
+    let prefetch = match is_time {
+        true => ms().filter(|ms| (MIN_PREFETCH_MS..=MAX_PREFETCH_MS).contains(ms)).map(Prefetch::Ms),
+        false => parse_bounded(text, MAX_PREFETCH_UNITS).map(Prefetch::Units),
+    };
+    prefetch.ok_or(QuotaError::Prefetch(text))
+}
+
 /// What to say of a word that is no limit, before what should be its window.
 fn no_limit<'a>(word: &'a [u8], next: Option<&'a [u8]>) -> QuotaError<'a> {
     match next.filter(|next| parse_window(word).is_some() && parse_bounded(next, MAX_LIMIT).is_some()) {
@@ -244,6 +304,16 @@ impl fmt::Display for QuotaError<'_> {
             Self::GcraOfCalendar(period) => {
                 write!(f, "'{period}' is a period of the calendar, which is counted BY fixed, and not BY gcra")
             }
+            Self::Prefetch(got) => write!(
+                f,
+                "prefetch must be an integer between 1 and {MAX_PREFETCH_UNITS}, or a time between {MIN_PREFETCH_MS}ms and \
+                 {MAX_PREFETCH_MS}ms, not '{}'",
+                quoted(got)
+            ),
+            Self::PrefetchOfNoLog => f.write_str(
+                "only logs can be prefetched, and no window that is fixed, of the calendar, or counted BY gcra",
+            ),
+            Self::PrefetchOfOverride => f.write_str("an override is prefetched as its policy is"),
         }
     }
 }
@@ -264,7 +334,8 @@ impl fmt::Display for Quotas {
             Some(By::Fixed) => f.write_str(" BY fixed"),
             Some(By::Gcra(None)) => f.write_str(" BY gcra"),
             Some(By::Gcra(Some(burst))) => write!(f, " BY gcra BURST {burst}"),
-        }
+        }?;
+        self.prefetch.map_or(Ok(()), |prefetch| write!(f, " PREFETCH {prefetch}"))
     }
 }
 
@@ -283,6 +354,9 @@ mod tests {
             ("10 1s BY gcra burst 15", "10 1s BY gcra BURST 15"),
             ("10 90s 7 week BY fixed", "10 90s 7 week BY fixed"),
             ("10 1s BY log", "10 1s BY log"),
+            ("10 1s 20 1m prefetch 5", "10 1s 20 1m PREFETCH 5"),
+            ("10 1s PREFETCH 20ms by log", "10 1s BY log PREFETCH 20ms"),
+            ("10 1s PREFETCH 1s", "10 1s PREFETCH 1000ms"),
         ] {
             let quotas = Quotas::parse(text).unwrap();
             assert_eq!(quotas.to_string(), again);
@@ -309,6 +383,13 @@ mod tests {
             ("10 1m BY gcra BURST 0", Burst(b"0")),
             ("10 1m BY gcra BURST 1001", BurstTooLong(1001)),
             ("BY gcra", Limit(b"BY")),
+            ("10 1m PREFETCH", Prefetch(b"")),
+            ("10 1m PREFETCH 0", Prefetch(b"0")),
+            ("10 1m PREFETCH 1000001", Prefetch(b"1000001")),
+            ("10 1m PREFETCH 1ms", Prefetch(b"1ms")),
+            ("10 1m PREFETCH 2s", Prefetch(b"2s")),
+            ("10 1m PREFETCH 20ms BY gcra", PrefetchOfNoLog),
+            ("10 1m 20 day PREFETCH 20ms", PrefetchOfNoLog),
             ("10 1m BY log 5 1s BY log", Limit(b"BY")),
             ("1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9", TooMany),
         ] {

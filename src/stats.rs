@@ -132,6 +132,8 @@ pub enum Source {
     Store,
     /// The denial cache.
     DenyCache,
+    /// A share that Redis has granted ahead.
+    Share,
     /// The fallback.
     Fallback,
     /// Nobody need be asked: its cost is above the limit, or it would be of one window too many.
@@ -155,13 +157,14 @@ pub enum Outcome {
 
 impl Source {
     /// All that there are.
-    pub const ALL: [Self; 5] = [Self::Store, Self::DenyCache, Self::Fallback, Self::Request, Self::Policy];
+    pub const ALL: [Self; 6] = [Self::Store, Self::DenyCache, Self::Share, Self::Fallback, Self::Request, Self::Policy];
 
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
         match self {
             Self::Store => "store",
             Self::DenyCache => "deny_cache",
+            Self::Share => "share",
             Self::Fallback => "fallback",
             Self::Request => "request",
             Self::Policy => "policy",
@@ -278,6 +281,8 @@ pub struct Stats {
     pub by_store: Counter,
     /// Checks and peeks that the denial cache answered.
     pub by_deny_cache: Counter,
+    /// Checks and peeks that a share answered.
+    pub by_share: Counter,
     /// Checks and peeks that the fallback answered.
     pub by_fallback: Counter,
     /// Checks by what they came to and who answered.
@@ -292,6 +297,10 @@ pub struct Stats {
     pub timeouts: Counter,
     /// Batches sent to Redis.
     pub batches: Counter,
+    /// Shares that Redis has granted.
+    pub shares: Counter,
+    /// Units of them that were given back.
+    pub units_given_back: Counter,
     /// Questions that a node of a cluster has passed on to another.
     pub redirects: Counter,
     /// Questions that it had asked again, because their slot was on its way.
@@ -312,7 +321,7 @@ pub struct Stats {
 
 impl Stats {
     /// The counts by name, in the order that INFO shows them.
-    pub fn all(&self) -> [(&'static str, u64); 19] {
+    pub fn all(&self) -> [(&'static str, u64); 22] {
         let Self { checks, .. } = self;
         [
             ("total_connections", self.connections.read()),
@@ -320,6 +329,7 @@ impl Stats {
             ("total_commands", self.commands.read()),
             ("answers_by_store", self.by_store.read()),
             ("answers_by_deny_cache", self.by_deny_cache.read()),
+            ("answers_by_share", self.by_share.read()),
             ("answers_by_fallback", self.by_fallback.read()),
             ("checks_allowed", checks.all(Outcome::Allowed)),
             ("checks_denied", checks.all(Outcome::Denied)),
@@ -330,6 +340,8 @@ impl Stats {
             ("checks_refused", checks.all(Outcome::Refused)),
             ("store_timeouts", self.timeouts.read()),
             ("store_batches", self.batches.read()),
+            ("shares_granted", self.shares.read()),
+            ("share_units_given_back", self.units_given_back.read()),
             ("store_redirects", self.redirects.read()),
             ("store_try_agains", self.try_agains.read()),
             ("fallback_written_back", self.written_back.read()),

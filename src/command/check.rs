@@ -1,12 +1,12 @@
-//! `RL.CHECK key limit window [limit window ...] [BY algorithm] [COST n] [FULL]`: may this request go ahead? And its
-//! arguments, which are also those of RL.PEEK.
+//! `RL.CHECK key limit window [limit window ...] [BY algorithm] [PREFETCH ahead] [COST n] [FULL]`: may this request go
+//! ahead? And its arguments, which are also those of RL.PEEK.
 
 use super::docs::{Argument, Docs, KEY, Kind, QUOTA};
 use super::{CommandError, Keys, OwnCommand, Request, capped, check_key, quoted};
 use crate::config::Limits;
 use crate::limit::{Form, MAX_COST, policy_name};
 use crate::quotas::numbers::parse_bounded;
-use crate::quotas::{QuotaError, Quotas, read_by};
+use crate::quotas::{QuotaError, Quotas, read_by, read_prefetch};
 use crate::resp::request::Args;
 
 pub static COMMAND: OwnCommand = OwnCommand {
@@ -27,6 +27,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
             "Several windows are checked together, all or nothing. COST is what the request weighs (1).",
             "With the name of a policy, its limits hold, and are counted apart.",
             "BY gcra or fixed keeps a number in place of each request. BURST is GCRA's capacity (the limit).",
+            "PREFETCH: of a key that is asked for often, so many requests, or those of so long (20ms), are asked for ahead.",
             "Reply: allowed, limit, remaining, retry_after_ms, reset_after_ms, degraded.",
             "FULL has it be a map, with the reason, when more is free, and the same for each window.",
         ],
@@ -35,7 +36,8 @@ pub static COMMAND: OwnCommand = OwnCommand {
     },
 };
 
-pub const USAGE: &str = "key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [COST n] [FULL]";
+pub const USAGE: &str =
+    "key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [PREFETCH n|time] [COST n] [FULL]";
 pub const COMPLEXITY: &str = "O(log(N)) for each window, N being the requests counted in it, or O(1) by gcra or fixed";
 pub const ARGUMENTS: &[Argument] = &[
     KEY,
@@ -63,9 +65,13 @@ pub const ARGUMENTS: &[Argument] = &[
         token: Some("BY"),
         flags: &["optional"],
     },
+    PREFETCH,
     Argument { name: "cost", kind: Kind::Integer, token: Some("COST"), flags: &["optional"] },
     Argument { name: "full", kind: Kind::PureToken, token: Some("FULL"), flags: &["optional"] },
 ];
+
+pub(super) const PREFETCH: Argument =
+    Argument { name: "ahead", kind: Kind::Text, token: Some("PREFETCH"), flags: &["optional"] };
 
 /// The arguments of RL.CHECK or RL.PEEK.
 #[derive(Debug, Clone, Copy)]
@@ -83,8 +89,8 @@ pub struct CheckArgs<'a> {
 }
 
 impl<'a> CheckArgs<'a> {
-    /// Reads `name key limit window [limit window ...] [BY algorithm] [COST n] [FULL]`, or `name key policy [COST n] [FULL]`,
-    /// the options in any order.
+    /// Reads `name key limit window [limit window ...] [BY algorithm] [PREFETCH ahead] [COST n] [FULL]`, or `name key policy
+    /// [COST n] [FULL]`, the options in any order.
     ///
     /// # Errors
     /// The first thing that is wrong, from left to right; then what is more than `limits` allow.
@@ -111,7 +117,8 @@ impl<'a> CheckArgs<'a> {
         while let Some(word) = words.next() {
             let has_limits = policy.is_some() || !quotas.is_empty();
             let is_option = |name: &[u8]| has_limits && word.eq_ignore_ascii_case(name);
-            let has_options = cost.is_some() || form == Form::Full || quotas.by().is_some();
+            let has_options =
+                cost.is_some() || form == Form::Full || quotas.by().is_some() || quotas.prefetch().is_some();
             let is_word = word.first().is_some_and(u8::is_ascii_alphabetic);
             if is_option(b"full") && form == Form::Short {
                 form = Form::Full;
@@ -120,6 +127,9 @@ impl<'a> CheckArgs<'a> {
                 cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
             } else if is_option(b"by") && policy.is_none() && quotas.by().is_none() {
                 read_by(&mut words).and_then(|by| quotas.set_by(by)).map_err(of_quotas)?;
+            } else if is_option(b"prefetch") && policy.is_none() && quotas.prefetch().is_none() {
+                let text = words.next().ok_or(CommandError::Arity(command))?;
+                quotas.set_prefetch(read_prefetch(text).map_err(of_quotas)?);
             } else if let (Some(name), false, false) = (policy, has_options, is_word) {
                 // A window follows it, so that it stands where a limit belongs.
                 return Err(of_quotas(QuotaError::Limit(name)));
@@ -128,6 +138,9 @@ impl<'a> CheckArgs<'a> {
             } else {
                 quotas.add(word, words.next()).map_err(of_quotas)?;
             }
+        }
+        if policy.is_none() {
+            quotas.check().map_err(of_quotas)?;
         }
         Ok(Self { key, quotas, policy, cost: cost.unwrap_or(1), form })
     }
@@ -247,6 +260,20 @@ mod tests {
             ("RL.CHECK k 10 60 FULL 20 1m", option("20", "RL.CHECK")),
             ("RL.CHECK k login FULL 20 1m", option("20", "RL.CHECK")),
             ("RL.CHECK k 10 60 FULL COST", arity("RL.CHECK")),
+            ("RL.CHECK k 10 60 PREFETCH", arity("RL.CHECK")),
+            ("RL.CHECK k 10 60 PREFETCH 5 20 1m", option("20", "RL.CHECK")),
+            ("RL.CHECK k login PREFETCH 5", option("PREFETCH", "RL.CHECK")),
+            ("RL.CHECK k 10 60 PREFETCH 5 prefetch 6", option("prefetch", "RL.CHECK")),
+            (
+                "RL.CHECK k 10 60 PREFETCH 20ms BY gcra",
+                "ERR only logs can be prefetched, and no window that is fixed, of the calendar, or counted BY gcra"
+                    .to_owned(),
+            ),
+            (
+                "RL.CHECK k 10 60 PREFETCH 2s",
+                "ERR prefetch must be an integer between 1 and 1000000, or a time between 2ms and 1000ms, not '2s'"
+                    .to_owned(),
+            ),
             ("RL.CHECK k 10 60 COST FULL", cost("FULL")),
             ("RL.CHECK k 10 FULL", window("FULL")),
             ("RL.CHECK k FULL 10 60", limit("FULL")),

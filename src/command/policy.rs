@@ -1,5 +1,6 @@
 //! `RL.POLICY`: limits with names, seen and changed while Tollgate runs.
 
+use super::check::PREFETCH;
 use super::docs::{Argument, Docs, Kind, QUOTA};
 use super::{CommandError, Keys, OwnCommand, Request, quoted};
 use crate::limit::policy_name;
@@ -20,8 +21,8 @@ pub static COMMAND: OwnCommand = OwnCommand {
     tells_of_all_keys: false,
     parse: |args, _| parse(args).map(Request::Policy),
     docs: Docs {
-        usage: "LIST|GET name|SET name limit window [limit window ...] [BY algorithm] [MODE mode] [FALLBACK fallback]|DEL name|MODE \
-                name|* mode|default [EX seconds]|LOAD",
+        usage: "LIST|GET name|SET name limit window [limit window ...] [BY algorithm] [PREFETCH n|time] [MODE mode] [FALLBACK \
+                fallback]|DEL name|MODE name|* mode|default [EX seconds]|LOAD",
         summary: "Limits with names: which there are, and what becomes of them.",
         help: &[
             "LIST, GET: maps of what holds. GET has besides what the header RateLimit-Policy says (policy_header).",
@@ -43,6 +44,7 @@ pub static COMMAND: OwnCommand = OwnCommand {
                         NAME,
                         QUOTA,
                         BY,
+                        PREFETCH,
                         Argument { name: "mode", kind: Kind::Text, token: Some("MODE"), flags: &["optional"] },
                         Argument { name: "fallback", kind: Kind::Text, token: Some("FALLBACK"), flags: &["optional"] },
                     ],
@@ -230,6 +232,7 @@ mod tests {
                 "login = 5 1m 20 1h MODE shadow FALLBACK closed",
             ),
             ("RL.POLICY SET login 5 1m BY gcra BURST 7", "login = 5 1m BY gcra BURST 7"),
+            ("RL.POLICY SET login 5 1m PREFETCH 20ms MODE off", "login = 5 1m PREFETCH 20ms MODE off"),
             ("RL.POLICY MODE login off", "mode login Some((Off, None))"),
             ("RL.POLICY MODE * block EX 60", "mode * Some((Block, Some(60000)))"),
             ("RL.POLICY MODE * DEFAULT", "mode * None"),
@@ -261,6 +264,9 @@ mod tests {
             ("RL.POLICY SET login 5 1m MODE x", "ERR mode must be enforce, shadow, off or block, not 'x'"),
             ("RL.POLICY SET login 5 1m FALLBACK", "ERR fallback must be local, open, closed or error, not ''"),
             ("RL.POLICY SET login 5 1m FOO", "ERR unknown option 'FOO' for 'rl.policy'"),
+            ("RL.POLICY SET login 5 1m PREFETCH x", "ERR prefetch must be an integer between 1 and 1000000"),
+            ("RL.POLICY SET login 5 1m BY fixed PREFETCH 5", "ERR only logs can be prefetched"),
+            ("RL.OVERRIDE SET api k 5 1m PREFETCH 20ms", "ERR an override is prefetched as its policy is"),
             ("RL.POLICY MODE login x", "ERR mode must be enforce, shadow, off or block, not 'x'"),
             ("RL.POLICY MODE login default EX 5", "ERR mode must be enforce, shadow, off or block, not 'default'"),
             ("RL.POLICY MODE login off EX 0", "ERR invalid expire time in 'rl.policy' command"),

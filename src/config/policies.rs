@@ -17,7 +17,7 @@ use crate::policy::{
 
 /// The section.
 pub(super) const SECTION: &str = "policies";
-const KEYS: &str = "limits, by, mode, fallback, overrides";
+const KEYS: &str = "limits, by, prefetch, mode, fallback, overrides";
 
 /// The policies of the file at `path`, which says this now.
 ///
@@ -116,10 +116,21 @@ impl Reader<'_> {
             }
             None => String::new(),
         };
+        let prefetch = match table.remove("prefetch").map(|prefetch| prefetch.kind) {
+            Some(ValueKind::String(ahead)) => format!(" PREFETCH {ahead}"),
+            Some(ValueKind::I64(units)) => format!(" PREFETCH {units}"),
+            Some(_) => {
+                self.mistake(&format!("{key}.prefetch"), "must be a time as \"20ms\", or a number");
+                String::new()
+            }
+            None => String::new(),
+        };
         for (name, value) in table {
             let key = format!("{key}.{}", quoted(&name));
             match (name.as_str(), value.kind) {
-                ("limits", ValueKind::String(text)) => limits = Some(self.definition(&key, &format!("{text}{by}"))),
+                ("limits", ValueKind::String(text)) => {
+                    limits = Some(self.definition(&key, &format!("{text}{by}{prefetch}")));
+                }
                 ("mode", ValueKind::String(text)) => {
                     mode = self.word(&key, &text, ALLOWED_MODE, Mode::of(text.as_bytes()));
                 }

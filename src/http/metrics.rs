@@ -41,11 +41,12 @@ fn checks(shared: &Shared, out: &mut Exposition) {
     let mut checks = out.counter(
         "tollgate_checks",
         "Checks by policy (none for limits in the command), by what they came to (shadow_denied: denied by what is only \
-         tried out, and let pass) and by who answered: redis, embedded, deny_cache (a denial repeated), fallback \
+         tried out, and let pass) and by who answered: redis, embedded, deny_cache (a denial repeated), share (granted ahead), fallback \
          (degraded), request (its cost is above the limit, or it has a window too many), policy (its mode, or an override).",
     );
-    // Without a Redis there is neither of the other two.
-    let can_be = |source: &Source| !is_embedded || !matches!(source, Source::DenyCache | Source::Fallback);
+    // Without a Redis there is none of these.
+    let can_be =
+        |source: &Source| !is_embedded || !matches!(source, Source::DenyCache | Source::Share | Source::Fallback);
     for (policy, counts) in &by_policy {
         for source in Source::ALL.into_iter().filter(can_be) {
             for outcome in Outcome::ALL {

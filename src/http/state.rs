@@ -129,6 +129,7 @@ fn answers(shared: &Shared) -> Value {
     let refused: u64 = Source::ALL.into_iter().map(|source| of(source, Outcome::Refused)).sum();
     json!({
         "allowed": of(Source::Store, Outcome::Allowed),
+        "allowed_by_share": of(Source::Share, Outcome::Allowed),
         "allowed_by_policy": of(Source::Policy, Outcome::Allowed),
         "shadow_denied": Source::ALL.into_iter().map(|source| of(source, Outcome::ShadowDenied)).sum::<u64>(),
         "denied": of(Source::Store, Outcome::Denied)

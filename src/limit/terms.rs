@@ -1,6 +1,6 @@
 //! What of a policy goes with a question on its way.
 
-use super::PolicyName;
+use super::{PolicyName, Prefetch};
 use std::fmt;
 
 /// On whose behalf a limit holds, and what becomes of its answer. They go with each question, so that a question that is
@@ -13,11 +13,13 @@ pub struct Terms {
     pub is_shadow: bool,
     /// The answer while Redis cannot be asked, if it is another than is configured for all.
     pub fallback: Option<FallbackMode>,
+    /// How far ahead units are asked for, if they are.
+    pub prefetch: Option<Prefetch>,
 }
 
 impl Terms {
     /// Those of a limit that stands in a command.
-    pub const PLAIN: Self = Self { policy: None, is_shadow: false, fallback: None };
+    pub const PLAIN: Self = Self { policy: None, is_shadow: false, fallback: None, prefetch: None };
 }
 
 /// What a check is answered while Redis cannot be asked.

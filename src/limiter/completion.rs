@@ -2,19 +2,22 @@
 //!
 //! Knows no connection: what an answer or an error says of that is the pipeline's business.
 
+use super::grants::Asked;
 use super::job::{Job, Waiter, Work};
 use super::mailbox::{Answer, Refusal};
 use super::node::Node;
 use super::queue::Queue;
 use super::redis::Redis;
+use super::routes::Routes;
 use super::throttle;
 use crate::limit::{Ask, Form, LimitState, decide, decide_in_full};
 use crate::stats::Source;
 use crate::store::batch::Batch;
 use crate::store::connection::Reply;
-use crate::store::redis::{LimitReport, Report, entry_id};
+use crate::store::redis::{LimitReport, Report, entry_id, share_id};
 use crate::store::throttle::ThrottleReport;
 use crate::store::ttl_cache::TtlCache;
+use std::rc::Rc;
 use tracing::warn;
 
 /// What it takes to answer.
@@ -23,6 +26,7 @@ pub(super) struct Completion<'a> {
     pub redis: &'a Redis,
     pub node: &'a Node,
     pub queue: &'a Queue,
+    pub routes: &'a Rc<Routes>,
 }
 
 impl Completion<'_> {
@@ -31,6 +35,12 @@ impl Completion<'_> {
         let Job { work, waiters, .. } = job;
         let first = waiters.expired;
         while let Some(waiter) = waiters.list.get_mut(waiters.expired).filter(|waiter| waiter.due_us <= until_us) {
+            if let Some(asked) = asked_share(work, waiter, 0) {
+                asked.not_answered(self.routes, self.redis, now_us);
+                self.queue.on_share_answered();
+                waiters.expired += 1;
+                continue;
+            }
             let answer = match work {
                 Work::Ask { verb, batch, .. } => match batch.items().get(waiter.item) {
                     Some(item) => self.redis.fall_back(*verb, &batch.ask_of(item), waiter.form, now_us),
@@ -67,6 +77,10 @@ impl Completion<'_> {
             ledger.not_written(records, *writer);
         }
         let Work::Ask { batch, id, .. } = &job.work else { return };
+        if sent {
+            let shares = job.waiters.list.iter().filter_map(|waiter| asked_share(&job.work, waiter, job.sent_us));
+            shares.for_each(|asked| asked.abandoned(self.routes));
+        }
         for (index, item) in batch.items().iter().enumerate() {
             let (ask, admitted) = (batch.ask_of(item), job.admitted_here(index));
             if admitted > 0 && sent {
@@ -97,6 +111,17 @@ impl Completion<'_> {
             let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get_mut(places)) else {
                 continue;
             };
+            if let Some(asked) = asked_share(&job.work, waiter, job.sent_us) {
+                let is_granted =
+                    refusal_of(reports).is_none() && asked.answered(self.routes, self.redis, states, now_us);
+                if let (true, Some(admitted)) = (is_granted, admitted.get_mut(waiter.item)) {
+                    *admitted = 1;
+                }
+                if index >= job.waiters.expired {
+                    self.queue.on_share_answered();
+                }
+                continue;
+            }
             let answer = decide_next(&batch.ask_of(item), waiter.form, reports, states, job.work.counts());
             if let (true, Some(admitted)) = (answer.is_admission(), admitted.get_mut(waiter.item)) {
                 *admitted += 1;
@@ -115,7 +140,7 @@ impl Completion<'_> {
         for (index, item) in batch.items().iter().enumerate() {
             let places = item.places();
             let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get(places)) else { continue };
-            if refusal_of(reports).is_some() {
+            if refusal_of(reports).is_some() || item.share_us > 0 {
                 continue;
             }
             let ask = batch.ask_of(item);
@@ -163,7 +188,7 @@ impl Completion<'_> {
     /// A reset, or a look at a key, has got as far as this reply says. What was asked meanwhile passes before the next
     /// piece, unless that is the only one. Gives the job back if this is the reply to something else.
     pub fn advance(&self, mut job: Job, reply: &Reply, now_us: u64) -> Option<Job> {
-        let Self { redis, node, queue } = self;
+        let Self { redis, node, queue, .. } = self;
         let is_listed = match &job.work {
             Work::Reset(reset) => reset.piece().is_some(),
             Work::Inspect(inspect) => inspect.glance().is_some(),
@@ -234,6 +259,14 @@ impl Completion<'_> {
         }
         self.queue.deliver_all(job, Answer::Refused(Refusal::WrongType), now_us);
     }
+}
+
+/// What a waiter has asked for, if it is a share.
+fn asked_share<'a>(work: &'a Work, waiter: &Waiter, sent_us: u64) -> Option<Asked<'a>> {
+    let (Work::Ask { batch, id, .. }, None) = (work, &waiter.mailbox) else { return None };
+    let item = batch.items().get(waiter.item)?;
+    let (ask, id) = (batch.ask_of(item), share_id(id, waiter.item));
+    Some(Asked { ask, ticket: waiter.ticket, id, life_us: item.share_us, sent_us })
 }
 
 /// Decides the next check of an item by where its limits stand, and counts it there if it `counts`.

@@ -148,7 +148,8 @@ impl DenyCache {
     /// The same of a check that was answered in full: `states` is how its limits stand. There are none where it was not.
     pub fn insert_in_full(&self, ask: &Ask<'_>, denial: Denial, states: &[LimitState], sent_us: u64, now_us: u64) {
         let hash = self.hasher.hash_one(ask.key);
-        let hold_until_us = denial.until_us.min(now_us.saturating_add(self.max_hold_us));
+        let hold_us = self.max_hold_us.min(doubtful_us(ask).unwrap_or(u64::MAX));
+        let hold_until_us = denial.until_us.min(now_us.saturating_add(hold_us));
         let Some(shard) = self.shard(hash).filter(|_| hold_until_us > now_us) else { return };
         let mut places = shard.lock();
         if places.forgotten_us.is_some_and(|forgotten_us| sent_us <= forgotten_us) {
@@ -205,6 +206,12 @@ impl DenyCache {
         // A denial that comes in at this very moment could as well have come a moment later.
         self.shard(hash).filter(|shard| shard.held.load(Ordering::Relaxed) > 0)
     }
+}
+
+/// After how long a denial is doubtful where units are asked for ahead: what denies may be a share, and be given back.
+fn doubtful_us(ask: &Ask<'_>) -> Option<u64> {
+    let shortest = ask.limits.iter().map(|limit| limit.window).min()?;
+    ask.terms().prefetch?.life_us(shortest)
 }
 
 impl Shard {

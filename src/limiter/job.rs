@@ -1,12 +1,11 @@
 //! What is asked of Redis at once, and who waits for the answer.
 
-use super::mailbox::Mailbox;
+use super::mailbox::{Answer, Mailbox};
 use crate::limit::{Counter, Form, Verb};
 use crate::store::batch::Batch;
 use crate::store::inspect::Inspect;
 use crate::store::ledger::{Record, Writer};
-use crate::store::redis::RedisStore;
-use crate::store::redis::entry_id;
+use crate::store::redis::{RedisStore, Rest, entry_id};
 use crate::store::reset::Reset;
 use crate::store::throttle::ThrottleBatch;
 use crate::topology::slot::Slot;
@@ -15,9 +14,9 @@ use std::rc::Rc;
 /// Who asked, and by when the answer is due.
 #[derive(Debug)]
 pub struct Waiter {
-    /// Where the answer goes.
-    pub mailbox: Rc<Mailbox>,
-    /// The session's name for the question.
+    /// Where the answer goes; `None` for that of a share, which is the worker's own business.
+    pub mailbox: Option<Rc<Mailbox>>,
+    /// The session's name for the question, or the share's.
     pub ticket: u64,
     /// When the fallback answers, if Redis has not.
     pub due_us: u64,
@@ -32,7 +31,19 @@ pub struct Waiter {
 impl Waiter {
     /// Who has just asked.
     pub fn new(mailbox: &Rc<Mailbox>, ticket: u64, due_us: u64) -> Self {
-        Self { mailbox: mailbox.clone(), ticket, due_us, item: 0, form: Form::Short, admitted_here: false }
+        Self { mailbox: Some(mailbox.clone()), ..Self::of_share(ticket, due_us) }
+    }
+
+    /// What waits for a share of this name.
+    pub fn of_share(ticket: u64, due_us: u64) -> Self {
+        Self { mailbox: None, ticket, due_us, item: 0, form: Form::Short, admitted_here: false }
+    }
+
+    /// Leaves the answer, if somebody is to have it.
+    pub fn deliver(&self, answer: Answer) {
+        if let Some(mailbox) = &self.mailbox {
+            mailbox.deliver(self.ticket, answer);
+        }
     }
 }
 
@@ -149,6 +160,13 @@ pub enum Work {
         /// When a connection that has not answered is given up.
         due_us: u64,
     },
+    /// What was not used of shares is given back. Nobody waits for it.
+    GiveBack {
+        /// What.
+        rests: Vec<Rest>,
+        /// When a connection that has not answered is given up.
+        due_us: u64,
+    },
 }
 
 impl Work {
@@ -160,7 +178,7 @@ impl Work {
             Self::Reset(_) => Some(Lane::Reset),
             Self::Inspect(_) => Some(Lane::Inspect),
             Self::Throttle(_) => Some(Lane::Throttle),
-            Self::Register { .. } | Self::Record { .. } | Self::Asking => None,
+            Self::Register { .. } | Self::Record { .. } | Self::GiveBack { .. } | Self::Asking => None,
         }
     }
 
@@ -172,6 +190,7 @@ impl Work {
             Self::Reset(reset) => reset.keys_left().first().map(Vec::as_slice),
             Self::Inspect(inspect) => Some(inspect.key()),
             Self::Record { records, .. } => records.first().map(|record| &*record.key),
+            Self::GiveBack { rests, .. } => rests.first().map(|rest| &*rest.key),
             Self::Register { .. } | Self::Asking => None,
         }
     }
@@ -259,7 +278,7 @@ impl Job {
     /// When something is to be done about it if there is no answer.
     pub fn next_due_us(&self) -> Option<u64> {
         match self.work {
-            Work::Record { due_us, .. } | Work::Register { due_us, .. } => Some(due_us),
+            Work::Record { due_us, .. } | Work::Register { due_us, .. } | Work::GiveBack { due_us, .. } => Some(due_us),
             _ => self.waiters.next_due_us(),
         }
     }
@@ -274,7 +293,12 @@ impl Job {
 
     /// Nobody waits for it, and it takes too long for a connection that works.
     pub fn is_stuck(&self, now_us: u64) -> bool {
-        matches!(self.work, Work::Record { due_us, .. } | Work::Register { due_us, .. } if due_us <= now_us)
+        match self.work {
+            Work::Record { due_us, .. } | Work::Register { due_us, .. } | Work::GiveBack { due_us, .. } => {
+                due_us <= now_us
+            }
+            _ => false,
+        }
     }
 
     /// How many of an item's waiters the fallback has admitted.

@@ -272,7 +272,7 @@ impl<'a> Pipeline<'a> {
     }
 
     fn completion(&self) -> Completion<'a> {
-        Completion { redis: self.redis, node: self.node, queue: self.queue }
+        Completion { redis: self.redis, node: self.node, queue: self.queue, routes: self.routes }
     }
 }
 

@@ -13,7 +13,7 @@ use super::throttle;
 use crate::limit::{Ask, Counter, Form, Verb};
 use crate::stats::{Source, Stats};
 use crate::store::batch::{Batch, load_of};
-use crate::store::redis::RedisStore;
+use crate::store::redis::{RedisStore, Rest};
 use crate::store::throttle::ThrottleBatch;
 use crate::throttle::Question;
 use crate::topology::slot::Slot;
@@ -26,6 +26,10 @@ use tokio::sync::Notify;
 const MAX_LOAD_PER_BATCH: usize = 64;
 /// Most questions in one batch: it bounds what a script has to look for that runs again.
 const MAX_CHECKS_PER_BATCH: usize = 1024;
+/// Most shares of which something waits to be given back, and most that one run gives back. What finds no room counts until
+/// its window has passed.
+const MAX_RESTS: usize = 10_000;
+const MAX_RESTS_PER_RUN: usize = 16;
 /// Most questions that wait in one queue. Beyond it Redis is too slow by far, and the fallback answers at once.
 const MAX_WAITING: usize = 100_000;
 
@@ -49,6 +53,8 @@ pub struct Queue {
     has_stale_ttls: Cell<bool>,
     /// Counters that others of this worker's ask to have registered.
     unregistered: RefCell<Vec<Counter>>,
+    /// What is to be given back of shares, and in which slot.
+    rests: RefCell<VecDeque<(Option<Slot>, Rest)>>,
 }
 
 impl Queue {
@@ -64,6 +70,7 @@ impl Queue {
             is_closed: Cell::new(false),
             has_stale_ttls: Cell::new(false),
             unregistered: RefCell::default(),
+            rests: RefCell::default(),
         }
     }
 
@@ -74,6 +81,37 @@ impl Queue {
 
     /// Adds a question to the batch at the end, or to a new one. In a cluster the logs are of this slot.
     pub(super) fn ask(&self, store: &RedisStore, verb: Verb, ask: &Ask<'_>, slot: Option<Slot>, waiter: Waiter) {
+        let is_full = waiter.form == Form::Full;
+        self.add(store, verb, ask, slot, waiter, |batch| {
+            let item = batch.add(ask);
+            if is_full {
+                batch.ask_in_full(item);
+            }
+            item
+        });
+    }
+
+    /// The same of the question for a share that lives so long, in microseconds.
+    pub(super) fn ask_share(
+        &self,
+        store: &RedisStore,
+        ask: &Ask<'_>,
+        life_us: u64,
+        slot: Option<Slot>,
+        waiter: Waiter,
+    ) {
+        self.add(store, Verb::Check, ask, slot, waiter, |batch| batch.add_share(ask, life_us));
+    }
+
+    fn add(
+        &self,
+        store: &RedisStore,
+        verb: Verb,
+        ask: &Ask<'_>,
+        slot: Option<Slot>,
+        waiter: Waiter,
+        add: impl FnOnce(&mut Batch) -> usize,
+    ) {
         let slot = slot.filter(|_| self.node.declares_keys());
         let mut jobs = self.jobs.borrow_mut();
         let has_room = |job: &Job| match &job.work {
@@ -92,10 +130,7 @@ impl Queue {
             jobs.push_back(Job { slot, ..self.new_job(Work::Ask { verb, batch, id }) });
         }
         if let Some(Job { work: Work::Ask { batch, .. }, waiters, .. }) = jobs.back_mut() {
-            let item = batch.add(ask);
-            if waiter.form == Form::Full {
-                batch.ask_in_full(item);
-            }
+            let item = add(batch);
             waiters.list.push(Waiter { item, ..waiter });
         }
         self.on_asked();
@@ -244,6 +279,34 @@ impl Queue {
         self.unregistered.take()
     }
 
+    /// Has what is left of a share be given back. In a cluster its logs are of this slot.
+    pub(super) fn give_back(&self, rest: Rest, slot: Option<Slot>) {
+        let slot = slot.filter(|_| self.node.declares_keys());
+        let mut rests = self.rests.borrow_mut();
+        if rests.len() < MAX_RESTS {
+            rests.push_back((slot, rest));
+        }
+        self.wake();
+    }
+
+    /// Takes some of what is to be given back, all of one slot where that matters.
+    pub(super) fn next_rests(&self) -> Option<(Option<Slot>, Vec<Rest>)> {
+        let mut rests = self.rests.borrow_mut();
+        let (slot, first) = rests.pop_front()?;
+        let mut taken = vec![first];
+        while taken.len() < MAX_RESTS_PER_RUN
+            && let Some((_, rest)) = rests.pop_front_if(|(other, _)| *other == slot)
+        {
+            taken.push(rest);
+        }
+        Some((slot, taken))
+    }
+
+    /// A share was waited for, and is no longer.
+    pub(super) fn on_share_answered(&self) {
+        self.waiting.set(self.waiting.get() - 1);
+    }
+
     /// Gives somebody the answer who asked here, from `source`.
     pub(super) fn deliver(&self, work: &Work, waiter: &Waiter, source: Source, answer: Answer, now_us: u64) {
         if let Work::Ask { verb: Verb::Check, batch, .. } = work
@@ -257,7 +320,7 @@ impl Queue {
             throttle::count(&question, name, &answer, source, &self.stats, now_us);
         }
         self.waiting.set(self.waiting.get() - 1);
-        waiter.mailbox.deliver(waiter.ticket, answer);
+        waiter.deliver(answer);
     }
 
     /// Gives all who still wait for a job the same answer.

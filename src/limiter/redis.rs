@@ -5,6 +5,7 @@ use super::fallback::{self, Fallback};
 use super::mailbox::{Answer, Refusal};
 use super::node::{Node, Settings};
 use super::nodes::Directory;
+use super::reset_marks::ResetMarks;
 use crate::config::{self, Config, RedisMode, Transport};
 use crate::dial::Dialer;
 use crate::limit::{Ask, FallbackMode, Form, LimitState, Verb, decide};
@@ -29,6 +30,8 @@ pub struct Redis {
     pub registry: Registry,
     /// Denials that are certain for a while yet.
     pub deny_cache: DenyCache,
+    /// Which keys were reset, for shares.
+    pub reset_marks: ResetMarks,
     /// Longest time that a check waits for an answer.
     pub timeout_us: u64,
     /// Local buckets for when there is none.
@@ -55,6 +58,7 @@ impl Redis {
             store: RedisStore::new(&config.redis.prefix),
             registry: Registry::new(config.limits.windows_in_use),
             deny_cache: DenyCache::new(config.deny_cache.max_keys, config.deny_cache.max_hold.map_or(0, us)),
+            reset_marks: ResetMarks::default(),
             timeout_us,
             fallback: Fallback::new(config.fallback.ratio, config.fallback.max_keys),
             mode,
@@ -110,11 +114,7 @@ impl Redis {
         sent_us: u64,
         now_us: u64,
     ) {
-        if self.mode_for(ask) == FallbackMode::Local {
-            for (limit, state) in ask.limits.iter().zip(states) {
-                self.fallback.learn(ask.key, *limit, limit.remaining(state), now_us);
-            }
-        }
+        self.inform_fallback(ask, states, now_us);
         let verdict = decide(ask.limits, states, ask.cost);
         let place = usize::from(verdict.binding);
         let binding = states.get(place).zip(reports.get(place)).zip(ask.limits.get(place));
@@ -148,12 +148,28 @@ impl Redis {
         }
     }
 
+    /// Keeps of an exact answer what informs the fallback.
+    pub(super) fn inform_fallback(&self, ask: &Ask<'_>, states: &[LimitState], now_us: u64) {
+        if self.mode_for(ask) == FallbackMode::Local {
+            for (limit, state) in ask.limits.iter().zip(states) {
+                self.fallback.learn(ask.key, *limit, limit.remaining(state), now_us);
+            }
+        }
+    }
+
     /// Forgets what is known here of a key of `node` that was reset.
     pub(super) fn forget(&self, node: &Node, key: &[u8], now_us: u64) {
+        self.reset_marks.mark(key);
         self.deny_cache.forget(key, now_us);
         self.fallback.forget(key);
         node.ledger.forget(key);
         node.replay.forget(key);
+    }
+
+    /// Any key may have been reset, and nobody here has heard of it.
+    pub(super) fn forget_denials(&self, now_us: u64) {
+        self.reset_marks.mark_all();
+        self.deny_cache.clear(now_us);
     }
 
     /// Passes what INFO says of it to `line`, a name and a value each.

@@ -7,7 +7,7 @@
 use crate::limit::{Ask, Limit};
 use crate::store::batch::Batch;
 use crate::store::ledger::Ledger;
-use crate::store::redis::entry_id;
+use crate::store::redis::{entry_id, share_id};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -44,6 +44,8 @@ struct Admission {
     cost: u32,
     asked: u32,
     admitted: u32,
+    /// How far ahead a share is dated: microseconds. Else 0.
+    ahead_us: u64,
 }
 
 impl Replay {
@@ -79,7 +81,7 @@ impl Replay {
     /// Passes all that is kept to the ledger of the node that counts for each key now, and forgets it.
     pub fn hand_over<'a>(&self, ledger_of: impl Fn(&[u8]) -> Option<&'a Ledger>) {
         for part in std::mem::take(&mut *self.lock()) {
-            for Admission { key, limits, run, item, cost, asked, admitted } in part.admissions {
+            for Admission { key, limits, run, item, cost, asked, admitted, ahead_us } in part.admissions {
                 let (Some(key), Some(limits)) = (part.keys.get(range(key)), part.limits.get(range(limits))) else {
                     continue;
                 };
@@ -87,7 +89,8 @@ impl Replay {
                     continue;
                 };
                 let ask = Ask { key, limits, cost };
-                ledger.admitted_of_asked(&ask, &entry_id(id, item as usize), asked, admitted, *sent_us);
+                let id = if ahead_us > 0 { share_id(id, item as usize) } else { entry_id(id, item as usize) };
+                ledger.admitted_of_asked(&ask, &id, asked, admitted, sent_us + ahead_us);
             }
         }
     }
@@ -134,6 +137,7 @@ impl Part {
                 cost: ask.cost,
                 asked: item.count,
                 admitted: *admitted,
+                ahead_us: item.share_us,
             });
         }
     }

@@ -26,7 +26,7 @@ pub(super) async fn listen(redis: &Redis, node: &Node) {
             node.health.set_deafness(deafness(node, &error));
         }
         node.set_reset_feed_live(false);
-        redis.deny_cache.clear(now_us());
+        redis.forget_denials(now_us());
         tokio::time::sleep(RETRY_AFTER).await;
     }
 }

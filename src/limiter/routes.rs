@@ -6,6 +6,7 @@ use super::node::Node;
 use super::nodes::{Kind, Nodes};
 use super::queue::Queue;
 use super::redis::Redis;
+use super::shares::Shares;
 use crate::stats::Stats;
 use crate::store::redis::RedisStore;
 use crate::topology::slot::Slot;
@@ -18,6 +19,8 @@ use tokio::sync::Notify;
 pub struct Routes {
     backend: Arc<Backend>,
     stats: Arc<Stats>,
+    /// What this worker may admit without asking.
+    pub shares: RefCell<Shares>,
     table: RefCell<Table>,
     /// Queues that nobody serves yet.
     unserved: RefCell<Vec<Rc<Queue>>>,
@@ -43,12 +46,18 @@ impl Routes {
         is_unserved.notify_one();
         let table = RefCell::new(Table { nodes, queues });
         let (first_changes, first_changed) = (Cell::new(0), Arc::default());
-        Some(Self { backend, stats, table, unserved, is_unserved, first_changes, first_changed })
+        let shares = RefCell::default();
+        Some(Self { backend, stats, shares, table, unserved, is_unserved, first_changes, first_changed })
     }
 
     /// What the workers share.
     pub fn redis(&self) -> Option<&Redis> {
         self.backend.redis()
+    }
+
+    /// The worker's counters.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
     }
 
     /// What the nodes are.

@@ -24,7 +24,7 @@ pub(super) async fn reset(routes: Rc<Routes>, keys: Vec<Vec<u8>>, waiter: Waiter
         Ok(()) => reset_listed(&routes, &keys).await,
         Err(refusal) => Answer::Refused(refusal),
     };
-    waiter.mailbox.deliver(waiter.ticket, answer);
+    waiter.deliver(answer);
 }
 
 /// Looks at a key, whose node need not be the one that keeps the registry.
@@ -39,7 +39,7 @@ pub(super) async fn inspect(routes: Rc<Routes>, mut inspect: Inspect, waiter: Wa
         (Ok(()), _, Some((queue, _))) => queue.node.health.refusal(),
         (Ok(()), ..) => Refusal::Unavailable,
     };
-    waiter.mailbox.deliver(waiter.ticket, Answer::Refused(refusal));
+    waiter.deliver(Answer::Refused(refusal));
 }
 
 /// Has the registry's node say which counters are in use.

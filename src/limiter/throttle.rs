@@ -60,7 +60,7 @@ pub(super) fn learn(redis: &Redis, question: &Question, key: &[u8], ahead_ns: i1
 
 /// The buckets of throttles are apart from those of checks.
 fn local_terms(question: &Question) -> Terms {
-    Terms { policy: Some(PolicyName::of_throttles()), is_shadow: question.is_shadow, fallback: None }
+    Terms { policy: Some(PolicyName::of_throttles()), is_shadow: question.is_shadow, ..Terms::PLAIN }
 }
 
 /// The limit that is nearest: so much in the time in which it drains.

@@ -2,7 +2,7 @@
 //! in RL.CHECK, then `MODE m` and `FALLBACK f`, in a file, in RL.POLICY SET and in Redis alike.
 
 use crate::limit::FallbackMode;
-use crate::quotas::{QuotaError, Quotas, read_by};
+use crate::quotas::{QuotaError, Quotas, read_by, read_prefetch};
 use crate::shown::quoted;
 use std::fmt;
 
@@ -97,15 +97,16 @@ impl Definition {
             {
                 let by = read_by(&mut words).map_err(DefinitionError::Quota)?;
                 definition.quotas.set_by(by).map_err(DefinitionError::Quota)?;
+            } else if word.eq_ignore_ascii_case(b"prefetch") && definition.quotas.prefetch().is_none() {
+                let prefetch = read_prefetch(words.next().unwrap_or_default()).map_err(DefinitionError::Quota)?;
+                definition.quotas.set_prefetch(prefetch);
             } else if word.first().is_some_and(u8::is_ascii_alphabetic) {
                 return Err(DefinitionError::Unknown(word));
             } else {
                 definition.quotas.add(word, words.next()).map_err(DefinitionError::Quota)?;
             }
         }
-        if definition.quotas.is_empty() {
-            return Err(DefinitionError::Quota(QuotaError::NoWindow));
-        }
+        definition.quotas.check().map_err(DefinitionError::Quota)?;
         Ok(definition)
     }
 }
@@ -135,7 +136,7 @@ impl fmt::Display for DefinitionError<'_> {
             Self::Quota(error) => error.fmt(f),
             Self::Mode(got) => write!(f, "mode must be {ALLOWED_MODE}, not '{}'", quoted(got)),
             Self::Fallback(got) => write!(f, "fallback must be {ALLOWED_FALLBACK}, not '{}'", quoted(got)),
-            Self::Unknown(got) => write!(f, "'{}' is neither a limit nor BY, MODE or FALLBACK", quoted(got)),
+            Self::Unknown(got) => write!(f, "'{}' is neither a limit nor BY, PREFETCH, MODE or FALLBACK", quoted(got)),
         }
     }
 }

@@ -56,6 +56,9 @@ impl Rule {
             (_, true) => Self::Block,
             _ => {
                 let quotas = Quotas::read(&mut words)?;
+                if quotas.prefetch().is_some() {
+                    return Err(QuotaError::PrefetchOfOverride);
+                }
                 return Ok(Self::Limits(quotas.as_slice().into(), quotas.by()));
             }
         };

@@ -21,6 +21,8 @@ pub struct Item {
     pub has_fresh_ttl: bool,
     /// How much is to be said of it: in full if that is asked of one of its checks.
     pub form: Form,
+    /// If it asks for a share, how long that lives: microseconds. Else 0.
+    pub share_us: u64,
 }
 
 impl Item {
@@ -65,6 +67,7 @@ impl Batch {
         match last {
             Some(index) => {
                 if let Some(item) = items.get_mut(*index)
+                    && item.share_us == 0
                     && item.cost == ask.cost
                     && limits.get(item.limits.clone()) == Some(ask.limits)
                 {
@@ -78,6 +81,25 @@ impl Batch {
                 last_of_key.insert_unique(hash, new_index, hash_of);
             }
         }
+        self.push(ask, hash, 0);
+        new_index
+    }
+
+    /// Adds what asks for a share that lives so long, in microseconds, and says to which item. It is joined with nothing.
+    pub fn add_share(&mut self, ask: &Ask, share_us: u64) -> usize {
+        let hash = self.hasher.hash_one(ask.key);
+        let Self { keys, items, last_of_key, .. } = self;
+        let new_index = items.len();
+        let same_key = |item: &Item| item.hash == hash && keys.get(item.key.clone()) == Some(ask.key);
+        if let Some(last) = last_of_key.find_mut(hash, |index| items.get(*index).is_some_and(same_key)) {
+            *last = new_index;
+        }
+        self.push(ask, hash, share_us);
+        new_index
+    }
+
+    fn push(&mut self, ask: &Ask, hash: u64, share_us: u64) {
+        let Self { keys, limits, items, .. } = self;
         let (key_start, limits_start) = (keys.len(), limits.len());
         keys.extend_from_slice(ask.key);
         limits.extend_from_slice(ask.limits);
@@ -89,9 +111,9 @@ impl Batch {
             count: 1,
             has_fresh_ttl: false,
             form: Form::Short,
+            share_us,
         });
         self.load += load_of(ask);
-        new_index
     }
 
     /// Has an item be answered in full, which takes the script a call more for each limit.
@@ -106,7 +128,8 @@ impl Batch {
     pub fn of_one(&self, item: &Item) -> Self {
         let mut batch = Self::default();
         batch.add(&self.ask_of(item));
-        batch.items.iter_mut().for_each(|one| (one.count, one.form) = (item.count, item.form));
+        let (count, form, share_us) = (item.count, item.form, item.share_us);
+        batch.items.iter_mut().for_each(|one| (one.count, one.form, one.share_us) = (count, form, share_us));
         batch
     }
 
@@ -120,11 +143,12 @@ impl Batch {
         ask_of(&self.keys, &self.limits, item)
     }
 
-    /// Marks the items whose logs are known to live long enough for entries that are made until a time.
+    /// Marks the items whose logs are known to live long enough for entries that are made until a time. A share's is made
+    /// for later, and looks.
     pub fn mark_fresh_ttls(&mut self, until_us: impl Fn(&Ask<'_>) -> Option<i64>) {
         self.ttls_fresh_until_us = i64::MAX;
         for item in &mut self.items {
-            let until_us = until_us(&ask_of(&self.keys, &self.limits, item));
+            let until_us = until_us(&ask_of(&self.keys, &self.limits, item)).filter(|_| item.share_us == 0);
             item.has_fresh_ttl = until_us.is_some();
             self.ttls_fresh_until_us = self.ttls_fresh_until_us.min(until_us.unwrap_or(i64::MAX));
         }
@@ -185,5 +209,9 @@ mod tests {
         assert_eq!(add("b", &second, 1), 1);
         assert_eq!(batch.items().iter().map(|item| item.count).collect::<Vec<_>>(), [2, 2, 1, 1, 1]);
         assert_eq!(batch.ask_of(&batch.items()[4]), Ask { key: b"a", limits: &minute, cost: 1 });
+        let share = batch.add_share(&Ask { key: b"b", limits: &second, cost: 1 }, 2000);
+        let behind = batch.add(&Ask { key: b"b", limits: &second, cost: 1 });
+        assert_eq!((share, behind), (5, 6), "a share is joined with nothing");
+        assert_eq!(batch.of_one(&batch.items()[5]).items()[0].share_us, 2000);
     }
 }

@@ -75,6 +75,23 @@ impl LimitReport {
     }
 }
 
+/// A share that is over, of which something was not used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rest {
+    /// The key.
+    pub key: Box<[u8]>,
+    /// Its limits, all of them logs.
+    pub limits: Box<[Limit]>,
+    /// The id of its entries.
+    pub id: String,
+    /// What they weigh.
+    pub granted: u32,
+    /// What of that was used; less.
+    pub used: u32,
+    /// How often it may be tried yet to give it back.
+    pub tries: u8,
+}
+
 /// What to ask Redis, in its own terms. Shared by the workers, which send it on connections of their own.
 #[derive(Debug)]
 pub struct RedisStore {
@@ -85,6 +102,7 @@ pub struct RedisStore {
     reset: Script,
     inspect: Script,
     record: Script,
+    give_back: Script,
     windows: Script,
     policy_change: Script,
     policy_read: Script,
@@ -116,6 +134,7 @@ impl RedisStore {
             reset: Script::new(&[clock, keys, counters, include_str!("../../lua/reset.lua")]),
             inspect: Script::new(&[clock, keys, log, counters, include_str!("../../lua/inspect.lua")]),
             record: Script::new(&[clock, keys, log, counters, include_str!("../../lua/record.lua")]),
+            give_back: Script::new(&[keys, log, include_str!("../../lua/give_back.lua")]),
             windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
             policy_change: Script::new(&[include_str!("../../lua/policy_change.lua")]),
             policy_read: Script::new(&[include_str!("../../lua/policy_read.lua")]),
@@ -126,8 +145,9 @@ impl RedisStore {
     }
 
     /// The scripts of checks and throttles, for Redis to be given in advance, so that no job has to ask twice.
-    pub fn scripts(&self) -> [&Script; 7] {
-        [&self.check, &self.peek, &self.reset, &self.inspect, &self.record, &self.windows, &self.throttle]
+    pub fn scripts(&self) -> [&Script; 8] {
+        let Self { check, peek, reset, inspect, record, give_back, windows, throttle, .. } = self;
+        [check, peek, reset, inspect, record, give_back, windows, throttle]
     }
 
     /// Decides the items in order and counts what is admitted. [`Report::read`] reads the reply: they stand in the
@@ -179,6 +199,28 @@ impl RedisStore {
         };
         let add_args = |run: &mut Run<'_>| records.iter().for_each(|record| self.add_record(run, record, offset_us));
         run_about(&self.record, names, records.len(), add_names, add_args)
+    }
+
+    /// Gives back what was not used of shares. The reply says of each of their logs, in order, 1 if its entry was made
+    /// lighter, 0 if it was not there, and [`ELSEWHERE`]. Done twice it changes nothing more.
+    pub fn give_back(&self, rests: &[Rest], names: Names) -> Run<'_> {
+        let add_names = |run: &mut Run<'_>| {
+            let mut name = Vec::new();
+            for rest in rests {
+                self.add_names(run, &mut name, &rest.key, rest.limits.iter().map(Limit::counter));
+            }
+        };
+        let add_args = |run: &mut Run<'_>| {
+            for rest in rests {
+                for _ in &rest.limits {
+                    run.word(rest.id.as_bytes());
+                    run.number(rest.granted.into());
+                    run.number(rest.used.into());
+                }
+            }
+        };
+        let logs = rests.iter().map(|rest| rest.limits.len()).sum();
+        run_about(&self.give_back, names, logs, add_names, add_args)
     }
 
     /// Forgets what a piece of a reset names, and tells every proxy of the keys that this completes. The reply says of
@@ -307,7 +349,8 @@ impl RedisStore {
                 let ask = batch.ask_of(first);
                 let is_of_logs = ask.limits.iter().all(|limit| limit.algorithm == Algorithm::Log);
                 let is_full = first.form == Form::Full;
-                let flags = [first.has_fresh_ttl, resent, is_full, !is_of_logs];
+                let is_share = first.share_us > 0;
+                let flags = [first.has_fresh_ttl, resent, is_full, !is_of_logs, is_share];
                 let flags = flags.iter().rev().fold(0, |bits, flag| 2 * bits + u8::from(*flag));
                 question.clear();
                 question.push(flags);
@@ -315,6 +358,10 @@ impl RedisStore {
                 question.extend_from_slice(&ask.cost.to_le_bytes());
                 if !is_of_logs {
                     question.extend_from_slice(&item_number(batch_id).to_le_bytes());
+                }
+                if is_share {
+                    // A second at most, which a double holds exactly.
+                    question.extend_from_slice(&(first.share_us as f64).to_le_bytes());
                 }
                 ask.limits.iter().for_each(|limit| limit.pack(ask.cost, is_of_logs, &mut question));
                 run.number(alike.len() as u64);
@@ -418,6 +465,7 @@ fn asks_the_same(batch: &Batch, one: &Item, other: &Item) -> bool {
     one.count == other.count
         && one.has_fresh_ttl == other.has_fresh_ttl
         && one.form == other.form
+        && one.share_us == other.share_us
         && ask.cost == another.cost
         && ask.limits == another.limits
 }
@@ -425,6 +473,11 @@ fn asks_the_same(batch: &Batch, one: &Item, other: &Item) -> bool {
 /// The id of the entry that the `index`th item of a batch makes, as check.lua has it.
 pub fn entry_id(batch_id: &str, index: usize) -> String {
     if index == 0 { batch_id.to_owned() } else { format!("{batch_id}.{}", base62(index as u64)) }
+}
+
+/// The same if the item asks for a share.
+pub fn share_id(batch_id: &str, index: usize) -> String {
+    entry_id(batch_id, index) + "~"
 }
 
 /// The number of the item that made the entry of this id, in the batch that it was asked in first.

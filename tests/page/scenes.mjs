@@ -62,7 +62,7 @@ function state(nowMs, more = {}) {
     version: '0.1.0', build: '613790f', now_ms: nowMs, uptime_s: 273_600, mode: 'redis',
     state: { exact: true, since_ms: nowMs - 259_200_000, cause: null, advice: null },
     clients: { connected: 412, max: 10_000, rejected: 0 },
-    answers: { allowed: 99_728_053, denied: 1_884_058, denied_cached: 500_000, degraded_allowed: 0, degraded_denied: 0, refused: 0, allowed_by_policy: 0, shadow_denied: 0 },
+    answers: { allowed: 99_728_053, denied: 1_884_058, denied_cached: 500_000, degraded_allowed: 0, degraded_denied: 0, refused: 0, allowed_by_share: 0, allowed_by_policy: 0, shadow_denied: 0 },
     forwarded: 48_120_337, failed_logins: 0,
     latency: { check: { p50_us: 310, p99_us: 900 }, store: { p50_us: 190, p99_us: 600 } },
     nodes: [node(nowMs)],
@@ -77,7 +77,7 @@ function state(nowMs, more = {}) {
 
 const DOWN_MS = 42_000;
 const isDownSince = (ms, nowMs) => (second) => second * 1000 > nowMs - ms;
-const nothing = { allowed: 0, denied: 0, denied_cached: 0, degraded_allowed: 0, degraded_denied: 0, refused: 0, allowed_by_policy: 0, shadow_denied: 0 };
+const nothing = { allowed: 0, denied: 0, denied_cached: 0, degraded_allowed: 0, degraded_denied: 0, refused: 0, allowed_by_share: 0, allowed_by_policy: 0, shadow_denied: 0 };
 
 function cluster(nowMs, isPartDown) {
   const slots = ['0-5460', '5461-10922', '10923-16383'];
@@ -125,7 +125,7 @@ export const SCENES = {
       return state(nowMs, {
         state: { exact: false, since_ms: sinceMs, cause: 'Redis refuses connections', advice: 'start Redis, or have redis.addr lead to one that runs' },
         nodes: [node(nowMs, { up: false, since_ms: sinceMs, breaker: 'open', round_trip_us: null, problem: 'connection refused', changes: [{ at_ms: sinceMs, up: false, cause: 'connection refused' }] })],
-        answers: { allowed: 99_728_053, denied: 1_884_058, denied_cached: 500_000, degraded_allowed: 48_204, degraded_denied: 3_790, refused: 0, allowed_by_policy: 0, shadow_denied: 0 },
+        answers: { allowed: 99_728_053, denied: 1_884_058, denied_cached: 500_000, degraded_allowed: 48_204, degraded_denied: 3_790, refused: 0, allowed_by_share: 0, allowed_by_policy: 0, shadow_denied: 0 },
         fallback: { mode: 'local', ratio: 0.5, buckets: 18_204, unwritten: 48_204, dropped: 0 },
         latency: { check: { p50_us: 24, p99_us: 210 }, store: null },
         history: history(nowMs, { isDown: isDownSince(DOWN_MS, nowMs) }),
@@ -194,7 +194,7 @@ export const SCENES = {
     state: (nowMs) => state(nowMs, {
       mode: 'cluster', nodes: cluster(nowMs, true),
       state: { exact: false, since_ms: nowMs - DOWN_MS, cause: '10.0.1.5:6379: connection refused', advice: 'start it, or have its replica take over' },
-      answers: { allowed: 99_728_053, denied: 1_884_058, denied_cached: 500_000, degraded_allowed: 16_204, degraded_denied: 790, refused: 0, allowed_by_policy: 0, shadow_denied: 0 },
+      answers: { allowed: 99_728_053, denied: 1_884_058, denied_cached: 500_000, degraded_allowed: 16_204, degraded_denied: 790, refused: 0, allowed_by_share: 0, allowed_by_policy: 0, shadow_denied: 0 },
       history: history(nowMs, { down: (second) => (isDownSince(DOWN_MS, nowMs)(second) ? 0.33 : 0) }),
     }),
   },

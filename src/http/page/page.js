@@ -8,7 +8,7 @@
 //   state         exact, since_ms; while not exact also cause and advice
 //   clients       connected (now), max, rejected
 //   answers       each in one of: allowed, denied (by the store), denied_cached, degraded_allowed, degraded_denied, refused,
-//                 allowed_by_policy (unasked), shadow_denied (and let pass)
+//                 allowed_by_share, allowed_by_policy (both unasked), shadow_denied (and let pass)
 //   latency       check, store: p50_us and p99_us of the last ten seconds, or null
 //   nodes[]       addr, role, slots or null, up, since_ms (up or down), breaker (closed, open, half-open), round_trip_us,
 //                 problem, advice (while up: a warning) or null; changes[]: at_ms, up, cause

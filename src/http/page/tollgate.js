@@ -33,7 +33,7 @@ export function showItself({ clients, answers, forwarded, failed_logins: failedL
     ['Clients', [`${count(clients.connected)} of ${count(clients.max)}`, bar([share(clients.connected, clients.max), clients.connected >= 0.9 * clients.max ? 'denied' : 'allowed'])]],
     ['Clients turned away', bad(clients.rejected)],
     ['Logins that failed', bad(failedLogins)],
-    ['Checks allowed', [count(answers.allowed + answers.allowed_by_policy + answers.shadow_denied), answers.shadow_denied > 0 && small(`${count(answers.shadow_denied)} by shadow alone`)]],
+    ['Checks allowed', [count(answers.allowed + answers.allowed_by_share + answers.allowed_by_policy + answers.shadow_denied), answers.shadow_denied > 0 && small(`${count(answers.shadow_denied)} by shadow alone`)]],
     ['Checks denied', [count(answers.denied + answers.denied_cached), answers.denied_cached > 0 && small(`${percent(answers.denied_cached, answers.denied + answers.denied_cached)} from memory`)]],
     ['Checks refused', bad(answers.refused)],
   ];

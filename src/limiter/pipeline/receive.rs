@@ -4,12 +4,13 @@
 use super::Pipeline;
 use super::redirect::MAX_HOPS;
 use crate::clock::now_us;
+use crate::limiter::grants;
 use crate::limiter::job::{Job, Work};
 use crate::limiter::nodes::Kind;
 use crate::store::batch::Item;
 use crate::store::connection::{Error, Reply};
 use crate::store::ledger::{Record, Writer};
-use crate::store::redis::{ELSEWHERE, LimitReport, Report};
+use crate::store::redis::{ELSEWHERE, LimitReport, Report, Rest};
 use crate::store::throttle::ThrottleReport;
 use crate::topology::redirect::Redirect;
 use tracing::{info, warn};
@@ -85,7 +86,8 @@ impl Pipeline<'_> {
             (Work::Record { records, writer, .. }, Reply::Integers(numbers)) => {
                 self.on_recorded(records, *writer, &numbers);
             }
-            (Work::Record { .. } | Work::Asking, _) => {
+            (Work::GiveBack { rests, .. }, Reply::Integers(numbers)) => self.on_given_back(rests, &numbers),
+            (Work::Record { .. } | Work::GiveBack { .. } | Work::Asking, _) => {
                 return self.on_refused(job, &Error::Unexpected);
             }
         }
@@ -131,6 +133,20 @@ impl Pipeline<'_> {
         }
     }
 
+    /// The node has said of each log of each share what became of it.
+    fn on_given_back(&self, rests: &[Rest], numbers: &[i64]) {
+        let mut numbers = numbers.iter();
+        let is_elsewhere = |rest: &&Rest| {
+            let of_rest = numbers.by_ref().take(rest.limits.len());
+            of_rest.filter(|number| **number == ELSEWHERE).count() > 0
+        };
+        let elsewhere: Vec<_> = rests.iter().filter(is_elsewhere).cloned().collect();
+        if !elsewhere.is_empty() {
+            self.redis.directory.doubt();
+            grants::try_again(self.routes, elsewhere);
+        }
+    }
+
     /// A job is done, and its answer is given. What that says of the way and of Redis.
     fn on_done(&mut self, job: Job, now_us: u64) {
         self.missed = 0;
@@ -157,6 +173,9 @@ impl Pipeline<'_> {
         if let Work::Register { .. } | Work::Asking = job.work {
             // The next connection begins with none registered.
             return;
+        }
+        if let Work::GiveBack { rests, .. } = job.work {
+            return grants::try_again(self.routes, rests);
         }
         let (now_us, health) = (now_us(), &self.node.health);
         let was_up = health.is_up();

@@ -3,6 +3,7 @@
 
 use super::Pipeline;
 use crate::clock::now_us;
+use crate::limiter::grants;
 use crate::limiter::job::{Job, Work};
 use crate::limiter::nodes::Kind;
 use crate::limiter::scatter;
@@ -22,6 +23,9 @@ impl Pipeline<'_> {
         job.hops += 1;
         if job.hops > MAX_HOPS || job.work.lane().is_none() {
             directory.doubt();
+            if let Work::GiveBack { rests, .. } = job.work {
+                return grants::try_again(self.routes, rests);
+            }
             return self.completion().give_up(job, now_us());
         }
         match redirect {
@@ -89,6 +93,7 @@ impl Pipeline<'_> {
                 return;
             }
             Work::Record { records, writer, .. } => return self.node.ledger.not_written(records, *writer),
+            Work::GiveBack { rests, .. } => return grants::try_again(self.routes, rests.clone()),
             Work::Register { .. } | Work::Asking => return,
             Work::Ask { .. } | Work::Throttle(_) | Work::Reset(_) | Work::Inspect(_) => {}
         }

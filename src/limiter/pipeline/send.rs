@@ -20,6 +20,7 @@ impl Pipeline<'_> {
             self.tend_registry(now_us);
         }
         self.write_at_leisure(now_us);
+        self.give_back(now_us);
         self.is_held = false;
         while self.link.is_some() && self.asked_in_flight() < self.limit.limit() {
             let Some(job) = self.next_asked(registry.as_deref(), now_us) else { return };
@@ -44,6 +45,16 @@ impl Pipeline<'_> {
                 let slot = work.slot(&self.redis.store).filter(|_| self.node.declares_keys());
                 self.send_job(Job { slot, ..self.queue.new_job(work) }, now_us);
             }
+        }
+    }
+
+    /// Gives back what is left of shares.
+    fn give_back(&mut self, now_us: u64) {
+        while self.link.is_some()
+            && let Some((slot, rests)) = self.queue.next_rests()
+        {
+            let due_us = self.node.patience_ends_us(now_us);
+            self.send_job(Job { slot, ..self.queue.new_job(Work::GiveBack { rests, due_us }) }, now_us);
         }
     }
 
@@ -129,6 +140,7 @@ impl Pipeline<'_> {
             Work::Throttle(batch) => store.throttle(batch, if job.slot.is_some() { names } else { Names::Passed }),
             Work::Register { counters, .. } => store.register(counters, max),
             Work::Record { records, .. } => store.record(records, node.clock_offset_us(), names),
+            Work::GiveBack { rests, .. } => store.give_back(rests, names),
         };
         run.write(link.output(), job.with_source);
         // Read anew, because this thread may have been stopped since this turn began.
