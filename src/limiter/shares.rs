@@ -49,8 +49,9 @@ struct Account {
     demand: Demand,
     /// What was granted and is not over, in that order.
     held: Vec<Share>,
-    /// The share that was asked for and not answered, and when.
+    /// The share that was asked for and not answered, and when; and what was asked for behind it.
     asked: Option<(u64, Moment)>,
+    behind: u32,
     told: Told,
     /// Until then there is no more free than was told.
     told_until_us: u64,
@@ -169,6 +170,10 @@ impl Shares {
         }
         let account = find(&mut self.accounts, hash, ask)?;
         account.demand.note(ask.cost, account.life_us, now_us);
+        match account.asked {
+            Some(_) => account.behind = account.behind.saturating_add(ask.cost),
+            None => account.told.remaining = account.told.remaining.saturating_sub(ask.cost),
+        }
         let is_held = account.held.iter().any(|share| now_us < share.ends_us && share.left >= share.granted / 4);
         if is_held { None } else { account.want(ask.cost, &mut self.tickets, since, now_us) }
     }
@@ -177,7 +182,8 @@ impl Shares {
     pub fn granted(&mut self, (hash, ask): (u64, &Ask<'_>), grant: Grant, told: Told, now_us: u64) -> bool {
         let Grant { ticket, id, units, ends_us } = grant;
         let Some((account, since)) = self.answered(hash, ask, ticket) else { return false };
-        account.tell(told, now_us);
+        let remaining = told.remaining.saturating_sub(account.behind);
+        account.tell(Told { remaining, ..told }, now_us);
         let is_of_use = now_us < ends_us;
         if is_of_use {
             account.held.push(Share { ticket, id, granted: units, left: units, ends_us, since });
@@ -227,6 +233,7 @@ impl Shares {
             demand: Demand::default(),
             held: Vec::new(),
             asked: None,
+            behind: 0,
             told: Told::default(),
             told_until_us: 0,
         };
@@ -269,7 +276,7 @@ impl Account {
             return None;
         }
         *tickets += 1;
-        self.asked = Some((*tickets, since));
+        (self.asked, self.behind) = (Some((*tickets, since)), 0);
         Some(Wanted { ticket: *tickets, units: u32::try_from(units).ok()?, life_us: self.life_us })
     }
 

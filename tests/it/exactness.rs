@@ -16,15 +16,15 @@ const CONNECTIONS: usize = 64;
 
 /// An admitted request, as its client saw it.
 #[derive(Clone, Copy)]
-struct Admission {
-    sent: Instant,
-    received: Instant,
-    cost: i64,
+pub struct Admission {
+    pub sent: Instant,
+    pub received: Instant,
+    pub cost: i64,
 }
 
 /// Asks from many connections at once, spread over `addrs`, for so long, again as soon as an answer is there. The
 /// connections take turns at `requests`, which are pairs of a request and its cost.
-fn hammer(addrs: &[SocketAddr], requests: &[(&str, i64)], duration: Duration) -> Vec<Admission> {
+pub fn hammer(addrs: &[SocketAddr], requests: &[(&str, i64)], duration: Duration) -> Vec<Admission> {
     let mut clients: Vec<RawClient> =
         addrs.iter().cycle().take(CONNECTIONS).map(|addr| RawClient::connect(*addr)).collect();
     let end = Instant::now() + duration;
@@ -53,7 +53,7 @@ fn hammer(addrs: &[SocketAddr], requests: &[(&str, i64)], duration: Duration) ->
 
 /// Fails when more than `limit` were certainly admitted within one window. `cost` is each admission's.
 #[track_caller]
-fn assert_within_limit(admitted: &[Admission], limit: usize, cost: i64, window: Duration) {
+pub fn assert_within_limit(admitted: &[Admission], limit: usize, cost: i64, window: Duration) {
     let per_window = limit / cost as usize;
     let mut sent: Vec<Instant> = admitted.iter().map(|admission| admission.sent).collect();
     let mut received: Vec<Instant> = admitted.iter().map(|admission| admission.received).collect();
@@ -66,7 +66,7 @@ fn assert_within_limit(admitted: &[Admission], limit: usize, cost: i64, window: 
 
 /// Fails when less than 95 % of what `limit` allows was admitted. Windows begun and not ended count whole.
 #[track_caller]
-fn assert_nearly_all(admitted: &[Admission], limit: i64, window: Duration, duration: Duration) {
+pub fn assert_nearly_all(admitted: &[Admission], limit: i64, window: Duration, duration: Duration) {
     let windows = (duration.as_micros() / window.as_micros()) as i64 + 1;
     let cost: i64 = admitted.iter().map(|admission| admission.cost).sum();
     assert!(cost * 100 >= limit * windows * 95, "only {cost} of {limit} in each of {windows} windows");

@@ -48,6 +48,7 @@ mod script_costs;
 mod security;
 mod sentinel;
 mod server;
+mod shares;
 mod soak;
 mod syntax;
 mod throttle;
