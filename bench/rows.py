@@ -1,4 +1,4 @@
-"""What is measured beside what: the rows of the tables."""
+"""What can be asked, and of whom: what the rows of the tables are made of."""
 
 import hashlib
 from dataclasses import dataclass, replace
@@ -56,6 +56,14 @@ OVERRIDES = [("RL.OVERRIDE", "SET", "api", f"user:{number}", 1000, 60) for numbe
 OVERRIDES += [("RL.OVERRIDE", "SET", "api", pattern, 1000, 60) for pattern in ("partner:*", "partner:gold:*")]
 POLICY = (("RL.POLICY", "SET", "api", 1_000_000, 60), *OVERRIDES)
 CHECK_POLICY = Work("RL.CHECK by a policy with 100,000 overrides", ("RL.CHECK", RANDOM_KEY, "api"), *ALLOWED, before=POLICY)
+CHECK_GCRA = Work("RL.CHECK BY gcra allowed, 10,000 keys", (*CHECK.command, "BY", "gcra"), *ALLOWED)
+# As redis-cell answers: 0 is what it says of a request that may go ahead.
+CL_THROTTLE = Work("CL.THROTTLE allowed, 10,000 keys", ("CL.THROTTLE", RANDOM_KEY, 1_000_000, 1_000_000, 60), "*5\r\n:0\r\n")
+# A window so long that the log of the exact check loses nothing, and is asked the same throughout.
+CHECK_HOT_HOUR = Work("RL.CHECK allowed, one hot key", ("RL.CHECK", "hot", 1_000_000_000, "1h"), *ALLOWED)
+CHECK_SHARES = Work(
+    "RL.CHECK allowed, one hot key, PREFETCH 100ms", (*CHECK_HOT_HOUR.command, "PREFETCH", "100ms"), *ALLOWED
+)
 CHECK_DEGRADED = Work("RL.CHECK, fallback, 10,000 keys", CHECK.command, *DEGRADED)
 LOAD_SCRIPT = (("SCRIPT", "LOAD", PLAIN_SCRIPT),)
 
@@ -75,9 +83,16 @@ PING = Work("PING", ("PING",), "+PONG")
 THROTTLE = Work("THROTTLE, 10,000 keys", ("THROTTLE", RANDOM_KEY, 1_000_000, 1_000_000, 60), "*5\r\n:1\r\n")
 
 
-def direct(stack, _):
+def direct(stack, _, *options):
     """Redis itself."""
-    return stack.enter_context(running(servers.start_redis))
+    redis = stack.enter_context(running(servers.start_redis, *options))
+    redis.behind = [redis]
+    return redis
+
+
+def redis_cell(stack, options):
+    """Redis itself, with redis-cell loaded."""
+    return direct(stack, options, "--loadmodule", servers.redis_cell())
 
 
 def tollgate(stack, options):
@@ -105,13 +120,17 @@ def tollgate_by_slot(stack, options):
 def haproxy(stack, _):
     """HAProxy before a Redis."""
     redis = stack.enter_context(running(servers.start_redis))
-    return stack.enter_context(running(servers.start_haproxy, redis_port=redis.port))
+    proxy = stack.enter_context(running(servers.start_haproxy, redis_port=redis.port))
+    proxy.behind = [redis]
+    return proxy
 
 
 def haproxy_polling(stack, _):
     """HAProxy that never sleeps, before a Redis."""
     redis = stack.enter_context(running(servers.start_redis))
-    return stack.enter_context(running(servers.start_haproxy, redis_port=redis.port, more="busy-polling"))
+    proxy = stack.enter_context(running(servers.start_haproxy, redis_port=redis.port, more="busy-polling"))
+    proxy.behind = [redis]
+    return proxy
 
 
 def tollgate_sleeping(stack, options):
@@ -141,122 +160,3 @@ class Side:
     setup: callable
     work: Work
     name: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """What is to be reached beside a rival: `factor` of its throughput at least, or of its median latency or of the
-    processor time of all its Redis servers a request at most."""
-
-    metric: str
-    factor: float
-
-    def __str__(self):
-        sign = "≥" if self.metric == "rps" else "≤"
-        what = {"rps": "throughput", "p50_us": "p50", "redis_us": "Redis"}[self.metric]
-        return f"{what} {sign} {self.factor:g} x"
-
-    def met(self, ratio):
-        """Whether this ratio reaches it."""
-        return ratio >= self.factor if self.metric == "rps" else ratio <= self.factor
-
-
-@dataclass(frozen=True)
-class Row:
-    """Tollgate's side, and those beside it."""
-
-    name: str
-    connections: int
-    pipeline: int
-    side: Side
-    # Pairs of a side and its bars.
-    rivals: tuple
-
-    def sides(self):
-        """All, Tollgate's first."""
-        return [self.side, *(side for side, _ in self.rivals)]
-
-
-def rows(with_throttlecrab):
-    """The tables by their titles. A row may stand in several, and is measured once."""
-    checked = Side(tollgate, CHECK, "Tollgate")
-    plain = Side(direct, SCRIPT, "EVALSHA of the plain script")
-    plain_behind_haproxy = Side(haproxy, SCRIPT, "the plain script through HAProxy")
-    get = Side(direct, GET, "Redis GET")
-    faster = lambda factor: (Bar("rps", factor),)
-
-    def check(connections, pipeline, *bars):
-        return Row(f"check-c{connections}-p{pipeline}", connections, pipeline, checked, ((plain, bars),))
-
-    check_50_1, check_50_16 = check(50, 1, Bar("rps", 1.5)), check(50, 16, Bar("rps", 1.5))
-    rival_crab = ((Side(throttlecrab, THROTTLE, "throttlecrab-server"), faster(3)),) if with_throttlecrab else ()
-    bars = [
-        check_50_1,
-        check_50_16,
-        Row(
-            "hot-c50-p16", 50, 16, Side(tollgate, CHECK_HOT, "Tollgate"),
-            ((Side(direct, SCRIPT_HOT, "the plain script on one key"), faster(4)),),
-        ),
-        Row(
-            "denied-c50-p16", 50, 16, Side(tollgate, CHECK_DENIED, "Tollgate"),
-            ((Side(direct, GET_HOT, "Redis GET"), faster(1)),),
-        ),
-        Row(
-            "denied-c50-p1", 50, 1, Side(tollgate, CHECK_DENIED, "Tollgate"),
-            ((Side(direct, PING, "Redis PING"), faster(0.9)),),
-        ),
-        Row("fallback-c50-p16", 50, 16, Side(tollgate_alone, CHECK_DEGRADED, "Tollgate"), ((get, faster(1)),)),
-        Row(
-            "embedded-c50-p16", 50, 16, Side(tollgate_embedded, CHECK_EMBEDDED, "Tollgate"),
-            ((get, faster(1)), *rival_crab),
-        ),
-        Row(
-            "policy-c50-p16", 50, 16, Side(tollgate, CHECK_POLICY, "Tollgate"),
-            ((Side(tollgate, CHECK, "RL.CHECK with limits in the command"), faster(0.95)),),
-        ),
-        Row("latency-c1-p1", 1, 1, checked, ((plain_behind_haproxy, (Bar("p50_us", 1.1),)),)),
-    ]  # fmt: skip
-    points = [(1, 1), (1, 16), (50, 1), (50, 16)]
-    scripts = [check(1, 1), check(1, 16), check_50_1, check_50_16]
-    passed = []
-    for work in (GET, SET):
-        name = work.command[0]
-        rivals = (
-            (Side(haproxy, work, f"{name} through HAProxy"), (Bar("rps", 1), Bar("p50_us", 1))),
-            (Side(direct, work, f"{name} direct"), ()),
-        )
-        for connections, pipeline in points:
-            row = f"{name.lower()}-c{connections}-p{pipeline}"
-            passed.append(Row(row, connections, pipeline, Side(tollgate, work, "Tollgate"), rivals))
-    # Tollgate polls while one event follows another closely, HAProxy if told to: what is left when both do, or neither.
-    alike = []
-    for name, work, asked, bar in (("get-c1-p1", GET, GET, 1), ("latency-c1-p1", CHECK, SCRIPT, 1.1)):
-        for how, ours, theirs in (("sleeping", tollgate_sleeping, haproxy), ("polling", tollgate, haproxy_polling)):
-            rival = Side(theirs, asked, f"{asked.name.split(',')[0]} through HAProxy, both {how}")
-            alike.append(Row(f"{name}-{how}", 1, 1, Side(ours, work, "Tollgate"), ((rival, (Bar("p50_us", bar),)),)))
-    clusters = []
-    one = Side(tollgate, CHECK, "one node")
-    for name, setup, what, bars_at_16 in (
-        ("cluster", tollgate_before_cluster, "a cluster of three", (Bar("redis_us", 1.25),)),
-        ("slots", tollgate_by_slot, "a cluster of three, a run for each slot", ()),
-    ):
-        for pipeline in (16, 1):
-            cluster_bars = bars_at_16 if pipeline == 16 else ()
-            side = Side(setup, CHECK, what)
-            clusters.append(Row(f"{name}-c50-p{pipeline}", 50, pipeline, side, ((one, cluster_bars),)))
-    return {
-        "The bars": bars,
-        "RL.CHECK beside the plain script": scripts,
-        "Other commands passed through": passed,
-        "Both sleeping, or both polling": alike,
-        BEFORE_CLUSTER: clusters,
-    }
-
-
-# The table that shows processor time.
-BEFORE_CLUSTER = "RL.CHECK before a cluster, beside one node"
-
-
-# One of each kind, for seeing that all still works.
-SMOKE = ("check-c50-p16", "hot-c50-p16", "denied-c50-p16", "fallback-c50-p16", "embedded-c50-p16", "get-c50-p16")
-SMOKE += ("cluster-c50-p16", "slots-c50-p16")

@@ -20,6 +20,9 @@ from ignored import tell_ignored
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 THROTTLECRAB = TARGET / "bench-tools" / "bin" / "throttlecrab-server"
+# By this name somebody who has built redis-cell says where the module is.
+REDIS_CELL = "TOLLGATE_BENCH_REDIS_CELL"
+MEMTIER = "TOLLGATE_BENCH_MEMTIER"
 PATIENCE_S = 20
 CLUSTER_NODES = 3
 SLOTS = 16_384
@@ -50,7 +53,7 @@ class Server:
     port: int
     process: subprocess.Popen
     log: Path
-    # The Redis servers that it asks.
+    # The Redis servers that carry out what it is asked: itself, if it is one.
     behind: list = field(default_factory=list)
 
     def processor_s(self):
@@ -169,6 +172,36 @@ def need(name, package):
         subprocess.run(install, stdout=sys.stderr, env=environment, check=True)
         return need(name, package)
     raise Failed(f"{name} is needed: install {package}")
+
+
+def redis_cell():
+    """The module redis-cell, if whoever measures has built it."""
+    return named_by(REDIS_CELL)
+
+
+def memtier():
+    """The program memtier_benchmark, where it is; Debian has no package of it."""
+    return named_by(MEMTIER) or shutil.which("memtier_benchmark")
+
+
+def named_by(variable):
+    """The file that a variable of the environment names."""
+    if not (named := os.environ.get(variable)):
+        return None
+    path = Path(named).resolve()
+    if not path.is_file():
+        raise Failed(f"{variable} is {named}, where no file is")
+    return path
+
+
+def knows(*command):
+    """Whether the Tollgate that was built takes a command."""
+    with running(start_redis) as redis, running(start_tollgate, redis_port=redis.port) as tollgate:
+        try:
+            tollgate.command(*command)
+        except ErrorReply:
+            return False
+    return True
 
 
 def free_port():
