@@ -57,6 +57,7 @@ OVERRIDES += [("RL.OVERRIDE", "SET", "api", pattern, 1000, 60) for pattern in ("
 POLICY = (("RL.POLICY", "SET", "api", 1_000_000, 60), *OVERRIDES)
 CHECK_POLICY = Work("RL.CHECK by a policy with 100,000 overrides", ("RL.CHECK", RANDOM_KEY, "api"), *ALLOWED, before=POLICY)
 CHECK_GCRA = Work("RL.CHECK BY gcra allowed, 10,000 keys", (*CHECK.command, "BY", "gcra"), *ALLOWED)
+CHECK_FIXED = Work("RL.CHECK BY fixed allowed, 10,000 keys", (*CHECK.command, "BY", "fixed"), *ALLOWED)
 # As redis-cell answers: 0 is what it says of a request that may go ahead.
 CL_THROTTLE = Work("CL.THROTTLE allowed, 10,000 keys", ("CL.THROTTLE", RANDOM_KEY, 1_000_000, 1_000_000, 60), "*5\r\n:0\r\n")
 # A window so long that the log of the exact check loses nothing, and is asked the same throughout.

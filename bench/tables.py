@@ -157,6 +157,8 @@ def algorithms(has):
 def costs(has):
     """Processor time, which is steadier than throughput where a machine is shared."""
     rivals = ((PLAIN, ()), *(((CELL, ()),) if CELL_NAME in has else ()))
+    rivals += ((Side(rows.tollgate, rows.CHECK_GCRA, "Tollgate, BY gcra"), ()),)
+    rivals += ((Side(rows.tollgate, rows.CHECK_FIXED, "Tollgate, BY fixed"), ()),)
     at_most = lambda us: (Bar("redis_us", us, "us"),)
     return [
         Row(f"cost-c50-p{pipeline}", 50, pipeline, CHECKED, rivals, bars=at_most(us))
