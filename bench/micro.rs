@@ -93,8 +93,15 @@ fn commands(criterion: &mut Criterion) {
 fn deny_cache(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("denial cache");
     let limits = limits(100);
-    let denial =
-        Denial { binding: 0, limit: 100, remaining: 0, until_us: WINDOW_US, empty_at_us: WINDOW_US, max_cost: 1 };
+    let denial = Denial {
+        binding: 0,
+        limit: 100,
+        remaining: 0,
+        certain_until_us: WINDOW_US,
+        until_us: WINDOW_US,
+        empty_at_us: WINDOW_US,
+        max_cost: 1,
+    };
     let cache = DenyCache::new(1 << 20, WINDOW_US);
     let mut names = Names::new();
     for _ in 0..KEYS {

@@ -18,6 +18,7 @@
 pub(crate) mod backend;
 pub(crate) mod breaker;
 mod completion;
+pub mod decided;
 pub mod deny_cache;
 pub(crate) mod diagnosis;
 mod discovery;

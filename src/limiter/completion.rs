@@ -2,6 +2,7 @@
 //!
 //! Knows no connection: what an answer or an error says of that is the pipeline's business.
 
+use super::decided::Decided;
 use super::grants::Asked;
 use super::job::{Job, Waiter, Work};
 use super::mailbox::{Answer, Refusal};
@@ -97,8 +98,16 @@ impl Completion<'_> {
         self.abandon(&job, true, now_us);
     }
 
-    /// Hands out the verdicts, and keeps of the report what will save asking or inform the fallback.
-    pub fn answer(&self, batch: &Batch, job: &Job, report: &Report, ttl_cache: &mut TtlCache, now_us: u64) {
+    /// Hands out the verdicts, and keeps of the report, which was `decided` then, what will save asking or inform the
+    /// fallback.
+    pub fn answer(
+        &self,
+        batch: &Batch,
+        job: &Job,
+        (report, decided): (&Report, Decided),
+        ttl_cache: &mut TtlCache,
+        now_us: u64,
+    ) {
         let Report { redis_now_us, limits: reports } = report;
         // As the checks are decided one after another, in the order of the limits of all items.
         let mut states: Vec<LimitState> = reports.iter().map(LimitReport::state).collect();
@@ -137,6 +146,8 @@ impl Completion<'_> {
         if let (true, Work::Ask { id, .. }) = (admitted.iter().any(|admitted| *admitted > 0), &job.work) {
             self.node.replay.admitted(batch, id, &admitted, job.sent_us);
         }
+        // Of a batch that ran before, it is not known when the logs were looked at.
+        let decided = Some(decided).filter(|_| !job.resent);
         for (index, item) in batch.items().iter().enumerate() {
             let places = item.places();
             let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get(places)) else { continue };
@@ -146,11 +157,10 @@ impl Completion<'_> {
             let ask = batch.ask_of(item);
             let is_counted =
                 job.work.counts() && states.iter().zip(reports).any(|(after, before)| after.is_above(&before.state()));
-            // Of a batch that ran before, it is not known when the logs were looked at.
             if is_counted && !item.has_fresh_ttl && !job.resent {
                 ttl_cache.seen(&ask, *redis_now_us);
             }
-            self.redis.learn(self.node, &ask, item, (states, reports), job.sent_us, now_us);
+            self.redis.learn(self.node, &ask, item, (states, reports), decided, now_us);
             if let Some(granted) = granted_late.get(index)
                 && job.work.counts()
             {

@@ -1,12 +1,15 @@
 //! The denial cache: what Redis has denied, it need not be asked again until enough has expired.
 //!
 //! ```text
-//!          stored     min(until, stored + max_hold)    until
-//! time ------[========= answered from here =====)--------|------->
+//!          stored     min(certain, stored + max_hold)  certain   until
+//! time ------[========= answered from here =====)---------|--------|------->
 //! ```
 //!
-//! A denial is certain until `until`, as entries only join a log, or expire when they were to. Only forgetting the
-//! key (a reset) ends it early; hence [`forget`](DenyCache::forget) and [`clear`](DenyCache::clear), and `max_hold`
+//! A denial is certain until enough is free, as entries only join a log, or expire when they were to. As that counts from
+//! when Redis decided, which is known within bounds (`decided.rs`), there are two times: `certain`, until when it is
+//! denied from here, which is no later than the truth, and `until`, which is what is told, and no earlier than the truth.
+//! So nobody is denied for longer than Redis would, and who waits for as long as told is not told to wait again. Only
+//! forgetting the key (a reset) ends a denial early; hence [`forget`](DenyCache::forget) and [`clear`](DenyCache::clear), and `max_hold`
 //! for a key that was deleted without Tollgate's knowledge. What a denial says besides (remaining, reset) goes stale
 //! when something cheaper is admitted; hence [`admitted`](DenyCache::admitted). What is told in full says besides when
 //! more is free of each limit, and so is answered from here until that changes only.
@@ -19,6 +22,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use ahash::RandomState;
 
+use super::decided::Decided;
 use crate::limit::{
     Ask, Breakdown, Limit, LimitState, MAX_LIMITS_PER_ASK, RetryAfter, Verdict, decide_in_full, us_to_ms_ceil,
 };
@@ -41,9 +45,11 @@ pub struct Denial {
     pub limit: u32,
     /// Cost still available under it; less than was asked for.
     pub remaining: u32,
-    /// When the same request could be allowed.
+    /// Until when it is certain. At most `until_us`.
+    pub certain_until_us: u64,
+    /// When the same request could be allowed, at the latest.
     pub until_us: u64,
-    /// When that window is empty.
+    /// When that window is empty, at the latest.
     pub empty_at_us: u64,
     /// The costliest request that could be allowed at `until_us` too. At least the cost that was denied.
     pub max_cost: u32,
@@ -89,6 +95,7 @@ struct Entry {
 /// How the limits of a denied check stood, in their order.
 struct States {
     list: Box<[LimitState]>,
+    /// At the latest.
     at_us: u64,
     /// When the first of them has more free: then what is told would be less than is true.
     until_us: u64,
@@ -142,20 +149,21 @@ impl DenyCache {
     /// Remembers that `check`, sent to the store at `sent_us`, was denied. Unless its key, or a key of the same
     /// shard, was forgotten since.
     pub fn insert(&self, ask: &Ask<'_>, denial: Denial, sent_us: u64, now_us: u64) {
-        self.insert_in_full(ask, denial, &[], sent_us, now_us);
+        self.insert_in_full(ask, denial, &[], Decided::at(sent_us), now_us);
     }
 
-    /// The same of a check that was answered in full: `states` is how its limits stand. There are none where it was not.
-    pub fn insert_in_full(&self, ask: &Ask<'_>, denial: Denial, states: &[LimitState], sent_us: u64, now_us: u64) {
+    /// The same of a check that was answered in full: `states` is how its limits stood when that was decided. There are
+    /// none where it was not.
+    pub fn insert_in_full(&self, ask: &Ask<'_>, denial: Denial, states: &[LimitState], decided: Decided, now_us: u64) {
         let hash = self.hasher.hash_one(ask.key);
         let hold_us = self.max_hold_us.min(doubtful_us(ask).unwrap_or(u64::MAX));
-        let hold_until_us = denial.until_us.min(now_us.saturating_add(hold_us));
+        let hold_until_us = denial.certain_until_us.min(now_us.saturating_add(hold_us));
         let Some(shard) = self.shard(hash).filter(|_| hold_until_us > now_us) else { return };
         let mut places = shard.lock();
-        if places.forgotten_us.is_some_and(|forgotten_us| sent_us <= forgotten_us) {
+        if places.forgotten_us.is_some_and(|forgotten_us| decided.sent_us <= forgotten_us) {
             return;
         }
-        let full = States::new(ask.limits, states, sent_us).map(Box::new);
+        let full = States::new(ask.limits, states, decided).map(Box::new);
         let entry =
             Entry { key: ask.key.into(), limits: ask.limits.into(), cost: ask.cost, denial, hold_until_us, full };
         if places.put(hash, entry) {
@@ -269,7 +277,7 @@ impl Entry {
             binding,
             limit,
             remaining,
-            // At least 1: an entry is held no longer than `until_us`.
+            // At least 1: an entry is held no longer than `certain_until_us`.
             retry_after: RetryAfter::Ms(us_to_ms_ceil(until_us.saturating_sub(now_us))),
             reset_after_ms: us_to_ms_ceil(empty_at_us.saturating_sub(now_us)),
             degraded: false,
@@ -288,11 +296,12 @@ impl Entry {
 }
 
 impl States {
-    /// How the limits stood at a time, if there are any.
-    fn new(limits: &[Limit], states: &[LimitState], at_us: u64) -> Option<Self> {
+    /// How the limits stood then, if there are any.
+    fn new(limits: &[Limit], states: &[LimitState], decided: Decided) -> Option<Self> {
+        let Decided { earliest_us, latest_us, .. } = decided;
         let next_in_us = limits.iter().zip(states).map(|(limit, state)| limit.next_in_us(state));
         let next_in_us = next_in_us.filter(|next_in_us| *next_in_us > 0).min()?;
-        Some(Self { list: states.into(), at_us, until_us: at_us.saturating_add(next_in_us) })
+        Some(Self { list: states.into(), at_us: latest_us, until_us: earliest_us.saturating_add(next_in_us) })
     }
 }
 

@@ -6,6 +6,7 @@ mod redirect;
 mod send;
 
 use super::completion::Completion;
+use super::decided::ClockBounds;
 use super::diagnosis::{Kind as ProblemKind, Problem};
 use super::discovery;
 use super::in_flight::InFlight;
@@ -62,6 +63,8 @@ struct Pipeline<'a> {
     is_held: bool,
     write_back: WriteBack,
     ttl_cache: TtlCache,
+    /// How far the node's clock is ahead.
+    clock: ClockBounds,
     /// Deadlines missed since this connection last answered.
     missed: u32,
     /// Tollgate itself could not make a connection, and tries again then.
@@ -84,6 +87,7 @@ impl<'a> Pipeline<'a> {
             is_held: false,
             write_back: WriteBack::new(&node.ledger),
             ttl_cache: TtlCache::of_one_of(routes.count()),
+            clock: ClockBounds::default(),
             missed: 0,
             starved_until_us: None,
         }
@@ -233,6 +237,7 @@ impl<'a> Pipeline<'a> {
                 self.node.health.probed(self.node.ledger.len());
                 // It may be another Redis.
                 self.ttl_cache.clear();
+                self.clock = ClockBounds::default();
                 if self.other_registry().is_none() {
                     self.redis.registry.begin_anew();
                 }

@@ -1,5 +1,6 @@
 //! Redis as the place where limits are counted: its nodes, and what stands in front of them all.
 
+use super::decided::Decided;
 use super::deny_cache::{Denial, DenyCache};
 use super::fallback::{self, Fallback};
 use super::mailbox::{Answer, Refusal};
@@ -104,14 +105,15 @@ impl Redis {
     }
 
     /// Keeps of an exact answer of `node` what will save asking or inform the fallback. `states` is how the limits stand
-    /// after the item's admissions, `reports` what the script said of them, asked at `sent_us`.
+    /// after the item's admissions, `reports` what the script said of them, `decided` then; which is not known where it
+    /// may have decided before, and only repeats what it has said.
     pub(super) fn learn(
         &self,
         node: &Node,
         ask: &Ask<'_>,
         item: &Item,
         (states, reports): (&[LimitState], &[LimitReport]),
-        sent_us: u64,
+        decided: Option<Decided>,
         now_us: u64,
     ) {
         self.inform_fallback(ask, states, now_us);
@@ -122,14 +124,14 @@ impl Redis {
         if state.is_above(before) {
             self.deny_cache.admitted(ask.key);
         }
-        // Times count from when Redis read its clock, which was not before the batch was sent.
+        let Some(decided) = decided.filter(|_| node.reset_feed_live()) else { return };
         let fits_in_us = limit.fits_in_us(state, ask.cost);
         // Where all were admitted the next would be denied, but Redis has not said so, and only what it says of a denial
         // tells to the millisecond for how long.
         let mut if_all = *before;
         limit.count(&mut if_all, ask.cost.saturating_mul(item.count));
         let denied = !verdict.allowed && fits_in_us > 0 && (state.used, state.part) != (if_all.used, if_all.part);
-        if denied && node.reset_feed_live() {
+        if denied {
             let max_cost = match ask.limits {
                 [_] => limit.costliest(state, ask.cost, *covered),
                 // A costlier request may be denied for longer by another of the limits.
@@ -139,12 +141,13 @@ impl Redis {
                 limit: verdict.limit,
                 binding: verdict.binding,
                 remaining: verdict.remaining,
-                until_us: sent_us + fits_in_us,
-                empty_at_us: sent_us + state.empty_in_us,
+                certain_until_us: decided.earliest_us + fits_in_us,
+                until_us: decided.latest_us + fits_in_us,
+                empty_at_us: decided.latest_us + state.empty_in_us,
                 max_cost,
             };
             let told = if item.form == Form::Full { states } else { &[] };
-            self.deny_cache.insert_in_full(ask, denial, told, sent_us, now_us);
+            self.deny_cache.insert_in_full(ask, denial, told, decided, now_us);
         }
     }
 

@@ -18,6 +18,7 @@ mod cluster_scripts;
 mod commands;
 mod common;
 mod costs;
+mod denials;
 mod descriptors;
 mod dialing;
 mod differential;

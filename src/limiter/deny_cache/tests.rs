@@ -9,7 +9,8 @@ fn limit_of(max: u32, window_ms: u64) -> Limit {
 }
 
 fn denial(until_us: u64, max_cost: u32) -> Denial {
-    Denial { binding: 0, limit: 10, remaining: 2, until_us, empty_at_us: until_us + 5_000, max_cost }
+    let (certain_until_us, empty_at_us) = (until_us, until_us + 5_000);
+    Denial { binding: 0, limit: 10, remaining: 2, certain_until_us, until_us, empty_at_us, max_cost }
 }
 
 #[test]
@@ -39,7 +40,7 @@ fn what_is_known_in_full_is_told_until_more_is_free() {
     let denial = Denial { remaining: 0, ..denial(91_000, 1) };
     cache.insert(&ask, denial, 0, 2_000);
     assert_eq!(cache.lookup_in_full(&ask, 2_000), None, "nobody asked for it");
-    cache.insert_in_full(&ask, denial, &states, 1_000, 2_000);
+    cache.insert_in_full(&ask, denial, &states, Decided::at(1_000), 2_000);
     assert_eq!(cache.entries(), 1);
     let told = cache.lookup_in_full(&ask, 21_000).unwrap();
     assert_eq!(Some(told.verdict), cache.lookup(&ask, 21_000));
@@ -50,6 +51,25 @@ fn what_is_known_in_full_is_told_until_more_is_free() {
     assert!(cache.lookup(&ask, 41_000).is_some(), "which makes no difference to the verdict");
     cache.admitted(b"k");
     assert_eq!(cache.lookup_in_full(&ask, 21_000), None);
+}
+
+/// It was decided between 1,000 and 1,400: nobody is kept away once that could be over, nor told to come before it is.
+#[test]
+fn a_denial_that_is_dated_within_bounds_ends_early_and_is_told_to_end_late() {
+    let cache = DenyCache::new(100, HOLD_US);
+    let ask = Ask { key: b"k", limits: &[limit_of(10, 1_000)], cost: 1 };
+    let decided = Decided { sent_us: 500, earliest_us: 1_000, latest_us: 1_400 };
+    let states = [LimitState { used: 10, fits_in_us: 20_000, empty_in_us: 30_000, next_in_us: 20_000, part: 0 }];
+    let [certain_until_us, until_us, empty_at_us] = [21_000, 21_400, 31_400];
+    let denial = Denial { certain_until_us, until_us, empty_at_us, remaining: 0, ..denial(0, 1) };
+    cache.insert_in_full(&ask, denial, &states, decided, 2_000);
+    let told = cache.lookup(&ask, 20_390).unwrap();
+    assert_eq!((told.retry_after, told.reset_after_ms), (RetryAfter::Ms(2), 12));
+    let told = cache.lookup_in_full(&ask, 20_390).unwrap();
+    let figures = told.limits.iter().map(|of| (of.retry_after, of.next_ms, of.reset_after_ms));
+    assert_eq!(figures.collect::<Vec<_>>(), [(RetryAfter::Ms(2), 2, 12)]);
+    assert!(cache.lookup(&ask, 20_999).is_some() && cache.lookup_in_full(&ask, 20_999).is_some());
+    assert_eq!((cache.lookup(&ask, 21_000), cache.lookup_in_full(&ask, 21_000)), (None, None));
 }
 
 #[test]

@@ -42,9 +42,10 @@ impl Pipeline<'_> {
             (Work::Ask { batch, .. }, reply) => match Report::read(reply, batch.limits()) {
                 Ok(report) => {
                     node.note_clock(report.redis_now_us, job.sent_us);
+                    let decided = self.clock.decided(report.redis_now_us, job.sent_us, now_us);
                     let elsewhere = self.elsewhere(&mut job, &report);
                     if let Work::Ask { batch, .. } = &job.work {
-                        self.completion().answer(batch, &job, &report, &mut self.ttl_cache, now_us);
+                        self.completion().answer(batch, &job, (&report, decided), &mut self.ttl_cache, now_us);
                     }
                     elsewhere.into_iter().for_each(|job| self.queue.put_back(job));
                 }
