@@ -2,11 +2,14 @@
 //! and is answered as it was.
 
 use crate::common::{
-    self, PATIENCE, Proxy, RawClient, RedisServer, Scripts, Tollgate, Weather, batch_of, decisions, wait_until,
+    self, PATIENCE, Proxy, RawClient, RedisServer, Reply, Scripts, Tollgate, Weather, batch_of, decisions, info,
+    wait_until,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
+use std::thread;
+use std::time::Duration;
 use tollgate::limit::{Ask, Limit, Verb, Verdict, Window};
 
 const DAY_MS: i64 = 86_400_000;
@@ -47,6 +50,72 @@ fn as_many_are_told_to_be_allowed_as_were_counted_before_the_answer_was_lost() {
     assert!(decisions[10..].iter().all(|denied| (1..=DAY_MS).contains(&denied.retry_after_ms)), "{decisions:?}");
     let counted: i64 = redis.entries("rl:{k}:86400000").iter().map(|(_, weight)| weight).sum();
     assert_eq!(counted, 10);
+}
+
+/// What a batch is told that ran before is what it was told then, and is not what others are told now: what a fixed window
+/// had denied in one period was denied until the end of the next.
+#[test]
+fn a_denial_of_a_batch_that_ran_before_is_not_kept() {
+    const LIMITS: [&str; 3] = ["5 1s", "3 1s BY gcra BURST 4", "5 1s BY fixed"];
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(redis.addr());
+    let builder = Tollgate::builder().arg("--redis").arg(&proxy.addr().to_string()).arg("--workers=1");
+    let tollgate = builder.env("TOLLGATE_DENY_CACHE__MAX_MS", "600000").start();
+    // That hears all answers.
+    let other = Tollgate::before(&redis);
+    let (mut client, mut witness, mut control) = (tollgate.client(), other.client(), redis.client());
+    let mut is_kept = || {
+        let by_cache = || info(&tollgate, "answers_by_deny_cache").parse::<u64>().unwrap();
+        let before = by_cache();
+        tollgate.client().line("RL.CHECK warm 1 366d");
+        by_cache() > before
+    };
+    for attempt in 0.. {
+        assert!(attempt < 20, "denials are never kept for long");
+        wait_until(PATIENCE, &mut is_kept);
+        let lines = |verb: &str, more: &str| -> Vec<String> {
+            let line = |(place, limits)| format!("{verb} k{attempt}.{place} {limits} {more}\r\n");
+            LIMITS.iter().enumerate().map(line).collect()
+        };
+        let mut time_us = || control.line("TIME").items().iter().map(Reply::text).collect::<Vec<_>>();
+        // At the beginning of a period.
+        wait_until(PATIENCE, || time_us()[1].parse::<u64>().unwrap() < 100_000);
+        client.send(lines("RL.CHECK", "COST 3").concat().as_bytes());
+        LIMITS.iter().for_each(|limits| assert!(client.read().decision().allowed, "{limits}"));
+        thread::sleep(Duration::from_millis(500));
+        let runs_before = runs(&mut control);
+        proxy.set_weather(Weather::NoReplies);
+        client.send(lines("RL.CHECK", "").iter().map(|line| line.repeat(3)).collect::<String>().as_bytes());
+        wait_until(PATIENCE, || runs(&mut control) > runs_before);
+        // Until there is room again under each of them.
+        for line in lines("RL.PEEK", "COST 2") {
+            wait_until(PATIENCE, || witness.decide(line.trim_end()).allowed);
+        }
+        // The way on which resets are heard of stays, or no denial were kept.
+        let list = control.line("CLIENT LIST").text();
+        let asks = |line: &&str| line.contains(" cmd=evalsha ") && line.contains(" sub=0 ");
+        let addr_of = |line: &str| line.split(" addr=").nth(1)?.split(' ').next()?.parse().ok();
+        let ways = list.lines().filter(asks).filter_map(addr_of).filter(|addr| proxy.has(*addr));
+        ways.for_each(|addr| proxy.cut_one(addr));
+        proxy.set_weather(Weather::Fair);
+        let allowed = LIMITS.map(|_| [(); 3].map(|()| client.read().decision().allowed));
+        for line in lines("RL.CHECK", "") {
+            let decision = client.decide(line.trim_end());
+            assert!(decision.allowed && !decision.degraded, "{line}: {decision:?}");
+        }
+        // Where this machine slept for long there were no such denials, or all have been forgotten.
+        if allowed == [[true, true, false]; 3] && is_kept() {
+            return;
+        }
+        eprintln!("once more, after {allowed:?}");
+    }
+}
+
+/// How often scripts ran.
+fn runs(control: &mut RawClient) -> u64 {
+    let stats = control.line("INFO commandstats").text();
+    let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next());
+    calls.map_or(0, |calls| calls.parse().unwrap())
 }
 
 /// Requests of several keys and costs that go out together, some of them denied.

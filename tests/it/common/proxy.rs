@@ -90,12 +90,31 @@ impl Proxy {
         state.connections.iter().find(is_it).expect("a connection of this address").forgotten.store(true, Relaxed);
     }
 
+    /// Whether the target knows one of its connections by this address.
+    pub fn has(&self, peer: SocketAddr) -> bool {
+        let is_it = |connection: &Arc<Connection>| connection.server.local_addr().is_ok_and(|addr| addr == peer);
+        self.shared.lock().connections.iter().any(is_it)
+    }
+
+    /// Closes one connection, that which the target knows by this address. What is on its way there or back is lost.
+    #[track_caller]
+    pub fn cut_one(&self, peer: SocketAddr) {
+        let connections = &mut self.shared.lock().connections;
+        let is_it = |connection: &Arc<Connection>| connection.server.local_addr().is_ok_and(|addr| addr == peer);
+        let place = connections.iter().position(is_it).expect("a connection of this address");
+        connections.swap_remove(place).shutdown();
+    }
+
     /// Closes all connections.
     pub fn cut(&self) {
-        for connection in self.shared.lock().connections.drain(..) {
-            let _ = connection.client.shutdown(Shutdown::Both);
-            let _ = connection.server.shutdown(Shutdown::Both);
-        }
+        self.shared.lock().connections.drain(..).for_each(|connection| connection.shutdown());
+    }
+}
+
+impl Connection {
+    fn shutdown(&self) {
+        let _ = self.client.shutdown(Shutdown::Both);
+        let _ = self.server.shutdown(Shutdown::Both);
     }
 }
 
