@@ -1,37 +1,23 @@
 //! Every algorithm, and items of several: the scripts in Redis, the embedded store and a plain model that shares no code
-//! with either must tell the same six integers, whatever is asked, in whatever order, at whatever times.
+//! with either must tell the same six integers, and in full the same of each limit, whatever is asked, in whatever order, at
+//! whatever times.
+
+mod plain;
 
 use crate::common::{Cluster, RedisServer, Reply as Answer, Scripts, Tollgate, batch_of, decisions, on_each_store};
+use plain::{DAY_US, Model, Question, Way, limit_of, policy};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
-use std::collections::HashMap;
-use tollgate::limit::{Algorithm, Ask, Counter, Limit, MAX_WINDOW_MS, Period, RetryAfter, Verb, Verdict, Window};
+use tollgate::limit::{
+    Ask, Breakdown, Counter, Form, Limit, LimitFigures, MAX_WINDOW_MS, RetryAfter, Verb, Verdict, Window,
+};
 use tollgate::store::connection::Reply;
 use tollgate::store::embedded::Embedded;
 use tollgate::store::ledger::{Id, Record};
 use tollgate::store::redis::{Names, entry_id};
 
 const KEYS: [&str; 2] = ["a", "}b"];
-const DAY_US: i128 = 86_400_000_000;
-
-/// How a limit of a question is counted, by place in a list.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Way {
-    Log(u64),
-    Gcra(u64),
-    Fixed(u64),
-    Calendar(&'static str),
-}
-
-#[derive(Debug, Clone)]
-struct Question {
-    key: usize,
-    /// Way, limit and burst.
-    limits: Vec<(Way, u32, u32)>,
-    cost: u32,
-}
-
 #[derive(Debug, Clone)]
 enum Step {
     /// All at one moment, in one batch.
@@ -41,21 +27,6 @@ enum Step {
     Inspect(usize),
     Pass(u64),
     Rewind(u64),
-}
-
-fn limit_of((way, max, burst): (Way, u32, u32)) -> Limit {
-    let window = |ms| Window::from_ms(ms).unwrap();
-    match way {
-        Way::Log(ms) => Limit::log(max, window(ms)),
-        Way::Gcra(ms) => Limit { algorithm: Algorithm::Gcra { burst }, ..Limit::log(max, window(ms)) },
-        Way::Fixed(ms) => {
-            Limit { algorithm: Algorithm::Fixed(Period::of_window(window(ms))), ..Limit::log(max, window(ms)) }
-        }
-        Way::Calendar(word) => {
-            let period: Period = word.parse().unwrap();
-            Limit { algorithm: Algorithm::Fixed(period), ..Limit::log(max, period.longest()) }
-        }
-    }
 }
 
 /// What is asked in one kind of run.
@@ -76,10 +47,11 @@ fn question(world: &World) -> impl Strategy<Value = Question> + use<> {
     let ways = proptest::sample::subsequence(ways, 1..=count).prop_shuffle();
     let numbers =
         proptest::collection::vec((proptest::sample::select(limits.clone()), proptest::sample::select(limits)), 3);
-    (0..KEYS.len(), ways, numbers, proptest::sample::select(costs))
-        .prop_map(|(key, ways, numbers, cost)| {
+    (0..KEYS.len(), ways, numbers, proptest::sample::select(costs), any::<bool>(), any::<bool>())
+        .prop_map(|(key, ways, numbers, cost, is_of_policy, is_full)| {
             let limit = |(way, (max, burst)): (Way, (u32, u32))| (way, max.max(cost), burst.max(cost));
-            Question { key, limits: ways.into_iter().zip(numbers).map(limit).filter(is_allowed).collect(), cost }
+            let limits = ways.into_iter().zip(numbers).map(limit).filter(is_allowed).collect();
+            Question { key, limits, cost, is_of_policy, is_full }
         })
         .prop_filter("a question has a limit", |question| !question.limits.is_empty())
 }
@@ -111,193 +83,47 @@ fn steps(world: &World) -> impl Strategy<Value = Vec<Step>> + use<> {
     proptest::collection::vec(step, 1..50)
 }
 
-/// What is counted, told as plainly as it can be. Times are whole numbers of microseconds, or fractions of them.
-enum Plain {
-    Log(Vec<(i128, u32)>),
-    /// A time as a fraction.
-    Gcra(i128, i128),
-    /// The beginning of the period, and what was counted in it.
-    Fixed(i128, u64),
-}
-
-/// How a limit stands: whether the request fits, what remains without and with it, until it fits, until all is free
-/// without and with it.
-struct Stand {
-    fits: bool,
-    remaining: (i128, i128),
-    fits_in_us: i128,
-    empty_in_us: (i128, i128),
-}
-
-fn ceil_div(number: i128, by: i128) -> i128 {
-    -(-number).div_euclid(by)
-}
-
-/// By counting days from 1970 on.
-fn period_of(way: Way, now: i128) -> (i128, i128) {
-    let every = |length: i128, since: i128| {
-        let start = now - (now - since).rem_euclid(length);
-        (start, start + length)
-    };
-    match way {
-        Way::Calendar("day") => every(DAY_US, 0),
-        Way::Calendar("week+02:00") => every(7 * DAY_US, 4 * DAY_US - 7_200_000_000),
-        Way::Calendar(word) => {
-            let shift = if word.ends_with("-05:30") { -19_800_000_000 } else { 0 };
-            let is_leap = |year: i128| year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            let (mut start, mut year, mut month) = (-shift, 1970, 0);
-            loop {
-                let days = [31, 28 + i128::from(is_leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-                let length = match word.starts_with("year") {
-                    true => days.iter().sum(),
-                    false => days[month],
-                };
-                if start + length * DAY_US > now {
-                    return (start, start + length * DAY_US);
-                }
-                start += length * DAY_US;
-                month = if word.starts_with("year") { 0 } else { (month + 1) % 12 };
-                year += i128::from(month == 0);
-            }
-        }
-        Way::Fixed(ms) => every(i128::from(ms) * 1000, 0),
-        _ => unreachable!(),
-    }
-}
-
-impl Plain {
-    fn new(way: Way) -> Self {
-        match way {
-            Way::Log(_) => Self::Log(Vec::new()),
-            Way::Gcra(_) => Self::Gcra(0, 1),
-            _ => Self::Fixed(i128::MIN, 0),
-        }
-    }
-
-    /// By how much GCRA's time is ahead, in parts of a microsecond of which there are `max`: rounded up where the limit
-    /// has changed, as is written.
-    fn ahead(time: i128, parts: i128, max: i128, now: i128) -> i128 {
-        let (us, part) = (time.div_euclid(parts), time.rem_euclid(parts));
-        let part = if parts == max || part == 0 { part } else { part * max / parts + 2 };
-        if us < now {
-            0
-        } else {
-            ((us - now) * max + part).min(if part >= max { (us - now + 1) * max } else { i128::MAX })
-        }
-    }
-
-    fn stand(&self, (way, max, burst): (Way, u32, u32), cost: u32, now: i128) -> Stand {
-        let (cost_i, max_i) = (i128::from(cost), i128::from(max));
-        match self {
-            Self::Log(entries) => {
-                let Way::Log(ms) = way else { unreachable!() };
-                let window = i128::from(ms) * 1000;
-                let live: Vec<_> = entries.iter().filter(|(at, _)| at + window > now).collect();
-                let used: i128 = live.iter().map(|(_, cost)| i128::from(*cost)).sum();
-                let mut left = used;
-                let freed = live.iter().find(|(_, cost)| {
-                    left -= i128::from(*cost);
-                    left + cost_i <= max_i
-                });
-                let empty = live.last().map_or(0, |(at, _)| at + window - now);
-                Stand {
-                    fits: used + cost_i <= max_i,
-                    remaining: (max_i - used, max_i - used - cost_i),
-                    fits_in_us: freed.map_or(0, |(at, _)| at + window - now),
-                    empty_in_us: (empty, window),
-                }
-            }
-            Self::Gcra(time, parts) => {
-                let Way::Gcra(ms) = way else { unreachable!() };
-                let interval = i128::from(ms) * 1000;
-                let ahead = Self::ahead(*time, *parts, max_i, now);
-                let (step, full) = (cost_i * interval, i128::from(burst) * interval);
-                Stand {
-                    fits: ahead + step <= full,
-                    remaining: ((full - ahead).div_euclid(interval), (full - ahead - step).div_euclid(interval)),
-                    fits_in_us: ceil_div(ahead + step - full, max_i),
-                    empty_in_us: (ceil_div(ahead, max_i), ceil_div(ahead + step, max_i)),
-                }
-            }
-            Self::Fixed(start, used) => {
-                let (now_start, now_end) = period_of(way, now);
-                let used = if *start < now_start { 0 } else { i128::from(*used) };
-                let end = if *start > now_start { period_of(way, *start).1 } else { now_end };
-                Stand {
-                    fits: used + cost_i <= max_i,
-                    remaining: (max_i - used, max_i - used - cost_i),
-                    fits_in_us: end - now,
-                    empty_in_us: (if used > 0 { end - now } else { 0 }, end - now),
-                }
-            }
-        }
-    }
-
-    fn count(&mut self, (way, max, _): (Way, u32, u32), cost: u32, now: i128) {
-        match (self, way) {
-            (Self::Log(entries), _) => entries.push((now, cost)),
-            (Self::Gcra(time, parts), Way::Gcra(ms)) => {
-                let max = i128::from(max);
-                let ahead = Self::ahead(*time, *parts, max, now) + i128::from(cost) * i128::from(ms) * 1000;
-                (*time, *parts) = (now * max + ahead, max);
-            }
-            (Self::Fixed(start, used), _) => {
-                let now_start = period_of(way, now).0;
-                if *start < now_start {
-                    (*start, *used) = (now_start, 0);
-                }
-                *used += u64::from(cost);
-            }
-            _ => unreachable!(),
-        }
-    }
-}
-
-#[derive(Default)]
-struct Model(HashMap<(usize, Counter), Plain>);
-
-impl Model {
-    fn decide(&mut self, question: &Question, now: i128, counts: bool) -> [i64; 6] {
-        let ms = |us: i128| ceil_div(us, 1000) as i64;
-        let Question { key, limits, cost } = question;
-        let mut stands = Vec::new();
-        for limit in limits {
-            let plain = self.0.entry((*key, limit_of(*limit).counter())).or_insert_with(|| Plain::new(limit.0));
-            stands.push((plain.stand(*limit, *cost, now), capacity(limit)));
-        }
-        if let Some((stand, capacity)) =
-            stands.iter().filter(|(stand, _)| !stand.fits).rev().max_by_key(|(stand, _)| ms(stand.fits_in_us))
-        {
-            let remaining = stand.remaining.0.max(0) as i64;
-            return [0, *capacity, remaining, ms(stand.fits_in_us), ms(stand.empty_in_us.0), 0];
-        }
-        for limit in limits.iter().filter(|_| counts) {
-            let plain = self.0.get_mut(&(*key, limit_of(*limit).counter())).unwrap();
-            plain.count(*limit, *cost, now);
-        }
-        let (stand, capacity) = stands.iter().min_by_key(|(stand, _)| stand.remaining.1).unwrap();
-        [1, *capacity, stand.remaining.1 as i64, 0, ms(stand.empty_in_us.1), 0]
-    }
-}
-
-fn capacity((way, max, burst): &(Way, u32, u32)) -> i64 {
-    i64::from(if matches!(way, Way::Gcra(_)) { *burst } else { *max })
-}
-
-fn integers(verdict: Verdict) -> [i64; 6] {
-    let retry_after_ms = match verdict.retry_after {
+fn ms_of(retry_after: RetryAfter) -> i64 {
+    match retry_after {
         RetryAfter::Now => 0,
         RetryAfter::Ms(ms) => ms as i64,
         RetryAfter::Never => -1,
+    }
+}
+
+fn integers(verdict: Verdict) -> [i64; 6] {
+    let Verdict { allowed, limit, remaining, retry_after, reset_after_ms, degraded, .. } = verdict;
+    let reset_after_ms = reset_after_ms as i64;
+    [i64::from(allowed), limit.into(), remaining.into(), ms_of(retry_after), reset_after_ms, i64::from(degraded)]
+}
+
+/// All that is told in full.
+fn answer(breakdown: &Breakdown) -> plain::Answer {
+    let figures = |of: &LimitFigures| {
+        let LimitFigures { limit, window, remaining, retry_after, next_ms, reset_after_ms } = *of;
+        let ms = |number: u64| number as i64;
+        [limit.into(), ms(window.ms()), remaining.into(), ms_of(retry_after), ms(next_ms), ms(reset_after_ms)]
     };
-    let Verdict { allowed, limit, remaining, reset_after_ms, degraded, .. } = verdict;
-    [i64::from(allowed), limit.into(), remaining.into(), retry_after_ms, reset_after_ms as i64, i64::from(degraded)]
+    plain::Answer { integers: integers(breakdown.verdict), figures: breakdown.limits.iter().map(figures).collect() }
+}
+
+/// What is told in this form.
+fn told(breakdown: &Breakdown, form: Form) -> (Verdict, Option<&Breakdown>) {
+    (breakdown.verdict, Some(breakdown).filter(|_| form == Form::Full))
+}
+
+fn ask_of<'a>(question: &Question, limits: &'a [Limit]) -> (Ask<'a>, Form) {
+    let form = if question.is_full { Form::Full } else { Form::Short };
+    (Ask { key: KEYS[question.key].as_bytes(), limits, cost: question.cost }, form)
 }
 
 fn run(scripts: Scripts, world: &World) {
     let scripts = RefCell::new(scripts);
     let start_us = Scripts::start_us();
-    let counters: Vec<Counter> = world.ways.iter().map(|way| limit_of((*way, 1, 1)).counter()).collect();
+    let plain: Vec<Counter> = world.ways.iter().map(|way| limit_of((*way, 1, 1)).counter()).collect();
+    let of_policy = plain.iter().map(|counter| Counter { policy: policy().policy, ..*counter });
+    let mut counters: Vec<Counter> = plain.iter().copied().chain(of_policy).collect();
+    counters.sort();
     let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&steps(world), |steps| {
         let mut scripts = scripts.borrow_mut();
@@ -310,42 +136,34 @@ fn run(scripts: Scripts, world: &World) {
             let now = i128::from(now_us);
             match step {
                 Step::Check(questions) => {
-                    let limits: Vec<Vec<Limit>> = questions
-                        .iter()
-                        .map(|question| question.limits.iter().map(|limit| limit_of(*limit)).collect())
-                        .collect();
-                    let asks: Vec<_> = questions
-                        .iter()
-                        .zip(&limits)
-                        .map(|(question, limits)| Ask {
-                            key: KEYS[question.key].as_bytes(),
-                            limits,
-                            cost: question.cost,
-                        })
-                        .collect();
-                    let by_redis = scripts.decide(Verb::Check, &asks);
-                    for ((ask, question), by_redis) in asks.iter().zip(&questions).zip(by_redis) {
-                        let by_embedded = embedded.check(ask, now_us).unwrap();
-                        prop_assert_eq!(by_redis, by_embedded, "{:?}", ask);
+                    let limits: Vec<Vec<Limit>> = questions.iter().map(Question::limits).collect();
+                    let asks: Vec<_> =
+                        questions.iter().zip(&limits).map(|(question, limits)| ask_of(question, limits)).collect();
+                    let by_redis = scripts.decide_in_forms(Verb::Check, &asks);
+                    for (((ask, form), question), by_redis) in asks.iter().zip(&questions).zip(by_redis) {
+                        let by_embedded = embedded.check_in_full(ask, now_us).unwrap();
+                        prop_assert_eq!(told(&by_redis, *form), told(&by_embedded, *form), "{:?}", ask);
                         if !stepped_back {
-                            prop_assert_eq!(integers(by_redis), plain.decide(question, now, true), "{:?}", ask);
+                            let expected = plain.decide(question, now, true);
+                            prop_assert_eq!(answer(&by_embedded), expected, "{:?}", ask);
                         }
                     }
                 }
                 Step::Peek(question) => {
-                    let limits: Vec<_> = question.limits.iter().map(|limit| limit_of(*limit)).collect();
-                    let ask = Ask { key: KEYS[question.key].as_bytes(), limits: &limits, cost: question.cost };
-                    let by_redis = scripts.decide_one(Verb::Peek, &ask);
-                    prop_assert_eq!(by_redis, embedded.peek(&ask, now_us), "peek {:?}", ask);
+                    let limits = question.limits();
+                    let (ask, form) = ask_of(&question, &limits);
+                    let by_redis = scripts.decide_in_forms(Verb::Peek, &[(ask, form)]).remove(0);
+                    let by_embedded = embedded.peek_in_full(&ask, now_us);
+                    prop_assert_eq!(told(&by_redis, form), told(&by_embedded, form), "peek {:?}", ask);
                     if !stepped_back {
-                        prop_assert_eq!(integers(by_redis), plain.decide(&question, now, false), "peek {:?}", ask);
+                        prop_assert_eq!(answer(&by_embedded), plain.decide(&question, now, false), "peek {:?}", ask);
                     }
                 }
                 Step::Reset(key) => {
                     let by_redis = scripts.reset(&[KEYS[key].as_bytes()], counters.clone());
                     let by_embedded = embedded.reset(KEYS[key].as_bytes(), now_us);
                     prop_assert_eq!(by_redis, u64::from(by_embedded), "reset {:?}", key);
-                    plain.0.retain(|(of, _), _| *of != key);
+                    plain.reset(key);
                 }
                 Step::Inspect(key) => {
                     let by_redis = scripts.inspect(KEYS[key].as_bytes(), 0, counters.clone());
