@@ -169,7 +169,7 @@ fn more_is_free_once_the_time_has_passed_that_it_says() {
     });
 }
 
-/// A test of what is said, not of when: windows are so long that nothing expires.
+/// A test of what is said, not of when: windows are so long that nothing expires, and no period ends but once in weeks.
 #[test]
 fn the_first_fields_say_what_six_integers_would() {
     let redis = RedisServer::start();
@@ -177,18 +177,19 @@ fn the_first_fields_say_what_six_integers_would() {
     let mut clients: Vec<RawClient> =
         tollgates.iter().flat_map(|tollgate| [tollgate.client(), tollgate.client()]).collect();
     clients.iter_mut().step_by(2).for_each(|client| _ = client.line("HELLO 3"));
-    let question =
-        (0..3, proptest::sample::subsequence(vec!["1h", "2h", "1d"], 1..=3).prop_shuffle(), 1..9, 1..3, 0..4);
+    let windows = proptest::sample::subsequence(vec!["36d", "52d", "366d"], 1..=3).prop_shuffle();
+    let by = proptest::sample::select(vec!["", "BY log", "BY gcra", "BY gcra BURST 1", "BY fixed", "7 year"]);
+    let question = (0..3, windows, 1..9, by, 1..3, 0..4);
     let mut runner = TestRunner::new(Config { cases: 20, failure_persistence: None, ..Config::default() });
     let case = std::cell::Cell::new(0);
     let clients = std::cell::RefCell::new(clients);
     let outcome = runner.run(&proptest::collection::vec(question, 1..30), |questions| {
         case.set(case.get() + 1);
         let mut clients = clients.borrow_mut();
-        for (key, windows, limit, cost, what) in questions {
+        for (key, windows, limit, by, cost, what) in questions {
             let named: Vec<_> =
                 windows.iter().zip(limit..).map(|(window, limit)| format!("{limit} {window}")).collect();
-            let arguments = format!("{}:{key} {} COST {cost}", case.get(), named.join(" "));
+            let arguments = format!("{}:{key} {} {by} COST {cost}", case.get(), named.join(" "));
             let verb = if what == 0 { "RL.PEEK" } else { "RL.CHECK" };
             // The store of each pair's first client is asked; the second says what six integers would say before.
             let mut seen = Vec::new();
@@ -246,7 +247,14 @@ fn a_denial_that_is_known_costs_redis_nothing() {
     let tollgate = Tollgate::builder().redis(&redis).env("TOLLGATE_DENY_CACHE__MAX_MS", "600000").start();
     let (mut client, mut control) = (tollgate.client(), redis.client());
     let by_cache = || info(&tollgate, "answers_by_deny_cache").parse::<i64>().unwrap();
-    for (line, reason) in [("k 2 1h 7 2h", "limit"), ("costly 5 1h COST 3", "limit")] {
+    for line in [
+        "k 2 1h 7 2h",
+        "costly 5 1h COST 3",
+        "bucket 2 2h BY gcra",
+        "costlier 5 2h 90 1d BY gcra COST 3",
+        "clock 2 366d BY fixed",
+        "quota 2 year+02:00 7 2h",
+    ] {
         let ask = format!("RL.CHECK {line} FULL");
         // Denials are kept once it is known that resets are heard of.
         wait_until(PATIENCE, || {
@@ -259,7 +267,7 @@ fn a_denial_that_is_known_costs_redis_nothing() {
         let (runs_before, cached_before) = (runs(&mut control), by_cache());
         for _ in 0..100 {
             let told = client.line(&ask);
-            assert_eq!(told.field("reason").text(), reason);
+            assert_eq!(told.field("reason").text(), "limit");
             let (now, before) = (decision(&told), decision(&first));
             assert_eq!((now.allowed, now.limit, now.remaining), (false, before.limit, before.remaining));
             for (figures, before) in limits(&told).iter().zip(limits(&first)) {

@@ -19,23 +19,71 @@ fn request(random: &mut Random) -> String {
         return format!("RL.RESET {}", keys.join(" "));
     }
     let verb = random.pick(&["RL.CHECK", "RL.CHECK", "RL.CHECK", "RL.PEEK"]);
-    let limits = random.pick(&["5 1h", "20 2h", "5 1h 20 2h", "20 2h 5 1h 50 1d", "3 30m"]);
+    let logs = ["5 1h", "20 2h", "5 1h 20 2h", "20 2h 5 1h 50 1d", "3 30m"];
+    // So long that none of them refills or ends meanwhile, but once in weeks.
+    let others = [
+        "5 366d BY gcra",
+        "4 300d BY gcra BURST 2",
+        "7 366d BY fixed",
+        "9 year",
+        "6 year+02:00 5 1h",
+        "5 300d 9 366d BY gcra",
+        "20 2h 9 year 12 366d BY fixed",
+        "mixed",
+        "other",
+    ];
+    let limits = if random.below(2) == 0 { random.pick(&logs) } else { random.pick(&others) };
+    let form = random.pick(&["", "", "FULL"]);
     let cost = random.pick(&["", "", "", "COST 2", "COST 4", "COST 30"]);
-    format!("{verb} {} {limits} {cost}", key(random))
+    format!("{verb} {} {limits} {cost} {form}", key(random))
 }
+
+/// Policies of several algorithms: the windows of an override are counted as the policy's, but those of the calendar.
+const POLICIES: &str = r#"
+[policies]
+other = "8 1h 9 year+02:00"
+[policies.mixed]
+limits = "5 300d"
+by = "gcra"
+overrides = { "same*" = "5 300d 7 year 9 366d" }
+"#;
 
 /// Whether two say the same, but for when they were asked.
 fn agree(one: &Reply, other: &Reply) -> bool {
-    if let (Reply::Integer(_), Reply::Integer(_)) = (one, other) {
-        return one == other;
+    let (one, other) = (integers(one), integers(other));
+    let is_close = |((name, one), (other_name, other)): (&(String, i64), &(String, i64))| {
+        // A time, or none.
+        let is_alike = match name.ends_with("_after_ms") || name == "next_ms" {
+            true => (one - other).abs() <= MOST_APART_MS && (*one <= 0) == (*other <= 0),
+            false => one == other,
+        };
+        name == other_name && is_alike
+    };
+    one.len() == other.len() && one.iter().zip(&other).all(is_close)
+}
+
+/// All numbers of an answer, and what they are called; of a text, each with the text.
+fn integers(reply: &Reply) -> Vec<(String, i64)> {
+    const SIX: [&str; 6] = ["allowed", "limit", "remaining", "retry_after_ms", "reset_after_ms", "degraded"];
+    match reply {
+        Reply::Integer(number) => vec![(String::new(), *number)],
+        Reply::Array(items) if items.iter().all(|item| matches!(item, Reply::Integer(_))) => {
+            assert_eq!(items.len(), SIX.len(), "{reply:?}");
+            SIX.iter().zip(items).map(|(name, item)| ((*name).to_owned(), item.integer())).collect()
+        }
+        Reply::Array(items) if items.iter().all(|item| matches!(item, Reply::Array(_))) => {
+            items.iter().flat_map(integers).collect()
+        }
+        Reply::Array(items) => {
+            let field = |pair: &[Reply]| match &pair[1] {
+                Reply::Integer(number) => vec![(pair[0].text(), *number)],
+                Reply::Bulk(_) => vec![(format!("{} {}", pair[0].text(), pair[1].text()), 0)],
+                limits => integers(limits),
+            };
+            items.chunks_exact(2).flat_map(field).collect()
+        }
+        other => panic!("{other:?}"),
     }
-    let (one, other) = (one.decision(), other.decision());
-    let is_close = |one: i64, other: i64| (one - other).abs() <= MOST_APART_MS && (one <= 0) == (other <= 0);
-    let untimed =
-        |decision: &crate::common::Decision| (decision.allowed, decision.limit, decision.remaining, decision.degraded);
-    untimed(&one) == untimed(&other)
-        && is_close(one.retry_after_ms, other.retry_after_ms)
-        && is_close(one.reset_after_ms, other.reset_after_ms)
 }
 
 #[test]
@@ -44,13 +92,16 @@ fn one_redis_and_clusters_and_none_answer_the_same() {
     let three = [(); 3].map(|()| Cluster::of_three());
     let keyless: Vec<_> = (0..3).map(|node| Keyless::before(three[2].server(node).addr())).collect();
     (0..3).for_each(|node| three[2].announce(node, keyless[node].addr().port()));
-    let with_keys = |builder: Builder| builder.env("TOLLGATE_REDIS__DECLARE_KEYS", "true").start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tollgate.toml");
+    std::fs::write(&file, POLICIES).unwrap();
+    let start = |builder: Builder| builder.arg("--config").arg(file.to_str().unwrap()).start();
     let tollgates = [
-        Tollgate::embedded(),
-        Tollgate::before(&redis),
-        before(&three[0]).start(),
-        with_keys(before(&three[1])),
-        Tollgate::builder().arg("--redis").arg(&keyless[0].addr().to_string()).start(),
+        start(Tollgate::builder().arg("--embedded")),
+        start(Tollgate::builder().redis(&redis)),
+        start(before(&three[0])),
+        start(before(&three[1]).env("TOLLGATE_REDIS__DECLARE_KEYS", "true")),
+        start(Tollgate::builder().arg("--redis").arg(&keyless[0].addr().to_string())),
     ];
     let mut clients: Vec<RawClient> = tollgates.iter().map(Tollgate::client).collect();
     let mut random = Random(7);
