@@ -292,13 +292,9 @@ impl Queue {
     /// Takes some of what is to be given back, all of one slot where that matters.
     pub(super) fn next_rests(&self) -> Option<(Option<Slot>, Vec<Rest>)> {
         let mut rests = self.rests.borrow_mut();
-        let (slot, first) = rests.pop_front()?;
-        let mut taken = vec![first];
-        while taken.len() < MAX_RESTS_PER_RUN
-            && let Some((_, rest)) = rests.pop_front_if(|(other, _)| *other == slot)
-        {
-            taken.push(rest);
-        }
+        let slot = rests.front().map(|(slot, _)| *slot)?;
+        let alike = rests.iter().take(MAX_RESTS_PER_RUN).take_while(|(other, _)| *other == slot).count();
+        let taken = rests.drain(..alike).map(|(_, rest)| rest).collect();
         Some((slot, taken))
     }
 
