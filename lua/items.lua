@@ -117,8 +117,40 @@ function define_items()
     return room
   end
 
+  -- Whether a limit has room for so many checks.
+  local function has_room(limit, checks, cost)
+    if limit.kind ~= GCRA then
+      local log_or_fixed = limit.window or limit
+      return checks * cost <= (log_or_fixed.limit or log_or_fixed.max) - log_or_fixed.used
+    end
+    local free_us, free_part = limit.full_us - limit.us, limit.full_part - limit.part
+    return (checks * limit.step_us - free_us) * limit.of <= free_part - checks * limit.step_part
+  end
+
+  -- By how much a state of GCRA is ahead without so many checks; not at all if that is less than nothing.
+  local function without(limit, us, part, checks)
+    part = part - checks * limit.step_part
+    us, part = us - checks * limit.step_us + floor(part / limit.of), part % limit.of
+    return max(0, us), us < 0 and 0 or part
+  end
+
+  -- Has a limit have room for so many checks, or for no more than that if it is `exactly` so many.
+  local function make_room(limit, checks, cost, exactly)
+    if limit.kind == GCRA then
+      local us, part = without(limit, limit.full_us, limit.full_part, checks)
+      if exactly or limit.us > us or limit.us == us and limit.part > part then
+        limit.us, limit.part = us, part
+      end
+    else
+      local log_or_fixed = limit.window or limit
+      local most = (log_or_fixed.limit or log_or_fixed.max) - checks * cost
+      log_or_fixed.used = max(0, exactly and most or min(log_or_fixed.used, most))
+    end
+  end
+
   -- How many checks of an item were admitted when its batch ran before. If any were, what its limits say is made so that
-  -- as many are admitted as then.
+  -- as many are admitted as then: where others were denied, and none of the limits denies them now, by the one that has
+  -- least room.
   local function recall(question, at, id, number)
     local cost, checks, known = question.cost, question.checks, 0
     for i = 1, #question do
@@ -131,21 +163,27 @@ function define_items()
       end
       known = max(known, of_state)
     end
+    local tightest, least_room, is_denied = nil, math.huge, known == checks
     for i = 1, known > 0 and #question or 0 do
       local limit = question[i]
+      local room
       if limit.kind == GCRA then
-        local us, part = limit.full_us, limit.full_part
-        if known == checks and (limit.us < us or limit.us == us and limit.part < part) then
-          us, part = limit.us, limit.part
-        end
-        part = part - known * limit.step_part
-        us, part = us - known * limit.step_us + floor(part / limit.of), part % limit.of
-        limit.us, limit.part = max(0, us), us < 0 and 0 or part
+        limit.us, limit.part = without(limit, limit.us, limit.part, known)
+        make_room(limit, known, cost, false)
+        room = (limit.full_us - limit.us) / (limit.step_us + limit.step_part / limit.of)
       else
         local log_or_fixed = limit.window or limit
-        local most = (log_or_fixed.limit or log_or_fixed.max) - known * cost
-        log_or_fixed.used = known < checks and most or max(0, min(log_or_fixed.used - known * cost, most))
+        log_or_fixed.used = max(0, log_or_fixed.used - known * cost)
+        make_room(limit, known, cost, false)
+        room = ((log_or_fixed.limit or log_or_fixed.max) - log_or_fixed.used) / cost
       end
+      is_denied = is_denied or not has_room(limit, known + 1, cost)
+      if room < least_room then
+        tightest, least_room = limit, room
+      end
+    end
+    if tightest and not is_denied then
+      make_room(tightest, known, cost, true)
     end
     return known
   end

@@ -16,6 +16,14 @@ const DAY_MS: i64 = 86_400_000;
 
 /// Sends requests whose answers are lost once Redis has them all: when the log holds so many entries.
 fn answers_of_lost(requests: &str, log: &str, entries: i64) -> (Vec<common::Decision>, RedisServer) {
+    answers_of_lost_once(requests, |redis| redis.command(&format!("ZCARD {log}")).integer() == entries)
+}
+
+/// The same once it is seen in Redis that it has.
+fn answers_of_lost_once(
+    requests: &str,
+    are_there: impl Fn(&RedisServer) -> bool,
+) -> (Vec<common::Decision>, RedisServer) {
     let redis = RedisServer::start();
     let proxy = Proxy::before(redis.addr());
     // One worker: another one might still be on its way to its first connection, which is then lost too.
@@ -24,7 +32,7 @@ fn answers_of_lost(requests: &str, log: &str, entries: i64) -> (Vec<common::Deci
     client.decide("RL.CHECK warm 1000 1d");
     proxy.set_weather(Weather::NoReplies);
     client.send(requests.as_bytes());
-    wait_until(PATIENCE, || redis.command(&format!("ZCARD {log}")).integer() == entries);
+    wait_until(PATIENCE, || are_there(&redis));
     proxy.cut();
     proxy.set_weather(Weather::Fair);
     let decisions = requests.lines().map(|_| client.read().decision()).collect();
@@ -50,6 +58,64 @@ fn as_many_are_told_to_be_allowed_as_were_counted_before_the_answer_was_lost() {
     assert!(decisions[10..].iter().all(|denied| (1..=DAY_MS).contains(&denied.retry_after_ms)), "{decisions:?}");
     let counted: i64 = redis.entries("rl:{k}:86400000").iter().map(|(_, weight)| weight).sum();
     assert_eq!(counted, 10);
+}
+
+/// Whatever they are counted by: ten of ten are told so, and count once.
+#[test]
+fn as_many_are_told_to_be_allowed_by_gcra_and_in_fixed_windows() {
+    // And how much is counted, as one more is told of which there is a hundred.
+    for (limits, state, all) in [
+        ("10 366d BY gcra", "g31622400000", "100 366d BY gcra"),
+        ("10 366d BY fixed", "f31622400000", "100 366d BY fixed"),
+        ("10 366d 50 year", "fyear", "100 year"),
+        ("50 1d 10 366d BY gcra", "g31622400000", "100 366d BY gcra"),
+    ] {
+        let requests = format!("RL.CHECK k {limits}\r\n").repeat(15);
+        let is_there = |redis: &RedisServer| redis.command(&format!("EXISTS rl:{{k}}:{state}")).integer() == 1;
+        let (decisions, redis) = answers_of_lost_once(&requests, is_there);
+        let allowed: Vec<bool> = decisions.iter().map(|decision| decision.allowed && !decision.degraded).collect();
+        assert_eq!(allowed, [[true; 10].as_slice(), &[false; 5]].concat(), "{limits}: {decisions:?}");
+        assert!(decisions[10..].iter().all(|denied| (1..=366 * DAY_MS).contains(&denied.retry_after_ms)));
+        let tollgate = Tollgate::before(&redis);
+        let left = tollgate.client().decide(&format!("RL.PEEK k {all}")).remaining;
+        // Of GCRA's time ten of ten are ten intervals, of which a limit that is ten times as high has a hundred.
+        let counted = if all.ends_with("gcra") { 100 } else { 10 };
+        assert_eq!(left, (99 - counted).max(0), "{limits}");
+        if all.ends_with("gcra") {
+            let denied = tollgate.client().decide("RL.PEEK k 10 366d BY gcra");
+            assert!(denied.retry_after_ms <= 366 * DAY_MS / 10, "{limits}: {denied:?}");
+        }
+    }
+}
+
+/// Of six one was denied for a second. When the answer was lost all limits were taken to deny it that are no logs: until
+/// the end of the year.
+#[test]
+fn what_one_limit_denied_no_other_is_said_to_deny() {
+    for limits in ["5 1s 1000 year", "1000 year 5 1s", "5 1d 1000 366d BY gcra"] {
+        let requests = format!("RL.CHECK k {limits}\r\n").repeat(6);
+        let is_there = |redis: &RedisServer| !redis.keys().iter().all(|key| !key.starts_with(b"rl:{k}"));
+        let (decisions, _redis) = answers_of_lost_once(&requests, is_there);
+        let (allowed, denied) = (&decisions[..5], decisions[5]);
+        assert!(allowed.iter().all(|decision| decision.allowed && !decision.degraded), "{limits}: {decisions:?}");
+        // However long all that took, the sixth may be asked for the first time, or be told what it was told.
+        let longest_ms = if limits.contains("1d") { DAY_MS / 5 } else { 1_000 };
+        assert!(!denied.allowed && denied.limit == 5, "{limits}: {denied:?}");
+        assert!((1..=longest_ms).contains(&denied.retry_after_ms), "{limits}: {denied:?}");
+    }
+}
+
+/// Requests of several keys, costs and algorithms that go out together, some of them denied.
+#[test]
+fn each_request_of_a_batch_is_answered_as_it_was_by_each_algorithm() {
+    let requests = "RL.CHECK a 10 366d BY gcra COST 7\r\nRL.CHECK a 10 366d BY gcra COST 7\r\nRL.CHECK b 2 366d BY fixed\r\n\
+                    RL.CHECK b 2 366d BY fixed\r\nRL.CHECK b 2 366d BY fixed\r\nRL.CHECK c 5 1m 3 year COST 3\r\n\
+                    RL.CHECK k 1 1d\r\n";
+    let (decisions, _redis) = answers_of_lost(requests, "rl:{k}:86400000", 1);
+    let allowed: Vec<bool> = decisions.iter().map(|decision| decision.allowed && !decision.degraded).collect();
+    assert_eq!(allowed, [true, false, true, true, false, true, true]);
+    let remaining: Vec<i64> = decisions.iter().map(|decision| decision.remaining).collect();
+    assert_eq!(remaining, [3, 3, 1, 0, 0, 0, 0]);
 }
 
 /// What a batch is told that ran before is what it was told then, and is not what others are told now: what a fixed window
