@@ -66,6 +66,11 @@ impl Rule {
         }
     }
 
+    /// Whether a state knows all that it has counted by their ids, or only the last few.
+    pub const fn knows_all_ids(self) -> bool {
+        matches!(self, Self::Log(_))
+    }
+
     /// The name of its algorithm.
     pub const fn algorithm(self) -> &'static str {
         match self {

@@ -8,7 +8,8 @@
 //!                                written first                             at leisure
 //! ```
 //! What is written at leisure may run late, because Redis had forgotten the script. So what a question needs of it is
-//! written in front of the question all the same, and counts once.
+//! written in front of the question all the same, and counts once: in a log. What it needs of another state is not sent
+//! twice, and is waited for.
 //!
 //! So the way back takes as long as one probe, however much there is to write, and whatever is asked meanwhile.
 
@@ -76,9 +77,12 @@ impl WriteBack {
     }
 
     /// What was admitted before a reset of its key is dropped with it. Whether some of it is on its way elsewhere, and
-    /// might come after the reset.
+    /// might come after the reset; or some that a question must find.
     pub fn must_wait(&self, ledger: &Ledger, work: &Work) -> bool {
         match work {
+            Work::Ask { batch, .. } if !ledger.is_empty() => {
+                batch.items().iter().any(|item| ledger.is_under_way(&batch.ask_of(item), self.owed_writer))
+            }
             Work::Reset(reset) if !ledger.is_empty() => {
                 // All of them, so that none is given out meanwhile.
                 reset.keys_left().iter().filter(|key| ledger.begin_reset(key, self.owed_writer)).count() > 0

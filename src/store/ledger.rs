@@ -8,6 +8,9 @@
 //! one connection sends in order, the question is decided after all that was admitted before it, whichever worker
 //! admitted it, while questions about other keys wait for nothing.
 //!
+//! A state that is no log knows the last few ids only. What somebody has in flight for one is sent by nobody else, or it
+//! might count as often as there are workers: who asks about it waits until that is known to be written.
+//!
 //! Memory is bounded by counting more than must be, never less ([`series`]): in a full ledger, admissions that follow
 //! each other are merged further. Only what finds no room even so is dropped, and counted.
 
@@ -177,6 +180,25 @@ impl Ledger {
                 asked.for_each(|series| series.lend(&account.key, writer, now_us, out));
             });
         });
+    }
+
+    /// Whether others than `writer` have something in flight that `check` must find, and that may not be sent twice.
+    pub fn is_under_way(&self, ask: &Ask<'_>, writer: Writer) -> bool {
+        let is_asked = |counter: Counter| {
+            !counter.rule.knows_all_ids() && ask.limits.iter().any(|limit| limit.counter() == counter)
+        };
+        if !ask.limits.iter().any(|limit| is_asked(limit.counter())) {
+            return false;
+        }
+        let hash = self.hasher.hash_one(ask.key);
+        let mut is_under_way = false;
+        self.change(hash, |shard| {
+            shard.with_account(hash, ask.key, |account| {
+                let mut asked = account.series.iter().filter(|series| is_asked(series.counter));
+                is_under_way = asked.any(|series| series.others_have(writer));
+            });
+        });
+        is_under_way
     }
 
     /// Up to `max` records that nobody has in flight, which `writer` has from now on. None if it is too soon after the

@@ -163,6 +163,11 @@ impl Series {
         out.extend(idle.take(room).map(|admission| admission.lend(key, self.counter, writer)));
     }
 
+    /// Whether others than `writer` have some in flight.
+    pub(super) fn others_have(&self, writer: Writer) -> bool {
+        self.admissions.iter().any(|admission| admission.writers.iter().any(|other| *other != writer))
+    }
+
     /// Drops all but what others than `writer` have in flight.
     pub(super) fn keep_others(&mut self, writer: Writer) {
         self.admissions.retain(|admission| admission.writers.iter().any(|other| *other != writer));

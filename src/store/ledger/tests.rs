@@ -1,6 +1,6 @@
 use super::series::{MAX_RECORDS, PARTS};
 use super::*;
-use crate::limit::{Limit, MAX_WINDOW_MS, Window};
+use crate::limit::{Algorithm, Limit, MAX_WINDOW_MS, Window};
 use proptest::prelude::*;
 use std::collections::HashMap;
 
@@ -42,6 +42,29 @@ fn what_was_admitted_is_owed_under_its_time_to_each_of_its_logs() {
     assert_eq!(taken_of(&ledger, &ask(b"b", &both, 1), writer, 5_600_000), []);
     ledger.not_written(&rest, writer);
     assert_eq!(summed(&take_all(&ledger, writer, 6_100_000)), [(1000, 5_500_000, 1)], "one has expired meanwhile");
+}
+
+/// States that are no logs counted the same records as often as there were workers.
+#[test]
+fn what_may_not_be_sent_twice_is_waited_for() {
+    let ledger = Ledger::new(100);
+    let (one, other) = (ledger.new_writer(), ledger.new_writer());
+    let log = limits(&[1000]);
+    let both = [log[0], Limit { algorithm: Algorithm::Gcra { burst: 10 }, ..log[0] }];
+    ledger.admitted(&ask(b"a", &both, 1), 1, 0);
+    let is_under_way = |limits: &[Limit]| [one, other].map(|writer| ledger.is_under_way(&ask(b"a", limits, 1), writer));
+    assert_eq!(is_under_way(&both), [false, false], "nobody has it");
+    let taken = taken_of(&ledger, &ask(b"a", &both, 1), one, 0);
+    assert_eq!(taken.len(), 2);
+    assert_eq!(is_under_way(&both), [false, true]);
+    assert_eq!(is_under_way(&log), [false, false], "a log knows its entries");
+    assert!(!ledger.is_under_way(&ask(b"b", &both, 1), other));
+    ledger.not_written(&taken, one);
+    assert_eq!(is_under_way(&both), [false, false], "who had it failed");
+    assert_eq!(taken_of(&ledger, &ask(b"a", &both, 1), other, 0), taken);
+    assert_eq!(is_under_way(&both), [true, false]);
+    ledger.written(&taken);
+    assert_eq!(is_under_way(&both), [false, false]);
 }
 
 /// One worker was writing a key's records when another was asked about the key.

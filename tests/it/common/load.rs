@@ -21,14 +21,22 @@ const SETTLED: Duration = Duration::from_millis(400);
 #[derive(Debug, Clone)]
 pub struct Question {
     pub key: String,
-    /// Limits and windows in milliseconds.
+    /// What is admitted at most in any time of this length in milliseconds: limits and windows.
     pub limits: Vec<(i64, u64)>,
     pub cost: i64,
+    /// What stands behind the key.
+    asked: String,
 }
 
 impl Question {
     pub fn new(key: &str, limits: &[(i64, u64)]) -> Self {
-        Self { key: key.to_owned(), limits: limits.to_vec(), cost: 1 }
+        let asked: Vec<_> = limits.iter().map(|(limit, window_ms)| format!("{limit} {window_ms}ms")).collect();
+        Self { key: key.to_owned(), limits: limits.to_vec(), cost: 1, asked: asked.join(" ") }
+    }
+
+    /// Asked in these words, of which the limits are what holds.
+    pub fn asking(self, words: &str) -> Self {
+        Self { asked: words.to_owned(), ..self }
     }
 
     pub fn of_cost(self, cost: i64) -> Self {
@@ -37,8 +45,7 @@ impl Question {
 
     /// As it is sent.
     pub fn line(&self) -> String {
-        let limits: Vec<_> = self.limits.iter().map(|(limit, window_ms)| format!("{limit} {window_ms}ms")).collect();
-        format!("RL.CHECK {} {} COST {}", self.key, limits.join(" "), self.cost)
+        format!("RL.CHECK {} {} COST {}", self.key, self.asked, self.cost)
     }
 }
 
