@@ -93,6 +93,82 @@ fn no_window_holds_more_than_its_limit_while_slots_move() {
     }
 }
 
+/// The policy of a key that begins with k counts two windows by two algorithms, and so does the other policy.
+const POLICIES: &str = r#"
+[policies]
+both = "25 250ms 1000000 month+02:00"
+[policies.mixed]
+limits = "20 200ms"
+by = "gcra"
+overrides = { "k*" = "20 200ms 1000000 year" }
+"#;
+
+/// What is asked of the first slots, and the names of the states behind the key's.
+fn questions_of_algorithms() -> Vec<(Question, &'static [&'static str])> {
+    let about = |slot, asked: &str, limits: &[(i64, u64)]| Question::new(&key_in(slot), limits).asking(asked);
+    // GCRA lets a burst and what its rate allows pass in any time, a fixed window what each of the periods allows which
+    // the time is in.
+    vec![
+        (about(0, "40 150ms 1000000 year", &[(40, 150)]), &["150", "fyear"]),
+        (about(1, "mixed", &[(40, 200), (120, 1_000)]), &["mixed:g200", "mixed:fyear"]),
+        (about(2, "30 100ms 1000000 year BY fixed", &[(60, 100), (330, 1_000)]), &["f100", "fyear"]),
+        (about(3, "20 200ms BY gcra", &[(40, 200), (120, 1_000)]).of_cost(2), &["g200"]),
+        (about(4, "both", &[(25, 250)]), &["both:250", "both:fmonth+120"]),
+    ]
+}
+
+#[test]
+fn limits_of_all_algorithms_are_kept_together_while_slots_move() {
+    let cluster = Cluster::start();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tollgate.toml");
+    std::fs::write(&file, POLICIES).unwrap();
+    let start = || before(&cluster).arg("--config").arg(file.to_str().unwrap()).start();
+    let tollgates = [start(), start()];
+    let addrs: Vec<_> = tollgates.iter().map(Tollgate::addr).collect();
+    let (questions, states): (Vec<_>, Vec<_>) = questions_of_algorithms().into_iter().unzip();
+    let slots = questions.len();
+    let seen = while_asking(&addrs, &questions, |progress| {
+        while_scripts_go(&cluster, 1, || {
+            for _ in 0..if is_thorough() { 20 } else { 1 } {
+                cluster.reshard(slots, 0, 1);
+                progress.wait_for(200);
+                cluster.reshard(slots, 1, 0);
+                progress.wait_for(200);
+            }
+            // Slowly: of each key one state is here, and the other there.
+            let moves: Vec<_> = (0..slots).map(|slot| cluster.begin_move(slot, 1)).collect();
+            let move_states = |place: usize| {
+                for (slot, states) in states.iter().enumerate() {
+                    let name = states.get(place).map(|state| format!("rl:{{{}}}:{state}", key_in(slot)));
+                    name.iter().for_each(|name| cluster.move_keys(moves[slot], &[name]));
+                }
+            };
+            let (redirects, try_agains) = (sum(&tollgates, "store_redirects"), sum(&tollgates, "store_try_agains"));
+            move_states(0);
+            wait_until(PATIENCE, || sum(&tollgates, "store_redirects") > redirects + 20);
+            wait_until(PATIENCE, || sum(&tollgates, "store_try_agains") > try_agains + 20);
+            move_states(1);
+            progress.wait_for(200);
+            moves.into_iter().for_each(|slot_move| cluster.end_move(slot_move));
+            progress.wait_for(400);
+        });
+    });
+    seen.assert_exact_within_limits();
+    seen.assert_busy(&[0, 1, 2, 3, 4]);
+    assert_eq!(seen.all_degraded(), 0, "Redis was not down");
+    // What one limit denied counts in none, and what both let pass counts once.
+    let mut client = tollgates[0].client();
+    for (slot, asked) in [(0, "1000000 year"), (1, "mixed"), (2, "1000000 year"), (4, "both")] {
+        let told = client.line(&format!("RL.PEEK {} {asked} FULL", key_in(slot)));
+        let year_or_month = told.field("limits").items().last().unwrap();
+        let remaining = year_or_month.field("remaining").integer() + told.field("allowed").integer();
+        let admitted = seen.to(slot).filter(|sample| sample.decision.allowed).count() as i64;
+        eprintln!("{asked}: {admitted} admitted of {}", seen.to(slot).count());
+        assert_eq!(1_000_000 - remaining, admitted, "{asked}: each counts once");
+    }
+}
+
 #[test]
 fn a_slot_moves_to_a_node_that_served_nothing() {
     let mut cluster = Cluster::of_one();
