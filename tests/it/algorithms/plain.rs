@@ -248,13 +248,13 @@ impl Model {
             let (stand, capacity) = stands.iter().min_by_key(|(stand, _)| stand.remaining.1).unwrap();
             [1, *capacity, stand.remaining.1 as i64, 0, ms(stand.empty_in_us.1), 0]
         };
-        let figures = |((plain, limit), (stand, capacity)): ((&Plain, &(Way, u32, u32)), &(Stand, i64))| {
+        let of_limits = states.iter().zip(limits).zip(&stands).map(|((plain, limit), (stand, capacity))| {
             let (remaining, next_us, empty_us) = plain.figures(*limit, now);
             let retry_after_ms = if stand.fits { 0 } else { ms(stand.fits_in_us) };
             let window_ms = length_ms(limit.0);
             [*capacity, window_ms, remaining as i64, retry_after_ms, ms(next_us), ms(empty_us)]
-        };
-        let figures = states.iter().zip(limits).zip(&stands).map(figures).collect();
+        });
+        let figures = of_limits.collect();
         if counts && denial.is_none() {
             for (plain, of_code) in states.into_iter().zip(question.limits()) {
                 self.0.insert((*key, of_code.counter()), plain);
