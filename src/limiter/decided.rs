@@ -41,7 +41,7 @@ pub(super) struct ClockBounds {
 struct Bounds {
     least_us: i64,
     most_us: i64,
-    /// By this process's clock.
+    /// No earlier than this by this process's clock it was so.
     seen_us: u64,
 }
 
@@ -51,7 +51,7 @@ impl ClockBounds {
         let own = Bounds {
             least_us: node_us.saturating_sub_unsigned(received_us),
             most_us: node_us.saturating_sub_unsigned(sent_us),
-            seen_us: received_us,
+            seen_us: sent_us,
         };
         let both = self.known.map_or(own, |known| known.at(received_us).within(own));
         // If they have nothing in common the clock was set anew since.

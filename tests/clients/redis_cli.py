@@ -68,7 +68,7 @@ def mass_insertion():
 
 
 def errors():
-    usage = b"RL.CHECK key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [COST n] [FULL]"
+    usage = b"RL.CHECK key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [PREFETCH n|time] [COST n] [FULL]"
     assert cli("RL.CHECK").strip() == b"ERR wrong number of arguments for 'rl.check' command: " + usage
     assert b"limit must be an integer between 1 and 1000000000" in cli("RL.CHECK", "key", "0", "60")
     assert b"unknown option 'FOO' for 'rl.check'" in cli("RL.CHECK", "key", "10", "60", "FOO", "1")
@@ -107,7 +107,7 @@ def completes_and_hints(*args):
         terminal.type("RL.CH\t")
         terminal.wait_for("RL.CHECK")
         terminal.type(" ")
-        terminal.wait_for("key limit window [limit window ...]|policy [BY LOG|GCRA [BURST burst]|FIXED] [COST cost] [FULL]")
+        terminal.wait_for("key limit window [limit window ...]|policy [BY LOG|GCRA [BURST burst]|FIXED] [PREFETCH ahead] [COST cost] [FULL]")
         terminal.type(f"{fresh('completes_and_hints')} 4 1h\r")
         reply = terminal.wait_for(f"6) (integer) {DEGRADED}")
         assert "1) (integer) 1" in reply and f"3) (integer) {admits(4) - 1}" in reply, reply

@@ -228,7 +228,7 @@ fn it_is_answered_in_transactions_and_to_inline_commands() {
         assert_eq!(decision(&client.read()).remaining, 2);
         assert_eq!(
             client.line("RL.CHECK k 5 60 FULL FULL").text(),
-            "ERR unknown option 'FULL' for 'rl.check': RL.CHECK key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [COST n] [FULL]"
+            "ERR unknown option 'FULL' for 'rl.check': RL.CHECK key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [PREFETCH n|time] [COST n] [FULL]"
         );
     });
 }

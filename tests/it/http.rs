@@ -136,7 +136,7 @@ fn a_body_is_not_taken_for_the_next_request() {
             .as_bytes(),
     )
     .unwrap();
-    assert_eq!(http.read(false).unwrap().body, "ready\n");
+    assert!(["ready\n", "starting\n"].contains(&&*http.read(false).unwrap().body));
     // It reads past what it was sent, or closes.
     if let Ok(next) = http.request("GET", "/page.css", &[]) {
         assert_eq!(next.header("content-type"), "text/css; charset=utf-8");

@@ -137,7 +137,8 @@ fn what_is_malformed_is_refused_in_words_and_nothing_is_counted() {
 /// Each said no more than what is wanted, and left the reader to find what was sent in its place.
 #[test]
 fn an_error_shows_what_was_sent_and_what_would_be_right() {
-    const USAGE: &str = "key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [COST n] [FULL]";
+    const USAGE: &str =
+        "key limit window [limit window ...]|policy [BY log|gcra [BURST n]|fixed] [PREFETCH n|time] [COST n] [FULL]";
     const LIMIT: &str = "ERR limit must be an integer between 1 and 1000000000, not";
     let long = "9".repeat(1000);
     let key = "k".repeat(2000);

@@ -4,6 +4,7 @@
 use crate::common::{
     Certificates, PATIENCE, RawClient, RedisServer, Reply, Tollgate, encode, free_port, program, wait_until,
 };
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
@@ -267,7 +268,7 @@ fn the_user_of_the_readme_lacks_nothing() {
     let subscriptions = || {
         let list = redis.command("CLIENT LIST").text();
         let lines = list.lines().filter(|line| line.contains(" sub=1 "));
-        lines.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect::<Vec<_>>()
+        lines.filter_map(|line| line.split(' ').next().map(str::to_owned)).collect::<BTreeSet<_>>()
     };
     wait_until(PATIENCE, || subscriptions().len() == 2);
     let first = subscriptions();

@@ -81,7 +81,7 @@ fn a_share_is_at_most_a_quarter_of_what_is_free_and_what_was_asked_for() {
     fixture.wanted(4, 0);
     (0..96).for_each(|_| assert_eq!(fixture.missed(1, 0), None));
     fixture.refuse(1, Some(60), 0);
-    assert_eq!(fixture.missed(1, 1).map(|wanted| wanted.units), Some(15), "of 100 that were asked for");
+    assert_eq!(fixture.missed(1, 1).map(|wanted| wanted.units), Some(14), "of 100 that were asked for");
     fixture.refuse(2, Some(10), 1);
     assert_eq!(fixture.missed(1, 2), None, "too little is free");
     assert_eq!(fixture.missed(1, 1 + LIFE_US).map(|wanted| wanted.units), Some(102), "and may not be any more");
