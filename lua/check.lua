@@ -40,19 +40,12 @@
 --        (decide.lua). To tell when more is free costs 1 call for each window, and more only where a limit was lowered and
 --        t is there.
 --
--- The item's number n from 0, in base 62, is part of its entry's id: `<batch id>` for the first and `<batch id>.<n>`
--- for the others. So a batch that runs again because its answer was lost finds what it made, and answers what it did.
--- That of a share ends in `~`, and is dated when the share is over: whatever is admitted by it is admitted before.
+-- This is what decides any items; nearly all are decided by plain.lua, which runs it for the others (ids.lua has the names of
+-- what both make).
+-- An item that asks for a share has an id that ends in `~`, and is dated when the share is over: whatever is admitted by
+-- it is admitted before.
 
-local batch_id, now_score = ARGV[1], score_of(now_us)
-
--- A number in base 62. Lua would print it in base 10 at three times the cost.
-local sub = string.sub
-local function base62(number)
-  local digit = number % 62
-  local last = sub('0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz', digit + 1, digit + 1)
-  return number < 62 and last or base62((number - digit) / 62) .. last
-end
+local now_score = score_of(now_us)
 
 -- Forgets what has expired of a log. Returns what t says then, or false if there is none.
 local function prune(key, window)
@@ -80,7 +73,7 @@ local function check_item(question, at, number)
   local admitted, fault = items.measure_item(question, at)
   local known = 0
   if admitted and (admitted > 0 or question.is_resent) then
-    local id = question.has_log and (number == 0 and batch_id or batch_id .. '.' .. base62(number))
+    local id = question.has_log and id_of(number)
     known = question.is_resent and items.recall(question, at, id, question.first + number) or 0
     if known == 0 and admitted > 0 then
       fault = items.count_item(question, at, admitted, question.first + number, id, prune)
@@ -93,31 +86,25 @@ local function check_item(question, at, number)
   end
 end
 
-local number, at = 0, 0
-for arg = 3, last_arg, 2 do
-  local question = read_question(ARGV[arg + 1])
+-- Decides items that ask the same: so many, of which the first has this number, and whose logs follow keys[at]. The rest is
+-- what plain.lua has replied so far and has read (run.lua). Returns the reply's size, and what the next item's logs follow.
+local function check_items(packed, count, number, at, replied, replied_size, size, oldest, t)
+  reply, reply_size, known_size, known_oldest, known_t = replied, replied_size, size, oldest, t
+  local question = read_question(packed)
   local checks, cost, lasts, is_full = question.checks, question.cost, question.lasts, question.is_full
   local ahead_us = question.ahead_us
   local score = ahead_us and score_of(now_us + ahead_us) or now_score
   -- More than `used` is replied where fewer checks than these are admitted.
   local tells_below = is_full and math.huge or checks
-  if question.is_gcra_alone and not question.is_resent then
-    items.check_gcra(question, at, number, ARGV[arg], check_item)
-    number, at = number + ARGV[arg], at + ARGV[arg]
-  else
-    for _ = 1, question.is_of_logs and 0 or ARGV[arg] do
-      check_item(question, at, number)
-      number, at = number + 1, at + #question
-    end
+  for _ = 1, question.is_of_logs and 0 or count do
+    check_item(question, at, number)
+    number, at = number + 1, at + #question
   end
-  for _ = 1, question.is_of_logs and ARGV[arg] or 0 do
+  for _ = 1, question.is_of_logs and count or 0 do
     local admitted, fault = measure(question, at)
     local known, member = 0, nil
     if admitted and (admitted > 0 or question.is_resent) then
-      local id = number == 0 and batch_id or batch_id .. '.' .. base62(number)
-      if ahead_us then
-        id = id .. '~'
-      end
+      local id = ahead_us and id_of(number) .. '~' or id_of(number)
       if question.is_resent then
         seldom = seldom or define_seldom()
         known = seldom.recall(question, at, id)
@@ -149,7 +136,7 @@ for arg = 3, last_arg, 2 do
           added = add_entry(key, excess, admitted * cost, score, member)
           -- A log that was empty begins anew, with no end.
           if not lasts or used == 0 then
-            keep_alive(key, window, used == 0)
+            keep_alive(key, window.ms, used == 0)
           end
         end
         if admitted < tells_below then
@@ -168,6 +155,7 @@ for arg = 3, last_arg, 2 do
     end
     number, at = number + 1, at + #question
   end
+  return reply_size, at
 end
 
-return reply
+return check_items

@@ -1,42 +1,10 @@
--- The states that are one number: how GCRA and fixed windows are kept, read and written. What check, peek, record, reset
--- and inspect share. lua/log.lua has the log.
---
--- A state is a string, packed little-endian:
---   d       GCRA: the whole microseconds of the unix time at which it will be empty (the TAT)
---           fixed: the unix time in us at which the period began that it counts for
---   I4, I4  GCRA: what this lacks of the exact time, as a fraction of a microsecond: numerator and denominator
---           fixed: the weight counted, and 0
---   I4      unix time in seconds until which the state lives
---   then MOST_IDS times at most, the newest first, who was counted: the last ID_CHARS of the batch's id, the item's number
---   in the batch (I2) and how many checks of it were admitted (I2)
--- It is written in place, by SETRANGE, for as long as it lives an eighth longer than it must: to set a TTL costs as much as
--- all the rest of SET.
---
--- GCRA's interval, window / limit, is seldom whole microseconds: with the fraction, whose denominator is the limit, no
--- admission is rounded, however many there are. Where the limit is another than the last, the fraction is rounded up, by
--- two parts at most of the new limit's: so a change of limit delays by less than 2/limit us, and never admits early.
---
--- A batch that runs again, or a record that is written again, finds by the ids what it counted before. Where more than
--- MOST_IDS groups of checks were counted for the key in between, it does not, and counts again: that can only deny.
---
--- Numbers are doubles, which hold whole ones to 2^53 = 9.007e15. Times are below 2e15 until the year 2033 and below 9e15
--- until 2255; no state is further ahead than 3.2e13 (366 days), a limit, a cost or a numerator is at most 1e9, and a
--- product that is compared is exact, or so far beyond what it is compared with that it need not be.
+-- How the states are read and written that are one number (state.lua). What check, peek, record, reset and inspect share.
 
 local counters
 local function define_counters()
   local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
   local pack, unpack_state, sub = struct.pack, struct.unpack, string.sub
-  local STATE_SIZE, ID_CHARS, ID_SIZE, MOST_IDS = 20, 8, 12, 6
   local DAY_US = 86400000000
-  -- A state, the first of its ids, and the others.
-  local IDS_END = STATE_SIZE + ID_SIZE * (MOST_IDS - 1)
-  local COUNTED = '<dI4I4I4c8I2I2c0'
-
-  -- By what a group of checks is known, but for its number: of a batch's id what stands before the first '.'.
-  local function tag_of(id)
-    return sub('        ' .. string.match(id, '^[^.]*'), -ID_CHARS)
-  end
 
   -- How many checks of a group a state knows to have counted; and the ids of all others.
   local function recall(value, tag, number)
@@ -165,12 +133,8 @@ local function define_counters()
   end
 
   return {
-    tag_of = tag_of,
     recall = recall,
     ids_of = ids_of,
-    ids_end = IDS_END,
-    STATE_SIZE = STATE_SIZE,
-    COUNTED = COUNTED,
     period_at = period_at,
     read_gcra = read_gcra,
     read_fixed = read_fixed,

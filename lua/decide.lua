@@ -2,11 +2,9 @@
 -- cost), decided one after another in one step: as many of them are admitted as fit into every window.
 --
 -- What a run may do is bounded, whatever its items ask and whatever their logs hold. An item costs some calls for each
--- window; beyond those a run reads READABLE entries at most and forgets FORGETTABLE more without reading them, over all
--- its items, each of which takes about a microsecond. What that does not suffice for is answered with a bound,
--- never by an admission.
-
-local reply = { now_us }
+-- window; beyond those a run reads some hundred entries at most and forgets a thousand more without reading them, over all
+-- its items, each of which takes about a microsecond (run.lua; plain.lua forgets half as many besides). What that does not
+-- suffice for is answered with a bound, never by an admission.
 
 -- Items of which a limit is counted otherwise than by a log are another file's business (items.lua).
 local items, define_items
@@ -49,10 +47,6 @@ local seldom
 -- Where the last item stands of which a log has expired as a whole.
 local last_over_at
 local function define_seldom()
-  local READABLE, FORGETTABLE = 250, 1000
-  local readable, forgettable = READABLE, FORGETTABLE
-  local reply_size = #keys + 1
-
   -- What is not the weight of an entry weighs 1. None weighs more than 1e12: a limit is at most 1e9, and the largest
   -- group of checks 1024.
   local function weight_of(member)
@@ -166,9 +160,7 @@ local function define_seldom()
         fits_in_us = math.max(0, time_us + window.us - now_us)
       end
     end
-    local n = reply_size
-    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = place - 1, fits_in_us, empty_in_us, covered
-    reply_size = n + 4
+    append(place - 1, fits_in_us, empty_in_us, covered)
   end
 
   -- Replies of a log, keys[place], until when more is free under the limit than now. The rest as append_denial has it,
@@ -187,16 +179,7 @@ local function define_seldom()
       local time_us = score and math.min(now_us + window.us, -score) or now_us
       next_in_us = math.max(0, time_us + window.us - now_us)
     end
-    local n = reply_size
-    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = -place, next_in_us, 0, 0
-    reply_size = n + 4
-  end
-
-  -- Replies on a state, keys[place], that is no log.
-  local function append(place, amount)
-    local n = reply_size
-    reply[n + 1], reply[n + 2], reply[n + 3], reply[n + 4] = place - 1, amount, 0, 0
-    reply_size = n + 4
+    append(-place, next_in_us, 0, 0)
   end
 
   -- The weight with which an item of this id was counted when its batch ran before, or 0. If it was, what its windows
@@ -230,7 +213,6 @@ local function define_seldom()
     measure_expired = measure_expired,
     append_denial = append_denial,
     append_next = append_next,
-    append = append,
     recall = recall,
   }
 end
@@ -239,15 +221,19 @@ end
 -- wrong with one of them.
 local function measure(question, at)
   local room, cost = question.checks, question.cost
+  local size, oldest, t = known_size, known_oldest, known_t
+  known_size, known_oldest, known_t = nil, nil, nil
   for i = 1, #question do
     local key, window = keys[at + i], question[i]
-    local size = pcall('ZCARD', key)
-    local oldest = size == 0 and 0 or pcall('ZCOUNT', key, window.expired_score, '+inf')
+    if not size or i > 1 then
+      size, t = pcall('ZCARD', key), nil
+      oldest = size == 0 and 0 or pcall('ZCOUNT', key, window.expired_score, '+inf')
+    end
     window.used, window.oldest = size, oldest
     if oldest ~= 0 then
       local fault, excess = fault_of(key, size), nil
       if not fault then
-        excess = excess_of(key)
+        excess = excess_of(key, t)
       end
       if excess == nil then
         return nil, fault or WRONG_TYPE

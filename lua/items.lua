@@ -20,7 +20,7 @@
 function define_items()
   local counters = define_counters()
   seldom = seldom or define_seldom()
-  local tag, STATE_SIZE = counters.tag_of(ARGV[1]), counters.STATE_SIZE
+  local tag = tag_of(ARGV[1])
   local LOG, GCRA = 0, 1
   local floor, ceil, min, max = math.floor, math.ceil, math.min, math.max
   local unpack_some, pack, sub = struct.unpack, struct.pack, string.sub
@@ -49,7 +49,6 @@ function define_items()
       end
       question[#question + 1] = limit
     end
-    question.is_gcra_alone = #question == 1 and question[1].kind == GCRA and question.checks == 1
   end
 
   -- Reads a state of GCRA. Returns how many of `room` checks it has room for; or nil, and what is wrong with it.
@@ -234,7 +233,7 @@ function define_items()
         local excess = window.oldest ~= 0 and forget_expired(key, window)
         limit.has_t = add_entry(key, excess, weight, score, member) > 1 or excess
         if not question.lasts or window.used == 0 then
-          keep_alive(key, window, window.used == 0)
+          keep_alive(key, window.ms, window.used == 0)
         end
       end
     end
@@ -268,7 +267,7 @@ function define_items()
       elseif limit.kind == GCRA then
         reply[place + 1] = limit.us
         if limit.part > 0 then
-          seldom.append(place, limit.part)
+          append(place - 1, limit.part, 0, 0)
         end
         if limit.is_ahead and may_write and admitted == 0 then
           count_gcra(limit, keys[place], 0, 0)
@@ -276,7 +275,7 @@ function define_items()
       else
         reply[place + 1] = limit.used
         if limit.until_us ~= limit.end_us then
-          seldom.append(place, limit.until_us - now_us)
+          append(place - 1, limit.until_us - now_us, 0, 0)
         end
         if limit.is_ahead and may_write and admitted == 0 then
           count_fixed(limit, keys[place], 0, 0, 0)
@@ -292,49 +291,6 @@ function define_items()
     end
   end
 
-  -- Checks so many items, of one check each, under one limit of GCRA, which is what is asked most often by far: without a
-  -- function call for each step. What is out of the ordinary is left to `check_item`.
-  local function check_gcra(question, at, number, count, check_item)
-    local limit, ids_end, COUNTED = question[1], counters.ids_end, counters.COUNTED
-    local full_us, full_part, step_us, step_part = limit.full_us, limit.full_part, limit.step_us, limit.step_part
-    local of, latest_us, spare_us = limit.of, now_us + limit.longest_us, limit.full_us / 8
-    local first = question.first
-    for place = at + 1, at + count do
-      local key = keys[place]
-      local value = pcall('GET', key)
-      local is_written = false
-      if value and #value >= STATE_SIZE then
-        local tat_us, part, last_of, until_s = unpack_some('<dI4I4I4', value)
-        if last_of == of and part < of and tat_us >= 0 and tat_us <= latest_us and tat_us % 1 == 0 then
-          local us = tat_us - now_us
-          if us < 0 then
-            us, part = 0, 0
-          end
-          local then_us, then_part = us + step_us, part + step_part
-          if then_part >= of then
-            then_us, then_part = then_us + 1, then_part - of
-          end
-          tat_us = now_us + then_us
-          if (then_us < full_us or then_us == full_us and then_part <= full_part)
-            and until_s * 1000000 >= tat_us + spare_us
-          then
-            local ids = sub(value, STATE_SIZE + 1, ids_end)
-            call('SETRANGE', key, '0', pack(COUNTED, tat_us, then_part, of, until_s, tag, first + number, 1, ids))
-            reply[place + 1] = us
-            if part > 0 then
-              seldom.append(place, part)
-            end
-            is_written = true
-          end
-        end
-      end
-      if not is_written then
-        check_item(question, place - 1, number)
-      end
-      number = number + 1
-    end
-  end
-
   return {
     read_limits = read_limits,
     measure_item = measure_item,
@@ -342,6 +298,5 @@ function define_items()
     count_item = count_item,
     reply_item = reply_item,
     refuse_item = refuse_item,
-    check_gcra = check_gcra,
   }
 end

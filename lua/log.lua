@@ -22,12 +22,6 @@
 -- Nothing relies on the entries' times being past. If the clock steps back they count until their own ends, or, where
 -- those are more than two windows away, for one window from when a check is denied because of them (decide.lua).
 
--- The score of an entry made then. As text, because Redis prints a number anew in each call that is given one; in two
--- parts, because Lua prints integers sooner than a double of that size, and may print only those of 32 bits.
-local function score_of(time_us)
-  return string.format('-%d%06d', math.floor(time_us / 1000000), time_us % 1000000)
-end
-
 -- What a run needs to know of a window, the limit that holds for it if any does, and, of the log at hand:
 --   used    weight of the entries that have not expired
 --   oldest  number of its last members: entries that have expired, and t. Unless it is 0:
@@ -56,24 +50,18 @@ local function new_window(ms, limit)
 end
 
 -- What t says; false if there is no t, and nil if it says what it does in no log. Sums that stay below 1e15 are exact.
-local function excess_of(key)
-  local score = call('ZSCORE', key, 't')
+-- Redis is asked unless it has already said.
+local function excess_of(key, said)
+  local score = said
+  if said == nil then
+    score = call('ZSCORE', key, 't')
+  end
   if not score then
     return false
   end
   local excess = score + 0
   if excess >= 0 and excess <= 1e15 and excess % 1 == 0 then
     return excess
-  end
-end
-
--- Sees to it that a log lives as long as an entry made now counts, and an eighth of the window longer, so that one made
--- soon need not look. What is extended is extended by a quarter, so that most runs that look find that it will do. A log
--- that is known to be new has no end yet; of one that is not known to be, Redis says so: -1.
-local function keep_alive(key, window, is_new)
-  -- Redis rounds what is left down, and the end of the entry must be rounded up.
-  if is_new or call('PTTL', key) <= window.ms + math.floor(window.ms / 8) then
-    call('PEXPIREAT', key, math.ceil(now_us / 1000) + window.ms + math.max(1, math.floor(window.ms / 4)))
   end
 end
 

@@ -29,7 +29,7 @@ local function add_missing(key, window, excess, at, time_us)
     return false
   end
   add_entry(key, excess, missing, score_of(time_us), member)
-  keep_alive(key, window, false)
+  keep_alive(key, window.ms, false)
   return true
 end
 
@@ -75,7 +75,7 @@ end
 local function add_to_counter(key, at, time_us)
   counters = counters or define_counters()
   local cost, admitted, packed = tonumber(ARGV[at + 3]), tonumber(ARGV[at + 4]), ARGV[at + 6]
-  local id = { tag = counters.tag_of(ARGV[at + 1]), number = struct.unpack('<I2', packed, 2), admitted = admitted, others = '' }
+  local id = { tag = tag_of(ARGV[at + 1]), number = struct.unpack('<I2', packed, 2), admitted = admitted, others = '' }
   local counter, rest = counters.read_counter(packed, 4)
   local value, known = pcall('GET', key), 0
   local fault = fault_of(key, value)

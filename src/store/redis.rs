@@ -3,6 +3,8 @@
 //! The layout of the sets and what each script costs stand at the head of the scripts. What is asked leaves here as a
 //! [`Run`] of a script; who sends it, and when, is not decided here.
 
+mod scripts;
+
 use super::batch::{Batch, Item};
 use super::connection::{Error, Reply};
 use super::inspect::Glance;
@@ -14,6 +16,7 @@ use super::throttle::ThrottleBatch;
 use crate::limit::{Algorithm, Counter, Form, Limit, LimitState, MAX_LIMIT, Rule, us_to_ms_ceil};
 use crate::topology::slot::Slot;
 use ahash::RandomState;
+use scripts::Scripts;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Most windows that one run writes records to, and most names that it looks for among their entries: they bound the time
@@ -97,16 +100,7 @@ pub struct Rest {
 pub struct RedisStore {
     prefix: String,
     registry_slot: Slot,
-    check: Script,
-    peek: Script,
-    reset: Script,
-    inspect: Script,
-    record: Script,
-    give_back: Script,
-    windows: Script,
-    policy_change: Script,
-    policy_read: Script,
-    throttle: Script,
+    scripts: Scripts,
     /// Begins every entry id of this process: 47 random bits, so that proxies and restarts do not meet.
     process_id: String,
     batches: AtomicU64,
@@ -121,24 +115,10 @@ impl RedisStore {
     /// A store whose scripts begin with other code than lua/clock.lua, which defines what time it is. For tests that
     /// move time; a server has no way to get here.
     pub fn with_clock(prefix: &str, clock: &str) -> Self {
-        let keys = include_str!("../../lua/keys.lua");
-        let log = include_str!("../../lua/log.lua");
-        let decide = include_str!("../../lua/decide.lua");
-        let counters = include_str!("../../lua/counters.lua");
-        let items = include_str!("../../lua/items.lua");
         Self {
             prefix: prefix.to_owned(),
             registry_slot: Slot::of(format!("{prefix}{REGISTRY}").as_bytes()),
-            check: Script::new(&[clock, keys, log, decide, counters, items, include_str!("../../lua/check.lua")]),
-            peek: Script::new(&[clock, keys, log, decide, counters, items, include_str!("../../lua/peek.lua")]),
-            reset: Script::new(&[clock, keys, counters, include_str!("../../lua/reset.lua")]),
-            inspect: Script::new(&[clock, keys, log, counters, include_str!("../../lua/inspect.lua")]),
-            record: Script::new(&[clock, keys, log, counters, include_str!("../../lua/record.lua")]),
-            give_back: Script::new(&[keys, log, include_str!("../../lua/give_back.lua")]),
-            windows: Script::new(&[clock, include_str!("../../lua/windows.lua")]),
-            policy_change: Script::new(&[include_str!("../../lua/policy_change.lua")]),
-            policy_read: Script::new(&[include_str!("../../lua/policy_read.lua")]),
-            throttle: Script::new(&[clock, include_str!("../../lua/throttle.lua")]),
+            scripts: Scripts::new(clock),
             process_id: random_id(),
             batches: AtomicU64::new(0),
         }
@@ -146,8 +126,7 @@ impl RedisStore {
 
     /// The scripts of checks and throttles, for Redis to be given in advance, so that no job has to ask twice.
     pub fn scripts(&self) -> [&Script; 8] {
-        let Self { check, peek, reset, inspect, record, give_back, windows, throttle, .. } = self;
-        [check, peek, reset, inspect, record, give_back, windows, throttle]
+        self.scripts.of_checks()
     }
 
     /// Decides the items in order and counts what is admitted. [`Report::read`] reads the reply: they stand in the
@@ -156,12 +135,12 @@ impl RedisStore {
     /// A batch that is `resent` after its answer was lost is answered as it was then: `batch_id` makes the ids of its
     /// entries, by which they are found.
     pub fn check(&self, batch: &Batch, batch_id: &str, resent: bool, names: Names) -> Run<'_> {
-        self.ask(&self.check, batch, (batch_id, resent), names)
+        self.ask(&self.scripts.check, batch, (batch_id, resent), names)
     }
 
     /// As [`RedisStore::check`], but nothing is counted or written.
     pub fn peek(&self, batch: &Batch, names: Names) -> Run<'_> {
-        self.ask(&self.peek, batch, ("", false), names)
+        self.ask(&self.scripts.peek, batch, ("", false), names)
     }
 
     /// Decides throttles in order and counts what is admitted. [`ThrottleBatch::read`] reads the reply.
@@ -173,7 +152,7 @@ impl RedisStore {
                 run.word(&question);
             }
         };
-        run_about(&self.throttle, names, batch.len(), add_names, add_args)
+        run_about(&self.scripts.throttle, names, batch.len(), add_names, add_args)
     }
 
     /// How many of the records, from the first on, one run may write; at least one, if there is any.
@@ -198,7 +177,7 @@ impl RedisStore {
             }
         };
         let add_args = |run: &mut Run<'_>| records.iter().for_each(|record| self.add_record(run, record, offset_us));
-        run_about(&self.record, names, records.len(), add_names, add_args)
+        run_about(&self.scripts.record, names, records.len(), add_names, add_args)
     }
 
     /// Gives back what was not used of shares. The reply says of each of their logs, in order, 1 if its entry was made
@@ -220,7 +199,7 @@ impl RedisStore {
             }
         };
         let logs = rests.iter().map(|rest| rest.limits.len()).sum();
-        run_about(&self.give_back, names, logs, add_names, add_args)
+        run_about(&self.scripts.give_back, names, logs, add_names, add_args)
     }
 
     /// Forgets what a piece of a reset names, and tells every proxy of the keys that this completes. The reply says of
@@ -241,7 +220,7 @@ impl RedisStore {
                 piece.keys.iter().for_each(|key| run.word(key));
             }
         };
-        run_about(&self.reset, names, piece.keys.len() * piece.counters.len(), add_names, add_args)
+        run_about(&self.scripts.reset, names, piece.keys.len() * piece.counters.len(), add_names, add_args)
     }
 
     /// Tells how the logs stand that a glance names. [`super::inspect::Inspect`] reads the reply.
@@ -259,13 +238,13 @@ impl RedisStore {
                 }
             });
         };
-        run_about(&self.inspect, Names::Declared, glance.counters.len(), add_names, add_args)
+        run_about(&self.scripts.inspect, Names::Declared, glance.counters.len(), add_names, add_args)
     }
 
     /// Registers counters, as far as no more than `max` are registered then. Asks which are registered if there are none
     /// to be registered. [`registry::Registry`] reads the reply.
     pub fn register(&self, counters: &[Counter], max: usize) -> Run<'_> {
-        let mut run = Run::new(&self.windows, 1, 1);
+        let mut run = Run::new(&self.scripts.windows, 1, 1);
         run.word(&self.registry());
         run.number(max as u64);
         run.number(registry::SPARE_MS);
@@ -282,7 +261,7 @@ impl RedisStore {
     /// Changes so many fields of what was said of policies, a field and what becomes of it each, as lua/policy_change.lua
     /// has them.
     pub fn change_policies(&self, fields: &[(Vec<u8>, Vec<u8>)], max_fields: usize) -> Run<'_> {
-        let mut run = Run::new(&self.policy_change, 1, fields.len());
+        let mut run = Run::new(&self.scripts.policy_change, 1, fields.len());
         run.word(&self.policies());
         run.word(&self.policies());
         run.number(max_fields as u64);
@@ -295,7 +274,7 @@ impl RedisStore {
 
     /// Reads about so many fields of what was said of policies, from a cursor on, as lua/policy_read.lua has it.
     pub fn read_policies(&self, cursor: &[u8], count: usize) -> Run<'_> {
-        let mut run = Run::new(&self.policy_read, 1, 1);
+        let mut run = Run::new(&self.scripts.policy_read, 1, 1);
         run.word(&self.policies());
         run.word(cursor);
         run.number(count as u64);

@@ -39,6 +39,7 @@ mod lost_answers;
 mod model;
 mod order;
 mod passthrough;
+mod plain;
 mod policies;
 mod protocol;
 mod redis_rs;
