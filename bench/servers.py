@@ -194,16 +194,6 @@ def named_by(variable):
     return path
 
 
-def knows(*command):
-    """Whether the Tollgate that was built takes a command."""
-    with running(start_redis) as redis, running(start_tollgate, redis_port=redis.port) as tollgate:
-        try:
-            tollgate.command(*command)
-        except ErrorReply:
-            return False
-    return True
-
-
 def free_port():
     """A port that nobody listens on now."""
     with socket.socket() as probe:

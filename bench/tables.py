@@ -55,7 +55,7 @@ GET = Side(rows.direct, rows.GET, "Redis GET")
 GET_HOT = Side(rows.direct, rows.GET_HOT, "Redis GET")
 PING = Side(rows.direct, rows.PING, "Redis PING")
 CELL = Side(rows.redis_cell, rows.CL_THROTTLE, "redis-cell, asked directly")
-CELL_NAME, CRAB_NAME, SHARES_NAME = "redis-cell", "throttlecrab-server", "shares"
+CELL_NAME, CRAB_NAME = "redis-cell", "throttlecrab-server"
 
 
 def tables(has):
@@ -68,7 +68,7 @@ def tables(has):
         "Both sleeping, or both polling": alike(),
         "GCRA, and redis-cell's command": algorithms(has),
         "What a check costs": costs(has),
-        "Shares": shares() if SHARES_NAME in has else [],
+        "Shares": shares(),
         "As others measure": by_others(has),
         "RL.CHECK before a cluster, beside one node": clusters(),
     }
