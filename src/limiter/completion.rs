@@ -79,7 +79,7 @@ impl Completion<'_> {
         }
         let Work::Ask { batch, id, .. } = &job.work else { return };
         if sent {
-            let shares = job.waiters.list.iter().filter_map(|waiter| asked_share(&job.work, waiter, job.sent_us));
+            let shares = job.waiters.list.iter().filter_map(|waiter| asked_share(&job.work, waiter, job.first_sent_us));
             shares.for_each(|asked| asked.abandoned(self.routes));
         }
         for (index, item) in batch.items().iter().enumerate() {
@@ -120,7 +120,7 @@ impl Completion<'_> {
             let (Some(reports), Some(states)) = (reports.get(places.clone()), states.get_mut(places)) else {
                 continue;
             };
-            if let Some(asked) = asked_share(&job.work, waiter, job.sent_us) {
+            if let Some(asked) = asked_share(&job.work, waiter, job.first_sent_us) {
                 let is_granted =
                     refusal_of(reports).is_none() && asked.answered(self.routes, self.redis, states, now_us);
                 if let (true, Some(admitted)) = (is_granted, admitted.get_mut(waiter.item)) {

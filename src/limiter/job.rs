@@ -104,6 +104,8 @@ pub struct Job {
     pub number: u64,
     /// When it was sent: microseconds.
     pub sent_us: u64,
+    /// When it was sent first. If the node ran it then, what it made is as old as that, however often it is sent again.
+    pub first_sent_us: u64,
     /// Since when Redis has had the time to answer it that it is judged by: microseconds.
     pub awaited_since_us: u64,
     /// That time has begun anew, because this thread was late in looking for the answer.
@@ -240,6 +242,7 @@ impl Job {
             waiters: Waiters::default(),
             number,
             sent_us: 0,
+            first_sent_us: 0,
             awaited_since_us: 0,
             is_excused: false,
             ahead: 0,
@@ -269,8 +272,8 @@ impl Job {
         let mut parts = Vec::new();
         for (index, work) in works {
             let waiters = self.waiters.split_off(index);
-            let (number, resent, hops) = (self.number, self.resent, self.hops);
-            parts.push(Self { waiters, resent, hops, ..Self::new(work, number) });
+            let (first_sent_us, resent, hops) = (self.first_sent_us, self.resent, self.hops);
+            parts.push(Self { waiters, first_sent_us, resent, hops, ..Self::new(work, self.number) });
         }
         parts
     }

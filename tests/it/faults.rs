@@ -333,7 +333,7 @@ fn behind_a_half_open_connection_of_one_of_two_workers() {
     let mut clients = [tollgate.client(), tollgate.client()];
     let exact = clients.each_mut().map(|client| client.decide(CHECK).degraded);
     assert_eq!(exact, [false, false]);
-    proxy.forget_one(first_peer_that_runs_scripts(&redis));
+    proxy.forget_one(redis.first_peer_that_runs_scripts());
     let (mut admitted, mut degraded) = (2, [0, 0]);
     wait_until(PATIENCE, || {
         let decisions = clients.each_mut().map(|client| client.decide(CHECK));
@@ -347,13 +347,6 @@ fn behind_a_half_open_connection_of_one_of_two_workers() {
     assert_eq!(degraded, [0, 3], "answers by the fallback");
     // As if one more were asked for.
     wait_until(PATIENCE, || clients[0].decide("RL.PEEK k 1000 1h").remaining == 1000 - admitted - 1);
-}
-
-/// The address by which Redis knows one of a Tollgate's workers.
-fn first_peer_that_runs_scripts(redis: &RedisServer) -> SocketAddr {
-    let connections = redis.command("CLIENT LIST").text();
-    let worker = connections.lines().find(|connection| connection.contains(" cmd=evalsha ")).unwrap();
-    worker.split(' ').find_map(|field| field.strip_prefix("addr=")).unwrap().parse().unwrap()
 }
 
 #[test]

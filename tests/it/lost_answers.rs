@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tollgate::limit::{Ask, Limit, Verb, Verdict, Window};
 
 const DAY_MS: i64 = 86_400_000;
@@ -130,12 +130,7 @@ fn a_denial_of_a_batch_that_ran_before_is_not_kept() {
     // That hears all answers.
     let other = Tollgate::before(&redis);
     let (mut client, mut witness, mut control) = (tollgate.client(), other.client(), redis.client());
-    let mut is_kept = || {
-        let by_cache = || info(&tollgate, "answers_by_deny_cache").parse::<u64>().unwrap();
-        let before = by_cache();
-        tollgate.client().line("RL.CHECK warm 1 366d");
-        by_cache() > before
-    };
+    let mut is_kept = || keeps_a_denial(&tollgate);
     for attempt in 0.. {
         assert!(attempt < 20, "denials are never kept for long");
         wait_until(PATIENCE, &mut is_kept);
@@ -177,11 +172,49 @@ fn a_denial_of_a_batch_that_ran_before_is_not_kept() {
     }
 }
 
+/// Whether denials are kept, as they are once it hears of resets.
+fn keeps_a_denial(tollgate: &Tollgate) -> bool {
+    let by_cache = || info(tollgate, "answers_by_deny_cache").parse::<u64>().unwrap();
+    let before = by_cache();
+    tollgate.client().line("RL.CHECK warm 1 366d");
+    by_cache() > before
+}
+
 /// How often scripts ran.
 fn runs(control: &mut RawClient) -> u64 {
     let stats = control.line("INFO commandstats").text();
     let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next());
     calls.map_or(0, |calls| calls.parse().unwrap())
+}
+
+/// What Redis has granted by the first run is dated by the first run: used from the second on for as long as it lives, it
+/// would be used after its entry's date.
+#[test]
+fn a_share_whose_answer_was_lost_is_over_when_its_entry_says() {
+    const CHECK: &str = "RL.CHECK k 1000 1h PREFETCH 1s";
+    let redis = RedisServer::start();
+    let proxy = Proxy::before(redis.addr());
+    // Nothing gives the connection up but that it breaks.
+    let builder = Tollgate::builder().env("TOLLGATE_REDIS__TIMEOUT_MS", "30000").arg("--workers=1");
+    let builder = builder.env("TOLLGATE_REDIS__CONNECT_TIMEOUT_MS", "30000");
+    let tollgate = builder.arg("--redis").arg(&proxy.addr().to_string()).start();
+    let mut client: RawClient = tollgate.client();
+    client.decide("RL.CHECK other 1000 1h");
+    wait_until(PATIENCE, || keeps_a_denial(&tollgate));
+    proxy.set_weather(Weather::NoReplies);
+    client.send(format!("{CHECK}\r\n").repeat(4).as_bytes());
+    let now_us = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros() as i64;
+    let share = || redis.entries("rl:{k}:3600000").into_iter().find(|(time_us, _)| *time_us > now_us());
+    wait_until(PATIENCE, || share().is_some());
+    let (date_us, granted) = share().unwrap();
+    assert_eq!(granted, 4);
+    wait_until(PATIENCE, || now_us() > date_us);
+    // Of this connection alone: who does not hear of resets uses no shares.
+    proxy.cut_one(redis.first_peer_that_runs_scripts());
+    proxy.set_weather(Weather::Fair);
+    assert!((0..4).all(|_| client.read().decision().allowed));
+    assert!(client.decide(CHECK).allowed);
+    assert_eq!(info(&tollgate, "answers_by_share"), "0");
 }
 
 /// Requests of several keys and costs that go out together, some of them denied.

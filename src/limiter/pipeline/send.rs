@@ -105,6 +105,9 @@ impl Pipeline<'_> {
         }
         self.queue.stats.batches.add(1);
         (job.sent_us, job.ahead) = (now_us, self.in_flight.len());
+        if !job.resent {
+            job.first_sent_us = now_us;
+        }
         self.write(job);
     }
 

@@ -94,6 +94,13 @@ impl RedisServer {
         entries
     }
 
+    /// The address by which it knows one of a Tollgate's workers.
+    pub fn first_peer_that_runs_scripts(&self) -> SocketAddr {
+        let connections = self.command("CLIENT LIST").text();
+        let worker = connections.lines().find(|connection| connection.contains(" cmd=evalsha ")).unwrap();
+        worker.split(' ').find_map(|field| field.strip_prefix("addr=")).unwrap().parse().unwrap()
+    }
+
     /// Ends it at once, as a crash would.
     pub fn kill(&mut self) {
         self.process.kill().unwrap();
