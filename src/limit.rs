@@ -122,6 +122,18 @@ impl Limit {
         }
     }
 
+    /// What a script has to do for a request of this cost, in logs that are asked whether one of cost 1 fits. Where it weighs
+    /// more, a log keeps account of weights, which takes longer, most of all where it is denied. A state of one number takes
+    /// as long as a log, whatever is asked.
+    pub const fn load(&self, cost: u32, form: Form) -> usize {
+        match (self.algorithm, form) {
+            (Algorithm::Log, Form::Short) if cost == 1 => 1,
+            (Algorithm::Log, Form::Short) => 3,
+            (Algorithm::Log, Form::Full) => self.load(cost, Form::Short) + 1,
+            (Algorithm::Gcra { .. } | Algorithm::Fixed(_), _) => 1,
+        }
+    }
+
     /// What it counts in.
     pub const fn counter(&self) -> Counter {
         let rule = match self.algorithm {

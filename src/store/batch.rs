@@ -116,11 +116,14 @@ impl Batch {
         self.load += load_of(ask);
     }
 
-    /// Has an item be answered in full, which takes the script a call more for each limit.
+    /// Has an item be answered in full, which takes the script a call more for each log.
     pub fn ask_in_full(&mut self, item: usize) {
         if let Some(item) = self.items.get_mut(item).filter(|item| item.form == Form::Short) {
             item.form = Form::Full;
-            self.load += item.limits.len();
+            let limits = self.limits.get(item.limits.clone()).unwrap_or_default();
+            let more =
+                limits.iter().map(|limit| limit.load(item.cost, Form::Full) - limit.load(item.cost, Form::Short));
+            self.load += more.sum::<usize>();
         }
     }
 
@@ -175,10 +178,9 @@ impl Batch {
     }
 }
 
-/// What the script has to do for a check, in sorted sets that are asked whether a request of cost 1 fits. Where a request
-/// weighs more, the log keeps account of weights, which takes longer, most of all where it is denied.
+/// What the script has to do for a check.
 pub fn load_of(ask: &Ask) -> usize {
-    ask.limits.len() * if ask.cost > 1 { 3 } else { 1 }
+    ask.limits.iter().map(|limit| limit.load(ask.cost, Form::Short)).sum()
 }
 
 fn ask_of<'a>(keys: &'a [u8], limits: &'a [Limit], item: &Item) -> Ask<'a> {
@@ -192,7 +194,23 @@ fn ask_of<'a>(keys: &'a [u8], limits: &'a [Limit], item: &Item) -> Ask<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limit::Window;
+    use crate::limit::{Algorithm, Window};
+
+    /// A request that weighs more is no more work for a state of one number, nor is one that is told in full.
+    #[test]
+    fn weight_and_figures_are_work_for_logs_alone() {
+        let log = Limit::log(5, Window::from_ms(1000).unwrap());
+        let gcra = Limit { algorithm: Algorithm::Gcra { burst: 5 }, ..log };
+        for (limits, cost, short, full) in
+            [(vec![log], 1, 1, 2), (vec![log], 2, 3, 4), (vec![gcra], 2, 1, 1), (vec![gcra, log], 2, 4, 5)]
+        {
+            let (mut batch, ask) = (Batch::default(), Ask { key: b"k", limits: &limits, cost });
+            let item = batch.add(&ask);
+            assert_eq!((load_of(&ask), batch.load()), (short, short), "{limits:?}");
+            (0..2).for_each(|_| batch.ask_in_full(item));
+            assert_eq!(batch.load(), full, "{limits:?}");
+        }
+    }
 
     #[test]
     fn only_runs_of_identical_checks_are_joined() {

@@ -3,7 +3,7 @@
 
 use crate::common::{RedisServer, Scripts, batch_of};
 use std::time::Duration;
-use tollgate::limit::{Ask, Counter, Limit, Window};
+use tollgate::limit::{Algorithm, Ask, Counter, Limit, Period, Window};
 use tollgate::store::redis::Names;
 
 const HOUR_MS: u64 = 3_600_000;
@@ -87,6 +87,56 @@ fn a_batch_of_denials_is_bounded() {
         let checks: Vec<_> = keys.iter().map(|key| Ask { key: key.as_bytes(), limits: &limits, cost: asked }).collect();
         let cost = cost_of(&mut scripts, |scripts| run(scripts, &checks));
         assert_bounded(&format!("{count} {what} denials"), cost, 6 * count as u64 + 20);
+    }
+}
+
+/// A state of one number takes as long as a log of light entries, however much a request weighs. No two items ask the same,
+/// so that each is read for itself.
+#[test]
+fn a_batch_by_any_algorithm_is_bounded() {
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    scripts.set_time(Scripts::start_us());
+    let log = |max| Limit::log(max, Window::from_ms(HOUR_MS).unwrap());
+    let gcra = move |max| Limit { algorithm: Algorithm::Gcra { burst: max }, ..log(max) };
+    let fixed = move |max, period: &str| Limit { algorithm: Algorithm::Fixed(period.parse().unwrap()), ..log(max) };
+    let hour = move |max| Limit { algorithm: Algorithm::Fixed(Period::of_window(log(max).window)), ..log(max) };
+    // What is asked of each key, and how many keys: a batch has room for that.
+    type Limits = Box<dyn Fn(u32) -> Vec<Limit>>;
+    let kinds: [(&str, usize, Limits); 7] = [
+        ("log", 64, Box::new(move |max| vec![log(max)])),
+        ("gcra", 64, Box::new(move |max| vec![gcra(max)])),
+        ("fixed", 64, Box::new(move |max| vec![hour(max)])),
+        ("day", 64, Box::new(move |max| vec![fixed(max, "day")])),
+        ("month", 64, Box::new(move |max| vec![fixed(max, "month+02:00")])),
+        ("log and month", 32, Box::new(move |max| vec![log(max), fixed(max, "month")])),
+        (
+            "8 periods",
+            8,
+            Box::new(move |max| {
+                ["month", "month+01:00", "month+02:00", "year", "year+01:00", "week", "day", "hour"]
+                    .map(|period| fixed(max, period))
+                    .to_vec()
+            }),
+        ),
+    ];
+    for (what, count, limits_of) in &kinds {
+        let keys: Vec<_> = keys(*count).iter().map(|key| format!("{what}:{key}")).collect();
+        for (outcome, first_max, cost) in [("light", 900_000_000, 1), ("heavy", 900_000_000, 1_000), ("denied", 1, 1)] {
+            let limits: Vec<_> = (first_max..).map(limits_of).take(*count).collect();
+            let asks: Vec<_> =
+                keys.iter().zip(&limits).map(|(key, limits)| Ask { key: key.as_bytes(), limits, cost }).collect();
+            let states = limits.iter().map(Vec::len).sum::<usize>() as u64;
+            let cost = cost_of(&mut scripts, |scripts| run(scripts, &asks));
+            assert_bounded(&format!("{states} {what}, {outcome}"), cost, 6 * states + 20);
+            // In full, and once more because the answer was lost.
+            let (mut batch, _) = batch_of(&asks);
+            (0..*count).for_each(|item| batch.ask_in_full(item));
+            let id = scripts.store.next_batch_id();
+            scripts.answers(&batch, &id, false);
+            let cost = cost_of(&mut scripts, |scripts| drop(scripts.answers(&batch, &id, true)));
+            assert_bounded(&format!("{states} {what}, {outcome}, again"), cost, 8 * states + 20);
+        }
     }
 }
 
