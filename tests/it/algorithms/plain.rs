@@ -248,13 +248,14 @@ impl Model {
             let (stand, capacity) = stands.iter().min_by_key(|(stand, _)| stand.remaining.1).unwrap();
             [1, *capacity, stand.remaining.1 as i64, 0, ms(stand.empty_in_us.1), 0]
         };
-        let of_limits = states.iter().zip(limits).zip(&stands).map(|((plain, limit), (stand, capacity))| {
-            let (remaining, next_us, empty_us) = plain.figures(*limit, now);
+        let figures = |place: usize| {
+            let (limit, (stand, capacity)) = (limits[place], &stands[place]);
+            let (remaining, next_us, empty_us) = states[place].figures(limit, now);
             let retry_after_ms = if stand.fits { 0 } else { ms(stand.fits_in_us) };
             let window_ms = length_ms(limit.0);
             [*capacity, window_ms, remaining as i64, retry_after_ms, ms(next_us), ms(empty_us)]
-        });
-        let figures = of_limits.collect();
+        };
+        let figures = (0..limits.len()).map(figures).collect();
         if counts && denial.is_none() {
             for (plain, of_code) in states.into_iter().zip(question.limits()) {
                 self.0.insert((*key, of_code.counter()), plain);
