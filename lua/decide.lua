@@ -98,7 +98,7 @@ local function define_seldom()
       -- No entry weighs less than 1, so no more of them can be needed.
       local step = math.min(STEP, needed - covered, readable)
       local entries = call('ZRANGE', key, next_rank, next_rank + step - 1, 'REV')
-      readable = readable - step
+      readable = readable - #entries
       for i = 1, #entries do
         next_rank, covered = next_rank + 1, covered + weight_of(entries[i])
         if covered >= needed then

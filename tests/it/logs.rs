@@ -69,6 +69,27 @@ enum Step {
     Pass(u64),
 }
 
+/// Each of them reads two entries, and was taken to have read a hundred: from the fourth on they were told to try again when
+/// the older of the two expires.
+#[test]
+fn many_weighty_denials_of_a_batch_are_told_for_how_long() {
+    const APART_US: u64 = 1_000_000;
+    let redis = RedisServer::start();
+    let mut scripts = Scripts::on(&redis);
+    let (start_us, limits) = (Scripts::start_us(), limits_of(1_000));
+    let keys: Vec<String> = (0..21).map(|number| format!("k{number}")).collect();
+    let asks =
+        |cost| -> Vec<Ask<'_>> { keys.iter().map(|key| Ask { key: key.as_bytes(), limits: &limits, cost }).collect() };
+    for time_us in [start_us, start_us + APART_US] {
+        scripts.set_time(time_us);
+        assert!(scripts.decide(Verb::Check, &asks(500)).iter().all(|verdict| verdict.allowed));
+    }
+    // Which takes more than the older one.
+    for verdict in scripts.decide(Verb::Check, &asks(600)) {
+        assert_eq!((verdict.allowed, verdict.retry_after), (false, RetryAfter::Ms(WINDOW_MS)));
+    }
+}
+
 /// Checks and peeks of a log that holds thousands of entries say what the embedded log says. What they may read at once is
 /// bounded: if that does not suffice, only `retry_after_ms` is less.
 #[test]
