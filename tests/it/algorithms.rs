@@ -35,6 +35,8 @@ struct World {
     ways: Vec<Way>,
     limits: Vec<u32>,
     costs: Vec<u32>,
+    /// Most items of a batch. What a run may read of logs whose entries weigh more than 1 is bounded.
+    most_items: usize,
     /// Times to pass, in microseconds.
     passes: Vec<u64>,
     /// The furthest that the clock steps back.
@@ -65,7 +67,7 @@ fn is_allowed((way, max, burst): &(Way, u32, u32)) -> bool {
 
 fn steps(world: &World) -> impl Strategy<Value = Vec<Step>> + use<> {
     let batch = prop_oneof![
-        proptest::collection::vec(question(world), 1..5),
+        proptest::collection::vec(question(world), 1..=world.most_items),
         // Alike, so that they are joined.
         (question(world), 2..9usize).prop_map(|(question, count)| vec![question; count]),
     ];
@@ -207,6 +209,7 @@ fn all() -> World {
         ],
         limits: (1..12).collect(),
         costs: vec![1, 1, 1, 1, 2, 3, 4],
+        most_items: 4,
         passes: vec![1_000, 30_000, 300_000, 90_000_000, 50_000_000_000, 3_000_000_000_000],
         rewind_us: 0,
     }
@@ -226,6 +229,7 @@ fn edges() -> World {
         ],
         limits: vec![1, 3, 7, 1_000_000, 16_777_259, 999_999_937, 1_000_000_000],
         costs: vec![1, 1, 999_983, 1_000_000],
+        most_items: 2,
         passes: vec![10, 1_000_000, 90_000_000_000, MAX_WINDOW_MS * 1000],
         rewind_us: 0,
     }

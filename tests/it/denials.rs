@@ -97,15 +97,19 @@ fn nobody_is_told_to_wait_longer_because_an_answer_was_late() {
     let (mut client, mut control) = (tollgate.client(), redis.client());
     wait_until_kept(&tollgate, &mut client);
     let ms = |time: Duration| i64::try_from(time.as_millis()).unwrap();
-    for (number, way) in WAYS.iter().enumerate() {
+    let runs = |control: &mut RawClient| {
+        let stats = control.line("INFO commandstats").text();
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next());
+        calls.and_then(|calls| calls.parse::<u64>().ok()).unwrap_or(0)
+    };
+    let (mut ways, mut number) = (WAYS.iter().peekable(), 0);
+    while let Some(way) = ways.peek() {
+        number += 1;
+        assert!(number < 50, "denials are never kept");
+        wait_until_kept(&tollgate, &mut client);
         // So long that no period ends meanwhile, but once in decades.
         let line = format!("RL.CHECK k{number} {}", way.replace("1s", "366d"));
         client.line(&line);
-        let runs = |control: &mut RawClient| {
-            let stats = control.line("INFO commandstats").text();
-            let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls=")?.split(',').next());
-            calls.and_then(|calls| calls.parse::<u64>().ok()).unwrap_or(0)
-        };
         let before = runs(&mut control);
         proxy.set_weather(Weather::NoReplies);
         let asked = Instant::now();
@@ -117,10 +121,14 @@ fn nobody_is_told_to_wait_longer_because_an_answer_was_late() {
         let first = client.read();
         let (cached_before, again) = (by_cache(&tollgate), Instant::now());
         let told = client.line(&line);
-        assert_eq!(by_cache(&tollgate), cached_before + 1, "{line}");
         assert!(!is_allowed(&first, &line) && !is_allowed(&told, &line));
+        if by_cache(&tollgate) == cached_before {
+            // On a busy machine it may have been silent for so long that no resets are heard of.
+            continue;
+        }
         let passed_ms = retry_after_ms(&first, &line) - retry_after_ms(&told, &line);
         assert!(passed_ms >= ms(again - decided) - SLACK_MS, "{line}: {passed_ms} ms have passed at least");
         assert!(passed_ms <= ms(asked.elapsed()) + 1, "{line}: no more than {passed_ms} ms have passed");
+        ways.next();
     }
 }

@@ -96,11 +96,11 @@ fn no_window_holds_more_than_its_limit_while_slots_move() {
 /// The policy of a key that begins with k counts two windows by two algorithms, and so does the other policy.
 const POLICIES: &str = r#"
 [policies]
-both = "25 250ms 1000000 month+02:00"
+both = "8 250ms 1000000 month+02:00"
 [policies.mixed]
-limits = "20 200ms"
+limits = "6 200ms"
 by = "gcra"
-overrides = { "k*" = "20 200ms 1000000 year" }
+overrides = { "k*" = "6 200ms 1000000 year" }
 "#;
 
 /// What is asked of the first slots, and the names of the states behind the key's.
@@ -109,11 +109,11 @@ fn questions_of_algorithms() -> Vec<(Question, &'static [&'static str])> {
     // GCRA lets a burst and what its rate allows pass in any time, a fixed window what each of the periods allows which
     // the time is in.
     vec![
-        (about(0, "40 150ms 1000000 year", &[(40, 150)]), &["150", "fyear"]),
-        (about(1, "mixed", &[(40, 200), (120, 1_000)]), &["mixed:g200", "mixed:fyear"]),
-        (about(2, "30 100ms 1000000 year BY fixed", &[(60, 100), (330, 1_000)]), &["f100", "fyear"]),
-        (about(3, "20 200ms BY gcra", &[(40, 200), (120, 1_000)]).of_cost(2), &["g200"]),
-        (about(4, "both", &[(25, 250)]), &["both:250", "both:fmonth+120"]),
+        (about(0, "10 150ms 1000000 year", &[(10, 150)]), &["150", "fyear"]),
+        (about(1, "mixed", &[(12, 200), (36, 1_000)]), &["mixed:g200", "mixed:fyear"]),
+        (about(2, "8 100ms 1000000 year BY fixed", &[(16, 100), (88, 1_000)]), &["f100", "fyear"]),
+        (about(3, "12 200ms BY gcra", &[(24, 200), (72, 1_000)]).of_cost(2), &["g200"]),
+        (about(4, "both", &[(8, 250)]), &["both:250", "both:fmonth+120"]),
     ]
 }
 
