@@ -78,10 +78,12 @@ impl WriteBack {
 
     /// What was admitted before a reset of its key is dropped with it. Whether some of it is on its way elsewhere, and
     /// might come after the reset; or some that a question must find.
-    pub fn must_wait(&self, ledger: &Ledger, work: &Work) -> bool {
+    pub fn must_wait(&self, ledger: &Ledger, work: &Work, now_us: u64) -> bool {
         match work {
             Work::Ask { batch, .. } if !ledger.is_empty() => {
-                batch.items().iter().any(|item| ledger.is_under_way(&batch.ask_of(item), self.owed_writer))
+                // All of them, so that none is given out meanwhile.
+                let is_under_way = |item| ledger.is_under_way(&batch.ask_of(item), self.owed_writer, now_us);
+                batch.items().iter().filter(|item| is_under_way(item)).count() > 0
             }
             Work::Reset(reset) if !ledger.is_empty() => {
                 // All of them, so that none is given out meanwhile.

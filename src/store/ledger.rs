@@ -35,6 +35,8 @@ const SLOTS_PER_SEARCH: usize = 256;
 /// Wait between two takes, by whomever. A run of 32 records takes Redis about a quarter of a millisecond, so that writing
 /// takes a quarter of its time.
 const TAKE_EVERY_US: u64 = 1_000;
+/// What somebody waits for is taken by nobody else for so long, unless he still does.
+const AWAITED_US: u64 = 10_000;
 /// Takes that were missed for so long are made up for.
 const MAX_BEHIND_US: u64 = 5_000;
 
@@ -182,8 +184,9 @@ impl Ledger {
         });
     }
 
-    /// Whether others than `writer` have something in flight that `check` must find, and that may not be sent twice.
-    pub fn is_under_way(&self, ask: &Ask<'_>, writer: Writer) -> bool {
+    /// Whether others than `writer` have something in flight that `check` must find, and that may not be sent twice. Then
+    /// [`Ledger::take`] leaves the rest of it alone for a while, so that who waits has not to wait for that too.
+    pub fn is_under_way(&self, ask: &Ask<'_>, writer: Writer, now_us: u64) -> bool {
         let is_asked = |counter: Counter| {
             !counter.rule.knows_all_ids() && ask.limits.iter().any(|limit| limit.counter() == counter)
         };
@@ -194,8 +197,12 @@ impl Ledger {
         let mut is_under_way = false;
         self.change(hash, |shard| {
             shard.with_account(hash, ask.key, |account| {
-                let mut asked = account.series.iter().filter(|series| is_asked(series.counter));
-                is_under_way = asked.any(|series| series.others_have(writer));
+                for series in account.series.iter_mut().filter(|series| is_asked(series.counter)) {
+                    if series.others_have(writer) {
+                        series.awaited_until_us = now_us + AWAITED_US;
+                        is_under_way = true;
+                    }
+                }
             });
         });
         is_under_way

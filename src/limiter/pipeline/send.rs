@@ -159,7 +159,7 @@ impl Pipeline<'_> {
             if in_flight.iter().any(is_other) {
                 return false;
             }
-            *is_held = write_back.must_wait(&node.ledger, &next.work)
+            *is_held = write_back.must_wait(&node.ledger, &next.work, now_us)
                 || registry.is_some_and(|registry| awaits_registry(redis, registry, next, now_us));
             !*is_held
         })

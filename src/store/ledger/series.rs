@@ -45,6 +45,8 @@ pub(super) struct Owed {
 pub(super) struct Series {
     pub(super) counter: Counter,
     admissions: VecDeque<Owed>,
+    /// Until then somebody waits to send all of it.
+    pub(super) awaited_until_us: u64,
 }
 
 impl Owed {
@@ -82,7 +84,7 @@ impl Owed {
 
 impl Series {
     pub(super) fn of(counter: Counter, admission: Owed) -> Self {
-        Self { counter, admissions: [admission].into() }
+        Self { counter, admissions: [admission].into(), awaited_until_us: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -148,7 +150,7 @@ impl Series {
         out.extend(unsent.map(|admission| admission.lend(key, self.counter, writer)));
     }
 
-    /// Adds to `out`, up to `max` there, what still counts and nobody has in flight.
+    /// Adds to `out`, up to `max` there, what still counts and nobody has in flight or waits for.
     pub(super) fn lend_idle(
         &mut self,
         key: &Arc<[u8]>,
@@ -158,6 +160,9 @@ impl Series {
         out: &mut Vec<Record>,
     ) {
         self.expire(now_us);
+        if now_us < self.awaited_until_us {
+            return;
+        }
         let idle = self.admissions.iter_mut().filter(|admission| admission.writers.is_empty());
         let room = max.saturating_sub(out.len());
         out.extend(idle.take(room).map(|admission| admission.lend(key, self.counter, writer)));

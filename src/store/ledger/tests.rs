@@ -52,19 +52,45 @@ fn what_may_not_be_sent_twice_is_waited_for() {
     let log = limits(&[1000]);
     let both = [log[0], Limit { algorithm: Algorithm::Gcra { burst: 10 }, ..log[0] }];
     ledger.admitted(&ask(b"a", &both, 1), 1, 0);
-    let is_under_way = |limits: &[Limit]| [one, other].map(|writer| ledger.is_under_way(&ask(b"a", limits, 1), writer));
+    let is_under_way =
+        |limits: &[Limit]| [one, other].map(|writer| ledger.is_under_way(&ask(b"a", limits, 1), writer, 0));
     assert_eq!(is_under_way(&both), [false, false], "nobody has it");
     let taken = taken_of(&ledger, &ask(b"a", &both, 1), one, 0);
     assert_eq!(taken.len(), 2);
     assert_eq!(is_under_way(&both), [false, true]);
     assert_eq!(is_under_way(&log), [false, false], "a log knows its entries");
-    assert!(!ledger.is_under_way(&ask(b"b", &both, 1), other));
+    assert!(!ledger.is_under_way(&ask(b"b", &both, 1), other, 0));
     ledger.not_written(&taken, one);
     assert_eq!(is_under_way(&both), [false, false], "who had it failed");
     assert_eq!(taken_of(&ledger, &ask(b"a", &both, 1), other, 0), taken);
     assert_eq!(is_under_way(&both), [true, false]);
     ledger.written(&taken);
     assert_eq!(is_under_way(&both), [false, false]);
+}
+
+/// What was written at leisure kept who waited waiting, a few records at a time.
+#[test]
+fn what_somebody_waits_for_is_not_taken_at_leisure() {
+    let ledger = Ledger::new(100);
+    let (asking, leisure) = (ledger.new_writer(), ledger.new_writer());
+    let gcra = [Limit { algorithm: Algorithm::Gcra { burst: 10 }, ..limits(&[1000])[0] }];
+    let asked = ask(b"a", &gcra, 1);
+    (0..3).for_each(|number| ledger.admitted_of_asked(&asked, &format!("b{number}"), 1, 1, 0));
+    // As many searches as there are shards.
+    let take = |now_us: u64| (0..16).flat_map(|turn| ledger.take(1, leisure, now_us + turn * TAKE_EVERY_US)).next();
+    let first = take(0).unwrap();
+    let now_us = 100_000;
+    assert!(ledger.is_under_way(&asked, asking, now_us));
+    assert_eq!(ledger.take(1, leisure, now_us + AWAITED_US - 1), []);
+    ledger.written([&first]);
+    assert!(!ledger.is_under_way(&asked, asking, now_us));
+    assert_eq!(taken_of(&ledger, &asked, asking, now_us).len(), 2);
+    // Nobody came for the rest of another's.
+    let other = ask(b"b", &gcra, 1);
+    (0..2).for_each(|number| ledger.admitted_of_asked(&other, &format!("c{number}"), 1, 1, now_us));
+    assert_eq!(ledger.take(1, leisure, now_us + AWAITED_US).len(), 1);
+    assert!(ledger.is_under_way(&other, asking, now_us));
+    assert_eq!(ledger.take(1, leisure, now_us + AWAITED_US + 20_000).len(), 1);
 }
 
 /// One worker was writing a key's records when another was asked about the key.
