@@ -166,8 +166,8 @@ impl Policies {
         match (found.map(|found| &found.rule), mode) {
             (Some(Rule::Block), _) => answered(blocked(&quotas, found?.until, now_us)),
             (Some(Rule::Off), _) | (_, Mode::Off) => answered(OFF),
-            (Some(Rule::Limits(limits, by)), _) => {
-                let mut quotas = Quotas::of(limits, *by);
+            (Some(Rule::Limits(limits)), _) => {
+                let mut quotas = Quotas::of(limits);
                 quotas.inherit(&definition.quotas);
                 Some(Ruling { quotas: quotas.under(policy.terms(mode)), answer: None })
             }

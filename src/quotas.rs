@@ -22,7 +22,8 @@ pub const ALLOWED_WINDOW: &str =
 pub struct Quotas {
     items: [Limit; MAX_LIMITS_PER_ASK],
     len: usize,
-    by: Option<By>,
+    /// How each is counted, if that is said.
+    bys: [Option<By>; MAX_LIMITS_PER_ASK],
     prefetch: Option<Prefetch>,
 }
 
@@ -55,6 +56,8 @@ pub enum QuotaError<'a> {
     Window(&'a [u8]),
     /// One window twice.
     WindowTwice(&'a [u8]),
+    /// The same, by what follows BY.
+    CountedTwice(Limit),
     /// More than [`MAX_LIMITS_PER_ASK`].
     TooMany,
     /// Nothing behind BY, or behind BURST.
@@ -78,7 +81,12 @@ pub enum QuotaError<'a> {
 impl Default for Quotas {
     fn default() -> Self {
         // What stands beyond `len` is never read; this is only a valid value.
-        Self { items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK], len: 0, by: None, prefetch: None }
+        Self {
+            items: [Limit::log(1, Window::MIN); MAX_LIMITS_PER_ASK],
+            len: 0,
+            bys: [None; MAX_LIMITS_PER_ASK],
+            prefetch: None,
+        }
     }
 }
 
@@ -91,14 +99,14 @@ impl Quotas {
         Self::read(&mut text.split_ascii_whitespace().map(str::as_bytes).peekable())
     }
 
-    /// Those of these words.
+    /// Those of these words. Each BY is for the windows that were named since the one before.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub fn read<'a>(words: &mut Peekable<impl Iterator<Item = &'a [u8]>>) -> Result<Self, QuotaError<'a>> {
         let mut quotas = Self::default();
         while let Some(word) = words.next() {
-            if quotas.len > 0 && quotas.by.is_none() && word.eq_ignore_ascii_case(b"by") {
+            if quotas.takes_by() && word.eq_ignore_ascii_case(b"by") {
                 quotas.set_by(read_by(words)?)?;
             } else if quotas.len > 0 && quotas.prefetch.is_none() && word.eq_ignore_ascii_case(b"prefetch") {
                 quotas.set_prefetch(read_prefetch(words.next().unwrap_or_default())?);
@@ -127,15 +135,16 @@ impl Quotas {
         Ok(())
     }
 
-    /// Has all windows counted so. Those of the calendar are fixed.
+    /// Has the windows counted so of which nothing is said. Those of the calendar are fixed.
     ///
     /// # Errors
     /// They cannot be.
     pub fn set_by(&mut self, by: By) -> Result<(), QuotaError<'static>> {
-        for limit in self.items.iter_mut().take(self.len) {
-            limit.algorithm = algorithm_of(limit, by)?;
+        for (limit, said) in self.items.iter_mut().zip(&mut self.bys).take(self.len) {
+            if said.is_none() {
+                (limit.algorithm, *said) = (algorithm_of(limit, by)?, Some(by));
+            }
         }
-        self.by = Some(by);
         Ok(())
     }
 
@@ -153,6 +162,11 @@ impl Quotas {
         if self.is_empty() {
             return Err(QuotaError::NoWindow);
         }
+        for (place, limit) in self.as_slice().iter().enumerate() {
+            if self.as_slice().iter().take(place).any(|other| other.counter() == limit.counter()) {
+                return Err(QuotaError::CountedTwice(*limit));
+            }
+        }
         let is_possible = self.prefetch.is_none() || self.is_of_logs();
         is_possible.then_some(()).ok_or(QuotaError::PrefetchOfNoLog)
     }
@@ -164,9 +178,13 @@ impl Quotas {
     /// Takes over what `other` says of how windows are counted, and of how far ahead units are asked for, as far as nothing
     /// is said here and it can be.
     pub fn inherit(&mut self, other: &Self) {
-        if let (Some(by), None) = (other.by, self.by) {
+        if !self.says_by() {
             for limit in self.items.iter_mut().take(self.len) {
-                limit.algorithm = algorithm_of(limit, by).unwrap_or(limit.algorithm);
+                // As the window of the same length, or else the first.
+                let same = other.as_slice().iter().position(|of_other| of_other.window == limit.window);
+                if let Some(by) = other.bys.get(same.unwrap_or(0)).copied().flatten() {
+                    limit.algorithm = algorithm_of(limit, by).unwrap_or(limit.algorithm);
+                }
             }
         }
         if let (Some(prefetch), true) = (other.prefetch, self.is_of_logs()) {
@@ -179,9 +197,14 @@ impl Quotas {
         self.prefetch
     }
 
-    /// How the windows are counted, if that is said.
-    pub fn by(&self) -> Option<By> {
-        self.by
+    /// Whether it is said of any window how that is counted.
+    pub fn says_by(&self) -> bool {
+        self.bys.iter().any(Option::is_some)
+    }
+
+    /// Whether there is a window of which that is yet to be said.
+    pub fn takes_by(&self) -> bool {
+        self.bys.iter().take(self.len).any(Option::is_none)
     }
 
     /// How many there are.
@@ -199,11 +222,16 @@ impl Quotas {
         self.items.get(..self.len).unwrap_or_default()
     }
 
-    /// These limits, of which those beyond [`MAX_LIMITS_PER_ASK`] are left out, and what is said of how they are counted.
-    pub fn of(limits: &[Limit], by: Option<By>) -> Self {
-        let mut quotas = Self { by, ..Self::default() };
-        for (item, limit) in quotas.items.iter_mut().zip(limits) {
-            *item = *limit;
+    /// The limits in their order, each with what is said of how it is counted.
+    pub fn said(&self) -> impl Iterator<Item = (Limit, Option<By>)> {
+        self.as_slice().iter().copied().zip(self.bys)
+    }
+
+    /// The limits of which that was said; those beyond [`MAX_LIMITS_PER_ASK`] are left out.
+    pub fn of(said: &[(Limit, Option<By>)]) -> Self {
+        let mut quotas = Self::default();
+        for ((item, by), (limit, said)) in quotas.items.iter_mut().zip(&mut quotas.bys).zip(said) {
+            (*item, *by) = (*limit, *said);
             quotas.len += 1;
         }
         quotas
@@ -292,6 +320,7 @@ impl fmt::Display for QuotaError<'_> {
             }
             Self::Window(got) => write!(f, "window must be {ALLOWED_WINDOW}, not '{}'", quoted(got)),
             Self::WindowTwice(got) => write!(f, "window '{}' is named twice", quoted(got)),
+            Self::CountedTwice(limit) => write!(f, "window '{}' is named twice, counted alike", limit.window),
             Self::TooMany => write!(f, "at most {MAX_LIMITS_PER_ASK} windows can be checked together"),
             Self::NoAlgorithm => f.write_str("BY must be followed by log, gcra [BURST n] or fixed"),
             Self::Algorithm(got) => write!(f, "BY must be log, gcra or fixed, not '{}'", quoted(got)),
@@ -327,14 +356,16 @@ impl fmt::Display for Quotas {
                 Algorithm::Fixed(period) if period.is_of_calendar() => write!(f, "{blank}{} {period}", limit.max)?,
                 _ => write!(f, "{blank}{} {}", limit.max, limit.window)?,
             }
+            let by = self.bys.get(index).copied().flatten();
+            let is_last = index + 1 == self.len || self.bys.get(index + 1) != Some(&by);
+            match by.filter(|_| is_last) {
+                None => Ok(()),
+                Some(By::Log) => f.write_str(" BY log"),
+                Some(By::Fixed) => f.write_str(" BY fixed"),
+                Some(By::Gcra(None)) => f.write_str(" BY gcra"),
+                Some(By::Gcra(Some(burst))) => write!(f, " BY gcra BURST {burst}"),
+            }?;
         }
-        match self.by {
-            None => Ok(()),
-            Some(By::Log) => f.write_str(" BY log"),
-            Some(By::Fixed) => f.write_str(" BY fixed"),
-            Some(By::Gcra(None)) => f.write_str(" BY gcra"),
-            Some(By::Gcra(Some(burst))) => write!(f, " BY gcra BURST {burst}"),
-        }?;
         self.prefetch.map_or(Ok(()), |prefetch| write!(f, " PREFETCH {prefetch}"))
     }
 }
@@ -354,6 +385,9 @@ mod tests {
             ("10 1s BY gcra burst 15", "10 1s BY gcra BURST 15"),
             ("10 90s 7 week BY fixed", "10 90s 7 week BY fixed"),
             ("10 1s BY log", "10 1s BY log"),
+            ("10 1s BY gcra 100 1m BY log 1000 month", "10 1s BY gcra 100 1m BY log 1000 month"),
+            ("10 1s BY gcra BURST 5 100 1m 7 1h BY gcra BURST 5", "10 1s 100 1m 7 1h BY gcra BURST 5"),
+            ("10 1s BY gcra 100 1m", "10 1s BY gcra 100 1m"),
             ("10 1s 20 1m prefetch 5", "10 1s 20 1m PREFETCH 5"),
             ("10 1s PREFETCH 20ms by log", "10 1s BY log PREFETCH 20ms"),
             ("10 1s PREFETCH 1s", "10 1s PREFETCH 1000ms"),
@@ -367,6 +401,9 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_text_is_told() {
         use QuotaError::*;
+        let minute = super::Window::from_ms(60_000).unwrap();
+        let gcra_of_a_minute =
+            super::Limit { algorithm: super::Algorithm::Gcra { burst: 20 }, ..super::Limit::log(20, minute) };
         for (text, error) in [
             ("", NoWindow),
             ("10", NoWindow),
@@ -390,7 +427,8 @@ mod tests {
             ("10 1m PREFETCH 2s", Prefetch(b"2s")),
             ("10 1m PREFETCH 20ms BY gcra", PrefetchOfNoLog),
             ("10 1m 20 day PREFETCH 20ms", PrefetchOfNoLog),
-            ("10 1m BY log 5 1s BY log", Limit(b"BY")),
+            ("10 1m BY log BY log", Limit(b"BY")),
+            ("10 1m BY gcra 20 60 BY gcra", CountedTwice(gcra_of_a_minute)),
             ("1 1 2 2 3 3 4 4 5 5 6 6 7 7 8 8 9 9", TooMany),
         ] {
             assert_eq!(Quotas::parse(text).map(|_| ()), Err(error), "{text}");

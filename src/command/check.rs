@@ -117,15 +117,14 @@ impl<'a> CheckArgs<'a> {
         while let Some(word) = words.next() {
             let has_limits = policy.is_some() || !quotas.is_empty();
             let is_option = |name: &[u8]| has_limits && word.eq_ignore_ascii_case(name);
-            let has_options =
-                cost.is_some() || form == Form::Full || quotas.by().is_some() || quotas.prefetch().is_some();
+            let has_options = cost.is_some() || form == Form::Full || quotas.says_by() || quotas.prefetch().is_some();
             let is_word = word.first().is_some_and(u8::is_ascii_alphabetic);
             if is_option(b"full") && form == Form::Short {
                 form = Form::Full;
             } else if is_option(b"cost") && cost.is_none() {
                 let text = words.next().ok_or(CommandError::Arity(command))?;
                 cost = Some(parse_bounded(text, MAX_COST).ok_or_else(|| CommandError::Cost(quoted(text)))?);
-            } else if is_option(b"by") && policy.is_none() && quotas.by().is_none() {
+            } else if is_option(b"by") && policy.is_none() && !quotas.says_by() {
                 read_by(&mut words).and_then(|by| quotas.set_by(by)).map_err(of_quotas)?;
             } else if is_option(b"prefetch") && policy.is_none() && quotas.prefetch().is_none() {
                 let text = words.next().ok_or(CommandError::Arity(command))?;

@@ -91,10 +91,7 @@ impl Definition {
             } else if word.eq_ignore_ascii_case(b"fallback") && definition.fallback.is_none() {
                 let name = words.next().unwrap_or_default();
                 definition.fallback = Some(fallback_of(name).ok_or(DefinitionError::Fallback(name))?);
-            } else if word.eq_ignore_ascii_case(b"by")
-                && !definition.quotas.is_empty()
-                && definition.quotas.by().is_none()
-            {
+            } else if word.eq_ignore_ascii_case(b"by") && definition.quotas.takes_by() {
                 let by = read_by(&mut words).map_err(DefinitionError::Quota)?;
                 definition.quotas.set_by(by).map_err(DefinitionError::Quota)?;
             } else if word.eq_ignore_ascii_case(b"prefetch") && definition.quotas.prefetch().is_none() {

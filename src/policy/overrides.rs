@@ -35,7 +35,7 @@ pub struct Override {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Rule {
     /// Other limits, counted as the policy's unless it is said how.
-    Limits(Box<[Limit]>, Option<By>),
+    Limits(Box<[(Limit, Option<By>)]>),
     /// All pass.
     Off,
     /// None pass.
@@ -59,7 +59,7 @@ impl Rule {
                 if quotas.prefetch().is_some() {
                     return Err(QuotaError::PrefetchOfOverride);
                 }
-                return Ok(Self::Limits(quotas.as_slice().into(), quotas.by()));
+                return Ok(Self::Limits(quotas.said().collect()));
             }
         };
         match words.nth(1) {
@@ -73,7 +73,7 @@ impl Rule {
 impl fmt::Display for Rule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Limits(limits, by) => Quotas::of(limits, *by).fmt(f),
+            Self::Limits(limits) => Quotas::of(limits).fmt(f),
             Self::Off => f.write_str("off"),
             Self::Block => f.write_str("block"),
         }

@@ -194,7 +194,7 @@ proptest! {
         let mut model: Vec<(String, bool, u32, u64)> = Vec::new();
         for (text, is_prefix, limit, until_s) in said {
             let pattern = if is_prefix { format!("{text}*") } else { text.clone() };
-            let rule = |max| Rule::Limits([Limit::log(max, crate::limit::Window::MIN)].into(), None);
+            let rule = |max| Rule::Limits([(Limit::log(max, crate::limit::Window::MIN), None)].into());
             // Of the times some are past, some to come, and some never.
             let until = (until_s > 0).then(|| at(until_s * 500));
             overrides.set(pattern.as_bytes(), limit.map(|max| Override { rule: rule(max), until, reason: "".into() }));
@@ -203,7 +203,7 @@ proptest! {
         }
         prop_assert_eq!(overrides.len(), model.len());
         prop_assert_eq!(overrides.iter().count(), model.len());
-        let max_of = |found: &Override| match &found.rule { Rule::Limits(limits, _) => limits[0].max, _ => 0 };
+        let max_of = |found: &Override| match &found.rule { Rule::Limits(limits) => limits[0].0.max, _ => 0 };
         for key in keys {
             let counts = |until_s: &u64| *until_s == 0 || until_s * 500_000 > NOW_US;
             let alive = || model.iter().filter(|(.., until_s)| counts(until_s));

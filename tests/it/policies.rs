@@ -51,6 +51,32 @@ fn brief(client: &mut RawClient, line: &str) -> (bool, i64, i64) {
     (allowed, limit, remaining)
 }
 
+/// All or nothing, each window by its own: the day denies, and nothing is taken of the others.
+#[test]
+fn a_policy_has_windows_of_different_algorithms() {
+    on_each_store(|client| {
+        let limits = "10 1h BY gcra BURST 5 4 1d BY log 3 2d BY fixed 1000 month";
+        order(client, &format!("RL.POLICY SET mixed {limits}"));
+        assert_eq!(field(client, "mixed", "limits"), limits);
+        let told: Vec<_> = (0..5).map(|_| brief(client, "RL.CHECK k mixed")).collect();
+        assert_eq!(told[..3], [(true, 3, 2), (true, 3, 1), (true, 3, 0)]);
+        assert_eq!(told[3..], [(false, 3, 0); 2]);
+        // Of each were taken three.
+        for (limits, remaining) in
+            [("10 1h BY gcra BURST 5", 1), ("4 1d", 0), ("100 2d BY fixed", 96), ("1000 month", 996)]
+        {
+            order(client, &format!("RL.POLICY SET mixed {limits}"));
+            assert_eq!(brief(client, "RL.PEEK k mixed").2, remaining, "{limits}");
+        }
+        // An override that says nothing of that is counted as the window of the same length, or else as the first.
+        order(client, &format!("RL.POLICY SET mixed {limits}"));
+        order(client, "RL.OVERRIDE SET mixed k 10 1h 100 1d 100 2d");
+        assert_eq!(brief(client, "RL.PEEK k mixed"), (true, 5, 1), "by GCRA as before");
+        order(client, "RL.OVERRIDE SET mixed k 100 1d 200 2d");
+        assert_eq!(brief(client, "RL.PEEK k mixed"), (true, 100, 96), "in the log as before");
+    });
+}
+
 #[test]
 fn a_policy_is_made_changed_and_taken_back() {
     on_each_store(|client| {
