@@ -88,6 +88,13 @@ impl Limiter {
         });
     }
 
+    /// Gives back what was asked for ahead, as nobody is served here any more.
+    pub async fn end_shares(&self) {
+        if let (Some(routes), Some(redis)) = (&self.routes, self.backend.redis()) {
+            grants::end_all(routes, redis).await;
+        }
+    }
+
     /// The node that clients' own connections lead to, if there is one.
     pub fn upstream(&self) -> Option<Arc<Node>> {
         self.routes.as_ref()?.first().map(|queue| queue.node.clone())

@@ -370,6 +370,7 @@ async fn serve_clients(worker: Rc<Worker>, mut arriving: mpsc::Receiver<Arrival>
     worker.stop().await;
     sessions.close();
     sessions.wait().await;
+    worker.limiter.end_shares().await;
 }
 
 /// The stream that a client speaks RESP on.

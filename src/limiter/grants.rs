@@ -4,7 +4,7 @@ use super::job::Waiter;
 use super::queue::Queue;
 use super::redis::Redis;
 use super::routes::Routes;
-use super::shares::{Grant, Told, Wanted, end_us, lowered, raised};
+use super::shares::{Grant, Share, Told, Wanted, end_us, lowered, raised};
 use crate::limit::{Ask, LimitState, Verb, Verdict, decide};
 use crate::store::redis::Rest;
 use crate::topology::slot::Slot;
@@ -117,7 +117,7 @@ impl Asked<'_> {
             let ask = Ask { key: &key, limits: &limits, cost: 1 };
             let over = routes.shares.borrow_mut().end((hash, &ask), ticket);
             if let Some(share) = over {
-                give_back(&routes, rest(&ask, share.id, share.granted, share.granted - share.left));
+                give_back(&routes, rest_of(&ask, share));
             }
         });
         true
@@ -137,6 +137,10 @@ impl Asked<'_> {
     }
 }
 
+fn rest_of(ask: &Ask<'_>, Share { id, granted, left, .. }: Share) -> Rest {
+    rest(ask, id, granted, granted - left)
+}
+
 fn rest(ask: &Ask<'_>, id: String, granted: u32, used: u32) -> Rest {
     Rest { key: ask.key.into(), limits: ask.limits.into(), id, granted, used, tries: TRIES }
 }
@@ -145,6 +149,20 @@ fn rest(ask: &Ask<'_>, id: String, granted: u32, used: u32) -> Rest {
 pub(super) fn give_back(routes: &Routes, rest: Rest) {
     routes.stats().units_given_back.add(u64::from(rest.granted - rest.used));
     pass_on(routes, rest);
+}
+
+/// Gives back all that the worker holds, because it serves nobody any more. Waits until that is done, or is not to be done
+/// in time.
+pub(super) async fn end_all(routes: &Routes, redis: &Redis) {
+    let mut rests = Vec::new();
+    routes.shares.borrow_mut().end_all(|ask, share| rests.push(rest_of(ask, share)));
+    rests.into_iter().for_each(|rest| give_back(routes, rest));
+    let given_back = async {
+        while routes.is_giving_back() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_micros(redis.timeout_us), given_back).await;
 }
 
 /// Tries again what was tried in vain, a little later.

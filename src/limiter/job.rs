@@ -168,6 +168,9 @@ pub enum Work {
         rests: Vec<Rest>,
         /// When a connection that has not answered is given up.
         due_us: u64,
+        /// Whoever waits for the end of such jobs counts these.
+        #[expect(dead_code, reason = "counted by its references")]
+        is_under_way: Rc<()>,
     },
 }
 

@@ -19,6 +19,7 @@ use crate::throttle::Question;
 use crate::topology::slot::Slot;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::sync::Arc;
 use tokio::sync::Notify;
 
@@ -55,6 +56,8 @@ pub struct Queue {
     unregistered: RefCell<Vec<Counter>>,
     /// What is to be given back of shares, and in which slot.
     rests: RefCell<VecDeque<(Option<Slot>, Rest)>>,
+    /// Each job that gives something back holds it.
+    giving_back: Rc<()>,
 }
 
 impl Queue {
@@ -71,6 +74,7 @@ impl Queue {
             has_stale_ttls: Cell::new(false),
             unregistered: RefCell::default(),
             rests: RefCell::default(),
+            giving_back: Rc::default(),
         }
     }
 
@@ -289,13 +293,19 @@ impl Queue {
         self.wake();
     }
 
-    /// Takes some of what is to be given back, all of one slot where that matters.
-    pub(super) fn next_rests(&self) -> Option<(Option<Slot>, Vec<Rest>)> {
+    /// Whether something is, or will be.
+    pub(super) fn is_giving_back(&self) -> bool {
+        Rc::strong_count(&self.giving_back) > 1 || !self.rests.borrow().is_empty()
+    }
+
+    /// A job that gives back some of what is to be, all of one slot where that matters.
+    pub(super) fn next_give_back(&self, now_us: u64) -> Option<Job> {
         let mut rests = self.rests.borrow_mut();
         let slot = rests.front().map(|(slot, _)| *slot)?;
         let alike = rests.iter().take(MAX_RESTS_PER_RUN).take_while(|(other, _)| *other == slot).count();
-        let taken = rests.drain(..alike).map(|(_, rest)| rest).collect();
-        Some((slot, taken))
+        let rests = rests.drain(..alike).map(|(_, rest)| rest).collect();
+        let (due_us, is_under_way) = (self.node.patience_ends_us(now_us), self.giving_back.clone());
+        Some(Job { slot, ..self.new_job(Work::GiveBack { rests, due_us, is_under_way }) })
     }
 
     /// A share was waited for, and is no longer.

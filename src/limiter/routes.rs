@@ -190,6 +190,11 @@ impl Routes {
         None
     }
 
+    /// Whether something of shares is on its way back, or waits for that.
+    pub fn is_giving_back(&self) -> bool {
+        self.table.borrow().queues.iter().any(|queue| queue.is_giving_back())
+    }
+
     /// Wakes all who send, because what some of them wait for may be there.
     pub fn wake(&self) {
         self.table.borrow().queues.iter().for_each(|queue| queue.wake());

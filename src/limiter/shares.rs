@@ -214,6 +214,14 @@ impl Shares {
         Some(share).filter(|share| share.left > 0)
     }
 
+    /// Ends all shares, and passes what is left of each to `give_back`, with its key and limits.
+    pub fn end_all(&mut self, mut give_back: impl FnMut(&Ask<'_>, Share)) {
+        for account in self.accounts.drain() {
+            let ask = Ask { key: &account.key, limits: &account.limits, cost: 1 };
+            account.held.into_iter().for_each(|share| give_back(&ask, share));
+        }
+    }
+
     /// Keeps an account of a key from now on, if there is room and there may be shares.
     fn open(&mut self, hash: u64, ask: &Ask<'_>, now_us: u64) -> Option<()> {
         let shortest = ask.limits.iter().map(|limit| limit.window).min()?;

@@ -142,6 +142,23 @@ fn a_reset_ends_shares_everywhere() {
     assert!(counted(&redis, HOUR_LOG) <= 2);
 }
 
+/// Of a Tollgate that is told to stop nothing stays counted that was not admitted.
+#[test]
+fn a_tollgate_that_stops_gives_back_what_it_holds() {
+    let redis = RedisServer::start();
+    let mut tollgate = Tollgate::builder().redis(&redis).arg("--workers=1").start();
+    let mut client = tollgate.client();
+    let mut admitted = 0;
+    wait_until(PATIENCE, || {
+        client.send("RL.CHECK k 1000000 1h PREFETCH 1000ms\r\n".repeat(51).as_bytes());
+        admitted += (0..51).filter(|_| client.read().decision().allowed).count() as i64;
+        counted(&redis, HOUR_LOG) > admitted
+    });
+    tollgate.signal("-TERM");
+    assert!(tollgate.wait_for_exit().success());
+    assert_eq!(counted(&redis, HOUR_LOG), admitted);
+}
+
 /// Of a Tollgate that is killed, what its shares had left stays counted, and nothing else is lost.
 #[test]
 fn a_killed_tollgate_takes_no_more_with_it_than_its_shares() {

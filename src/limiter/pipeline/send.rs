@@ -51,10 +51,9 @@ impl Pipeline<'_> {
     /// Gives back what is left of shares.
     fn give_back(&mut self, now_us: u64) {
         while self.link.is_some()
-            && let Some((slot, rests)) = self.queue.next_rests()
+            && let Some(job) = self.queue.next_give_back(now_us)
         {
-            let due_us = self.node.patience_ends_us(now_us);
-            self.send_job(Job { slot, ..self.queue.new_job(Work::GiveBack { rests, due_us }) }, now_us);
+            self.send_job(job, now_us);
         }
     }
 
