@@ -1,9 +1,13 @@
 //! Shares: what is admitted without asking Redis is never more than Redis has granted, and what is not used is given back.
 
+use crate::common::load::StopOnDrop;
 use crate::common::{
     Cluster, PATIENCE, Proxy, RawClient, RedisServer, Scripts, Tollgate, Weather, info, key_in, wait_until,
 };
 use crate::exactness::{Admission, assert_nearly_all, assert_within_limit, hammer};
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -166,9 +170,27 @@ fn a_killed_tollgate_takes_no_more_with_it_than_its_shares() {
     let redis = RedisServer::start();
     let mut tollgates: Vec<_> = (0..3).map(|_| Tollgate::before(&redis)).collect();
     let addrs: Vec<_> = tollgates.iter().map(Tollgate::addr).collect();
-    let (stopped, request) = (AtomicBool::new(false), "RL.CHECK k 4000 500ms 1000000 1h PREFETCH 50ms");
-    let admitted = Mutex::new(Vec::new());
+    let request = "RL.CHECK k 4000 500ms 1000000 1h PREFETCH 50ms";
+    let admitted = while_hammered(&addrs, request, |admitted| {
+        let killed = &mut tollgates[2];
+        wait_until(PATIENCE, || number(killed, "answers_by_share") > 500);
+        killed.signal("-KILL");
+        killed.wait_for_exit();
+        let so_far = admitted.lock().unwrap().len();
+        wait_until(PATIENCE, || admitted.lock().unwrap().len() > so_far + 2 * LIMIT);
+    });
+    assert_within_limit(&admitted, LIMIT, 1, Duration::from_millis(500));
+    // A quarter of what is free is the most that any of its two workers had, twice.
+    let most_lost = i64::try_from(LIMIT).unwrap();
+    wait_until(PATIENCE, || counted(&redis, HOUR_LOG) <= cost_of(&admitted) + most_lost);
+    assert!(counted(&redis, HOUR_LOG) >= cost_of(&admitted));
+}
+
+/// Asks from many connections at once until `act` is done. What was admitted by exact answers.
+fn while_hammered(addrs: &[SocketAddr], request: &str, act: impl FnOnce(&Mutex<Vec<Admission>>)) -> Vec<Admission> {
+    let (stopped, admitted) = (AtomicBool::new(false), Mutex::new(Vec::new()));
     thread::scope(|scope| {
+        let _stop_on_panic = StopOnDrop(&stopped);
         for addr in addrs.iter().cycle().take(24) {
             let (stopped, admitted) = (&stopped, &admitted);
             scope.spawn(move || {
@@ -177,26 +199,53 @@ fn a_killed_tollgate_takes_no_more_with_it_than_its_shares() {
                     let sent = Instant::now();
                     let Ok(()) = client.try_send(format!("{request}\r\n").as_bytes()) else { return };
                     let Ok(reply) = client.try_read() else { return };
-                    if reply.decision().allowed {
+                    let decision = reply.decision();
+                    if decision.allowed && !decision.degraded {
                         admitted.lock().unwrap().push(Admission { sent, received: Instant::now(), cost: 1 });
                     }
                 }
             });
         }
-        let killed = &mut tollgates[2];
-        wait_until(PATIENCE, || number(killed, "answers_by_share") > 500);
-        killed.signal("-KILL");
-        killed.wait_for_exit();
-        let so_far = admitted.lock().unwrap().len();
-        wait_until(PATIENCE, || admitted.lock().unwrap().len() > so_far + 2 * LIMIT);
+        act(&admitted);
         stopped.store(true, Relaxed);
     });
-    let admitted = admitted.into_inner().unwrap();
-    assert_within_limit(&admitted, LIMIT, 1, Duration::from_millis(500));
-    // A quarter of what is free is the most that any of its two workers had, twice.
-    let most_lost = i64::try_from(LIMIT).unwrap();
-    wait_until(PATIENCE, || counted(&redis, HOUR_LOG) <= cost_of(&admitted) + most_lost);
-    assert!(counted(&redis, HOUR_LOG) >= cost_of(&admitted));
+    admitted.into_inner().unwrap()
+}
+
+/// Connections that break, a Redis that hangs, scripts that it forgets.
+#[test]
+fn no_fault_has_a_window_hold_more_than_its_limit() {
+    const LIMIT: usize = 500;
+    let redis = RedisServer::start();
+    let proxies = [(); 2].map(|()| Proxy::before(redis.addr()));
+    let tollgates = proxies.each_ref().map(|proxy| {
+        let builder = Tollgate::builder().arg("--redis").arg(&proxy.addr().to_string()).arg("--workers=1");
+        builder.env("TOLLGATE_REDIS__TIMEOUT_MS", "300").expect_log("redis").start()
+    });
+    let admitted = while_hammered(&addrs(&tollgates), "RL.CHECK k 500 400ms PREFETCH 20ms", |admitted| {
+        let go_on = || {
+            let so_far = admitted.lock().unwrap().len();
+            wait_until(PATIENCE, || admitted.lock().unwrap().len() > so_far + LIMIT);
+        };
+        go_on();
+        for proxy in proxies.iter().cycle().take(4) {
+            proxy.cut();
+            go_on();
+            proxy.set_weather(Weather::NoReplies);
+            wait_until(PATIENCE, || tollgates.iter().any(|tollgate| info(tollgate, "breaker_state") != "closed"));
+            proxy.cut();
+            proxy.set_weather(Weather::Fair);
+            go_on();
+        }
+        redis.command("SCRIPT FLUSH");
+        go_on();
+        redis.stop();
+        wait_until(PATIENCE, || tollgates.iter().all(|tollgate| info(tollgate, "breaker_state") != "closed"));
+        redis.cont();
+        go_on();
+    });
+    assert_within_limit(&admitted, LIMIT, 1, Duration::from_millis(400));
+    assert!(tollgates.iter().all(|tollgate| number(tollgate, "answers_by_share") > 0));
 }
 
 /// An answer that never comes may have granted a share, which nobody knows of.
@@ -401,6 +450,78 @@ fn a_clock_that_steps_back_frees_no_share_early() {
         scripts.set_time(stepped_us + after_us);
         assert_eq!(scripts.decide_one(Verb::Peek, &ask).allowed, allowed, "{after_us}");
     }
+}
+
+/// What is known of an admission or a share: its units were admitted no earlier and no later than that.
+type Admitted = (u64, u64, u64);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Wait(u64),
+    SetBack(u64),
+    Check(u32),
+    Share(u32),
+    /// Of the share before so many: which part of it was used, in eighths.
+    GiveBack(usize, u32),
+}
+
+/// Whatever is asked when, and however often the clock of Redis steps back: a share may be used until it is over, or until it
+/// is given back, and no interval of a window's length holds more than the limit.
+#[test]
+fn whenever_shares_are_used_no_interval_holds_more_than_the_limit() {
+    const WINDOW_US: u64 = 100_000;
+    let redis = RedisServer::start();
+    let scripts = RefCell::new(Scripts::on(&redis));
+    let limits = [Limit::log(100, Window::from_ms(100).unwrap())];
+    let step = prop_oneof![
+        4 => (0..40_000u64).prop_map(Step::Wait),
+        1 => (0..250_000u64).prop_map(Step::SetBack),
+        4 => (1..9u32).prop_map(Step::Check),
+        4 => (1..50u32).prop_map(Step::Share),
+        3 => (0..4usize, 0..8u32).prop_map(|(of, used)| Step::GiveBack(of, used)),
+    ];
+    let mut runner = TestRunner::new(Config { cases: 150, failure_persistence: None, ..Config::default() });
+    let outcome = runner.run(&proptest::collection::vec(step, 1..60), |steps| {
+        let mut scripts = scripts.borrow_mut();
+        scripts.control.line("FLUSHALL");
+        let (mut now_us, mut clock_us) = (1_000_000, Scripts::start_us() + 20_000_000);
+        let (mut admitted, mut shares) = (Vec::<Admitted>::new(), Vec::new());
+        for (number, step) in steps.iter().enumerate() {
+            scripts.set_time(clock_us);
+            match *step {
+                Step::Wait(us) => (now_us, clock_us) = (now_us + us, clock_us + us),
+                Step::SetBack(us) => clock_us -= us,
+                Step::Check(cost) => {
+                    if scripts.decide_one(Verb::Check, &Ask { key: KEY, limits: &limits, cost }).allowed {
+                        admitted.push((now_us, now_us, cost.into()));
+                    }
+                }
+                Step::Share(units) => {
+                    if ask_share(&mut scripts, units, &number.to_string()) {
+                        shares.push((admitted.len(), number.to_string(), units));
+                        admitted.push((now_us, now_us + LIFE_US - 1, units.into()));
+                    }
+                }
+                Step::GiveBack(of, eighths) => {
+                    let place = shares.len().checked_sub(of + 1);
+                    let Some((index, id, granted)) = place.map(|place| shares.remove(place)) else { continue };
+                    let used = granted * eighths / 8;
+                    let id = share_id(&id, 0);
+                    let rest = Rest { key: KEY.into(), limits: limits.into(), id, granted, used, tries: 1 };
+                    let names = scripts.names;
+                    scripts.run(|store| store.give_back(&[rest], names));
+                    admitted[index] = (admitted[index].0, admitted[index].1.min(now_us), used.into());
+                }
+            }
+        }
+        for (_, begin_us, _) in &admitted {
+            let is_within = |(from_us, to_us, _): &&Admitted| *from_us < begin_us + WINDOW_US && to_us >= begin_us;
+            let sum: u64 = admitted.iter().filter(is_within).map(|(_, _, units)| units).sum();
+            prop_assert!(sum <= 100, "{sum} from {begin_us} on: {admitted:?}");
+        }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|error| panic!("{error}"));
 }
 
 /// The answer was lost, and the batch runs again: it is one share, of which all is known.
