@@ -1,8 +1,8 @@
 //! Whether a request may pass, and who says so: the order in which an answer is looked for stands in [`Limiter::ask`].
 //!
 //! ```text
-//! ask ──► never fits? ──► embedded? ──► too many windows? ──► node down? ──► denial known? ──► the node's queue
-//!            denied        answered         refused            fallback         denied
+//! ask ──► never fits? ──► embedded? ──► too many windows? ──► a share? ──► node down? ──► denial known? ──► the node's queue
+//!            denied        answered         refused          admitted       fallback         denied
 //! ```
 //! What has to be asked goes out together, as batches: whatever a worker's clients ask of a node while there is no room on
 //! the way, or in one turn of the event loop. Jobs leave in the order in which they were asked, all of a node's on one
@@ -54,6 +54,7 @@ use crate::store::inspect::Inspect;
 use crate::store::reset::Reset;
 use crate::throttle::{Decision, Question};
 use backend::{Backend, ask_embedded, throttle_embedded};
+use grants::Way;
 use job::{Waiter, Work};
 use mailbox::{Answer, Mailbox, Refusal};
 use node::Node;
@@ -197,9 +198,8 @@ impl Limiter {
         let route = routes.queue_of(ask.key);
         // In full is told what Redis says.
         let has_shares = form == Form::Short && ask.terms().prefetch.is_some();
-        if let (true, Some((queue, slot))) = (has_shares, &route)
-            && let Some(verdict) = grants::admit(routes, redis, (queue, *slot), (verb, ask), now_us)
-        {
+        let way = route.as_ref().filter(|_| has_shares).map(|(queue, slot)| Way { routes, redis, queue, slot: *slot });
+        if let Some(verdict) = way.as_ref().and_then(|way| way.admit(verb, ask, now_us)) {
             self.stats.by_share.add(1);
             return Some((Source::Share, Answer::Verdict(verdict)));
         }
@@ -223,8 +223,8 @@ impl Limiter {
         }
         let waiter = Waiter { form, ..Waiter::new(mailbox, ticket, now_us + redis.timeout_us) };
         queue.ask(&redis.store, verb, ask, *slot, waiter);
-        if has_shares && verb == Verb::Check {
-            grants::missed(routes, redis, (queue, *slot), ask, now_us);
+        if let (Some(way), Verb::Check) = (way, verb) {
+            way.missed(ask, now_us);
         }
         None
     }

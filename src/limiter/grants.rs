@@ -3,6 +3,7 @@
 use super::job::Waiter;
 use super::queue::Queue;
 use super::redis::Redis;
+use super::reset_marks::Moment;
 use super::routes::Routes;
 use super::shares::{Grant, Share, Told, Wanted, end_us, lowered, raised};
 use crate::limit::{Ask, LimitState, Verb, Verdict, decide};
@@ -15,61 +16,49 @@ use std::time::Duration;
 const TRIES: u8 = 3;
 const TRY_AGAIN: Duration = Duration::from_millis(20);
 
-/// What a share admits. Another is asked for in time, if the node answers.
-pub(super) fn admit(
-    routes: &Routes,
-    redis: &Redis,
-    (queue, slot): (&Queue, Option<Slot>),
-    (verb, ask): (Verb, &Ask<'_>),
-    now_us: u64,
-) -> Option<Verdict> {
-    // Who does not hear of resets has no shares.
-    if !queue.node.reset_feed_live() {
-        return None;
-    }
-    let hash = redis.reset_marks.hash(ask.key);
-    let since = redis.reset_marks.now(hash);
-    let (verdict, wanted) = routes.shares.borrow_mut().take(verb, (hash, ask), since, now_us)?;
-    if let Some(wanted) = wanted {
-        ask_for(redis, (queue, slot), ask, (hash, wanted), routes, now_us);
-    }
-    Some(verdict)
+/// To whom a worker turns about a key, and in which slot of a cluster its logs are.
+pub(super) struct Way<'a> {
+    pub routes: &'a Routes,
+    pub redis: &'a Redis,
+    pub queue: &'a Queue,
+    pub slot: Option<Slot>,
 }
 
-/// A check is on its way that no share has admitted: asks for one, if that is worth it.
-pub(super) fn missed(
-    routes: &Routes,
-    redis: &Redis,
-    (queue, slot): (&Queue, Option<Slot>),
-    ask: &Ask<'_>,
-    now_us: u64,
-) {
-    if !queue.node.reset_feed_live() {
-        return;
+impl Way<'_> {
+    /// What a share admits. Another is asked for in time.
+    pub(super) fn admit(&self, verb: Verb, ask: &Ask<'_>, now_us: u64) -> Option<Verdict> {
+        let (hash, since) = self.moment(ask)?;
+        let (verdict, wanted) = self.routes.shares.borrow_mut().take(verb, (hash, ask), since, now_us)?;
+        if let Some(wanted) = wanted {
+            self.ask_for(wanted, (hash, ask), now_us);
+        }
+        Some(verdict)
     }
-    let hash = redis.reset_marks.hash(ask.key);
-    let since = redis.reset_marks.now(hash);
-    let wanted = routes.shares.borrow_mut().missed((hash, ask), since, now_us);
-    if let Some(wanted) = wanted {
-        ask_for(redis, (queue, slot), ask, (hash, wanted), routes, now_us);
-    }
-}
 
-fn ask_for(
-    redis: &Redis,
-    (queue, slot): (&Queue, Option<Slot>),
-    ask: &Ask<'_>,
-    (hash, wanted): (u64, Wanted),
-    routes: &Routes,
-    now_us: u64,
-) {
-    let Wanted { ticket, units, life_us } = wanted;
-    if !queue.takes_more() {
-        return routes.shares.borrow_mut().refused((hash, ask), ticket, None, now_us);
+    /// A check is on its way that no share has admitted: asks for one, if that is worth it.
+    pub(super) fn missed(&self, ask: &Ask<'_>, now_us: u64) {
+        let Some((hash, since)) = self.moment(ask) else { return };
+        let wanted = self.routes.shares.borrow_mut().missed((hash, ask), since, now_us);
+        if let Some(wanted) = wanted {
+            self.ask_for(wanted, (hash, ask), now_us);
+        }
     }
-    let limits = lowered(ask.limits, units);
-    let waiter = Waiter::of_share(ticket, now_us + redis.timeout_us);
-    queue.ask_share(&redis.store, &Ask { limits: &limits, cost: units, ..*ask }, life_us, slot, waiter);
+
+    /// What a key is known by, and the moment as far as resets of it go. Who does not hear of those has no shares.
+    fn moment(&self, ask: &Ask<'_>) -> Option<(u64, Moment)> {
+        let hash = self.redis.reset_marks.hash(ask.key);
+        self.queue.node.reset_feed_live().then(|| (hash, self.redis.reset_marks.now(hash)))
+    }
+
+    fn ask_for(&self, Wanted { ticket, units, life_us }: Wanted, (hash, ask): (u64, &Ask<'_>), now_us: u64) {
+        let Self { routes, redis, queue, slot } = *self;
+        if !queue.takes_more() {
+            return routes.shares.borrow_mut().refused((hash, ask), ticket, None, now_us);
+        }
+        let limits = lowered(ask.limits, units);
+        let waiter = Waiter::of_share(ticket, now_us + redis.timeout_us);
+        queue.ask_share(&redis.store, &Ask { limits: &limits, cost: units, ..*ask }, life_us, slot, waiter);
+    }
 }
 
 /// What was asked of Redis to grant a share: the limits are those under which it was.
