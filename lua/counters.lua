@@ -57,7 +57,7 @@ local function define_counters()
     if #value < STATE_SIZE then
       return nil
     end
-    local tat_us, part, last_of, until_s = unpack_state('<dI4I4I4', value)
+    local until_s, last_of, tat_us, part = unpack_state(STATE, value)
     local ahead_us = tat_us - time_us
     if not (tat_us >= 0 and tat_us <= 1e16 and tat_us % 1 == 0 and part < last_of) then
       return nil
@@ -78,7 +78,7 @@ local function define_counters()
     if #value < STATE_SIZE then
       return nil
     end
-    local began_us, used, zero = unpack_state('<dI4I4', value)
+    local _, zero, began_us, used = unpack_state(STATE, value)
     if not (began_us >= -1e16 and began_us <= 1e16 and began_us % 1 == 0 and zero == 0) then
       return nil
     elseif began_us == start_us then
@@ -113,7 +113,7 @@ local function define_counters()
 
   -- Until when a state lives.
   local function until_of(value)
-    return (unpack_state('<I4', value, STATE_SIZE - 3))
+    return (unpack_state('<I4', value))
   end
 
   -- Unix times in seconds, as text.
@@ -123,13 +123,13 @@ local function define_counters()
   -- at most, and lives an eighth of that longer at least, so that it is not lost if the clock steps back.
   local function write(key, until_s, number, amount, of, tag, item, admitted, ids, end_us, length_us)
     if until_s and until_s * 1000000 >= end_us + length_us / 8 then
-      call('SETRANGE', key, '0', pack(COUNTED, number, amount, of, until_s, tag, item, admitted, ids))
+      call('SETRANGE', key, '0', pack(COUNTED, until_s, of, number, amount, tag, item, admitted, ids))
       return
     end
     until_s = ceil((end_us + length_us / 4) / 1000000)
     local text = texts[until_s] or string.format('%d', until_s)
     texts[until_s] = text
-    call('SET', key, pack(COUNTED, number, amount, of, until_s, tag, item, admitted, ids), 'EXAT', text)
+    call('SET', key, pack(COUNTED, until_s, of, number, amount, tag, item, admitted, ids), 'EXAT', text)
   end
 
   return {

@@ -2,15 +2,16 @@
 -- rest. lua/log.lua has the log.
 --
 -- A state is a string, packed little-endian:
---   d       GCRA: the whole microseconds of the unix time at which it will be empty (the TAT)
---           fixed: the unix time in us at which the period began that it counts for
---   I4, I4  GCRA: what this lacks of the exact time, as a fraction of a microsecond: numerator and denominator
---           fixed: the weight counted, and 0
 --   I4      unix time in seconds until which the state lives
+--   I4, d, I4
+--           GCRA: what the time that follows lacks of the exact one, as a fraction of a microsecond, whose denominator is
+--           the first and whose numerator the last; and the whole microseconds of the unix time at which it will be empty
+--           (the TAT)
+--           fixed: 0; the unix time in us at which the period began that it counts for; and the weight counted
 --   then MOST_IDS times at most, the newest first, who was counted: the last 8 characters of the batch's id, the item's number
 --   in the batch (I2) and how many checks of it were admitted (I2)
 -- It is written in place, by SETRANGE, for as long as it lives an eighth longer than it must: to set a TTL costs as much as
--- all the rest of SET.
+-- all the rest of SET. What most admissions leave as it is comes first, as each byte and each number that is packed counts.
 --
 -- GCRA's interval, window / limit, is seldom whole microseconds: with the fraction, whose denominator is the limit, no
 -- admission is rounded, however many there are. Where the limit is another than the last, the fraction is rounded up, by
@@ -26,8 +27,8 @@
 local STATE_SIZE, ID_SIZE, MOST_IDS = 20, 12, 6
 -- Where the ids end that stay when there is one more.
 local IDS_END = STATE_SIZE + ID_SIZE * (MOST_IDS - 1)
--- A state, the first of its ids, and the others.
-local COUNTED = '<dI4I4I4c8I2I2c0'
+-- A state; the first of its ids, and the others.
+local STATE, COUNTED = '<I4I4dI4', '<I4I4dI4c8I2I2c0'
 
 -- By what a group of checks is known, but for its number: of a batch's id what stands before the first '.'.
 local function tag_of(id)

@@ -5,7 +5,7 @@ use crate::common::{RawClient, RedisServer, Scripts, batch_of};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use std::cell::RefCell;
-use tollgate::limit::{Algorithm, Ask, Limit, Window};
+use tollgate::limit::{Algorithm, Ask, Limit, Period, Window};
 
 const KEYS: [&str; 4] = ["a", "b", "c", "d"];
 const WINDOWS_MS: [u64; 2] = [100, 60_000];
@@ -34,11 +34,14 @@ fn questions() -> impl Strategy<Value = Question> {
     let window = prop_oneof![Just(WINDOWS_MS[0]), Just(WINDOWS_MS[1])].prop_map(|ms| Window::from_ms(ms).unwrap());
     // Of 7, a step of GCRA is no whole number of microseconds.
     let max = prop_oneof![Just(3u32), Just(7), Just(1000)];
-    let algorithm = prop_oneof![3 => Just(false), 2 => Just(true)];
     let cost = prop_oneof![6 => Just(1u32), 1 => Just(2)];
-    (0..KEYS.len(), window, max, algorithm, cost).prop_map(|(key, window, max, is_gcra, cost)| {
+    (0..KEYS.len(), window, max, 0..5, cost).prop_map(|(key, window, max, algorithm, cost)| {
         let log = Limit::log(max, window);
-        let limit = if is_gcra { Limit { algorithm: Algorithm::Gcra { burst: max }, ..log } } else { log };
+        let limit = match algorithm {
+            0..2 => log,
+            2..4 => Limit { algorithm: Algorithm::Gcra { burst: max }, ..log },
+            _ => Limit { algorithm: Algorithm::Fixed(Period::of_window(window)), ..log },
+        };
         Question { key, limit, cost }
     })
 }
@@ -48,20 +51,24 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Just("SET {name} x".to_owned()),
         Just("DEL {name}".to_owned()),
         Just("SETRANGE {name} 0 zzzzzzzz".to_owned()),
+        Just("SETRANGE {name} 4 zzzz".to_owned()),
+        Just("SETRANGE {name} 8 zzzzzzzz".to_owned()),
+        Just("SETRANGE {name} 16 zzzz".to_owned()),
         Just("ZADD {name} 5 t".to_owned()),
     ];
     let step = prop_oneof![
         12 => (proptest::collection::vec(questions(), 1..6), any::<bool>()).prop_map(|(asked, lasts)| Step::Check(asked, lasts)),
         4 => prop_oneof![1..20_000u64, 90_000..110_000u64].prop_map(Step::Pass),
         1 => (1..500_000u64).prop_map(Step::Rewind),
-        1 => (0..KEYS.len() * 4, forged).prop_map(|(name, command)| Step::Forge(name, command)),
+        1 => (0..KEYS.len() * 6, forged).prop_map(|(name, command)| Step::Forge(name, command)),
     ];
     proptest::collection::vec(step, 1..40)
 }
 
 /// The names of all logs and states.
 fn names() -> Vec<String> {
-    let of_key = |key: &&str| WINDOWS_MS.map(|ms| [format!("m:{{{key}}}:{ms}"), format!("m:{{{key}}}:g{ms}")]).concat();
+    let of_key =
+        |key: &&str| WINDOWS_MS.map(|ms| ["", "g", "f"].map(|kind| format!("m:{{{key}}}:{kind}{ms}"))).concat();
     KEYS.iter().flat_map(of_key).collect()
 }
 
