@@ -328,6 +328,22 @@ fn requests_that_go_together_are_decided_in_order() {
     assert!((3600..3700).contains(&(now_s - tat_s)), "{}", now_s - tat_s);
 }
 
+/// What items that go together share is not made anew for each: how long each lives is its own.
+#[test]
+fn keys_of_requests_that_go_together_live_as_long_as_each_counts() {
+    let redis = RedisServer::start();
+    let tollgate = Tollgate::before(&redis);
+    let mut client = tollgate.client();
+    let asked: Vec<_> = (1..=8).map(|hours| (format!("k{hours}"), hours * 3600)).collect();
+    let lines: String = asked.iter().map(|(key, period_s)| format!("CL.THROTTLE {key} 4 1 {period_s}\r\n")).collect();
+    client.send(lines.as_bytes());
+    for (key, period_s) in asked {
+        assert_eq!(five(&client.read()), [0, 5, 4, -1, period_s]);
+        let left_ms = redis.command(&format!("PTTL {key}")).integer();
+        assert!((period_s * 1000 - 60_000..=period_s * 1000).contains(&left_ms), "{key}: {left_ms}");
+    }
+}
+
 /// A client's other commands may name the same keys, and keep their order, even behind RL.CHECK, which they may pass.
 #[test]
 fn a_throttle_and_other_commands_about_its_key_keep_their_order() {
