@@ -303,6 +303,12 @@ impl Ask<'_> {
         Some(Verdict { limit: limit.capacity(), binding, is_shadow, ..Verdict::NOTHING_ASKED })
     }
 
+    /// How long a share of these limits lives, in microseconds, if units are asked for ahead and no window is too short.
+    pub fn share_life_us(&self) -> Option<u64> {
+        let shortest = self.limits.iter().map(|limit| limit.window).min()?;
+        self.terms().prefetch?.life_us(shortest)
+    }
+
     /// On whose behalf it is asked.
     pub fn terms(&self) -> Terms {
         self.limits.first().map_or(Terms::PLAIN, |limit| limit.terms)

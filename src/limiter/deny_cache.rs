@@ -9,7 +9,8 @@
 //! when Redis decided, which is known within bounds (`decided.rs`), there are two times: `certain`, until when it is
 //! denied from here, which is no later than the truth, and `until`, which is what is told, and no earlier than the truth.
 //! So nobody is denied for longer than Redis would, and who waits for as long as told is not told to wait again. Only
-//! forgetting the key (a reset) ends a denial early; hence [`forget`](DenyCache::forget) and [`clear`](DenyCache::clear), and `max_hold`
+//! forgetting the key (a reset) ends a denial early, or a share that is given back, which ends the hold of whoever asks for
+//! such; hence [`forget`](DenyCache::forget) and [`clear`](DenyCache::clear), and `max_hold`
 //! for a key that was deleted without Tollgate's knowledge. What a denial says besides (remaining, reset) goes stale
 //! when something cheaper is admitted; hence [`admitted`](DenyCache::admitted). What is told in full says besides when
 //! more is free of each limit, and so is answered from here until that changes only.
@@ -156,7 +157,8 @@ impl DenyCache {
     /// none where it was not.
     pub fn insert_in_full(&self, ask: &Ask<'_>, denial: Denial, states: &[LimitState], decided: Decided, now_us: u64) {
         let hash = self.hasher.hash_one(ask.key);
-        let hold_us = self.max_hold_us.min(doubtful_us(ask).unwrap_or(u64::MAX));
+        // Where units are asked for ahead, what denies may be a share, and be given back when it is over.
+        let hold_us = self.max_hold_us.min(ask.share_life_us().unwrap_or(u64::MAX));
         let hold_until_us = denial.certain_until_us.min(now_us.saturating_add(hold_us));
         let Some(shard) = self.shard(hash).filter(|_| hold_until_us > now_us) else { return };
         let mut places = shard.lock();
@@ -214,12 +216,6 @@ impl DenyCache {
         // A denial that comes in at this very moment could as well have come a moment later.
         self.shard(hash).filter(|shard| shard.held.load(Ordering::Relaxed) > 0)
     }
-}
-
-/// After how long a denial is doubtful where units are asked for ahead: what denies may be a share, and be given back.
-fn doubtful_us(ask: &Ask<'_>) -> Option<u64> {
-    let shortest = ask.limits.iter().map(|limit| limit.window).min()?;
-    ask.terms().prefetch?.life_us(shortest)
 }
 
 impl Shard {

@@ -115,8 +115,7 @@ impl Asked<'_> {
     /// There is no answer, or none in time: whether it was granted is not known.
     pub(super) fn not_answered(&self, routes: &Routes, redis: &Redis, now_us: u64) {
         let limits = raised(self.ask.limits, self.ask.cost);
-        let hash = redis.reset_marks.hash(self.ask.key);
-        let ask = Ask { limits: &limits, ..self.ask };
+        let (hash, ask) = (redis.reset_marks.hash(self.ask.key), Ask { limits: &limits, ..self.ask });
         routes.shares.borrow_mut().refused((hash, &ask), self.ticket, None, now_us);
     }
 

@@ -224,8 +224,7 @@ impl Shares {
 
     /// Keeps an account of a key from now on, if there is room and there may be shares.
     fn open(&mut self, hash: u64, ask: &Ask<'_>, now_us: u64) -> Option<()> {
-        let shortest = ask.limits.iter().map(|limit| limit.window).min()?;
-        let life_us = ask.terms().prefetch?.life_us(shortest)?;
+        let life_us = ask.share_life_us()?;
         if self.accounts.len() >= MAX_KEYS && now_us >= self.swept_us + SWEEP_EVERY_US {
             self.swept_us = now_us;
             self.accounts.retain(|account| !account.is_idle(now_us));

@@ -43,6 +43,7 @@ impl Scripts {
         let decide = include_str!("../../../lua/decide.lua");
         let items = include_str!("../../../lua/items.lua");
         let deciding = [calls, run, entries, log, decide, state, counters, items].concat();
+        let states = [calls, entries, log, state, counters].concat();
         let check = [
             // Most runs need nothing of this, and Lua makes a function anew whenever it comes by its definition. What is
             // passed to it need not be captured, which would cost as much again for each.
@@ -64,26 +65,8 @@ impl Scripts {
             ]),
             peek: Script::new(&[clock, keys, &deciding, include_str!("../../../lua/peek.lua")]),
             reset: Script::new(&[clock, keys, calls, state, counters, include_str!("../../../lua/reset.lua")]),
-            inspect: Script::new(&[
-                clock,
-                keys,
-                calls,
-                entries,
-                log,
-                state,
-                counters,
-                include_str!("../../../lua/inspect.lua"),
-            ]),
-            record: Script::new(&[
-                clock,
-                keys,
-                calls,
-                entries,
-                log,
-                state,
-                counters,
-                include_str!("../../../lua/record.lua"),
-            ]),
+            inspect: Script::new(&[clock, keys, &states, include_str!("../../../lua/inspect.lua")]),
+            record: Script::new(&[clock, keys, &states, include_str!("../../../lua/record.lua")]),
             give_back: Script::new(&[keys, calls, log, include_str!("../../../lua/give_back.lua")]),
             windows: Script::new(&[clock, include_str!("../../../lua/windows.lua")]),
             policy_change: Script::new(&[include_str!("../../../lua/policy_change.lua")]),
